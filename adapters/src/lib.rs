@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+pub mod coalesced;
+pub mod faulty;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+#[cfg(feature = "memory")]
+pub mod memory;
+#[cfg(feature = "rdkafka")]
+pub mod rdkafka;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sql")]
+pub mod sql;
+pub mod system;
+pub mod tiered;
+#[cfg(feature = "wire")]
+pub mod wire;

@@ -1,0 +1,41 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+
+pub mod announcer;
+pub mod cache;
+pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod feed;
+pub mod ids;
+pub mod observer;
+pub mod processor;
+pub mod publisher;
+pub mod random;
+pub mod registry;
+pub mod store;
+pub mod task;
+pub mod time;
+
+pub use announcer::{AnnounceError, Announcer, DeadLetter};
+pub use cache::{CacheError, ResultCache};
+pub use clock::Clock;
+pub use feed::{Delivery, FeedError, Position, RecordContent, Standing, TaskFeed};
+pub use ids::{ClaimId, IdSource, WorkerId};
+pub use observer::{ClaimedBy, Dependency, Event, NoObserver, Observer, SkipReason};
+pub use processor::{Failure, Job, Processor};
+pub use publisher::{PublishError, TaskMessage, TaskPublisher};
+pub use random::Random;
+pub use registry::{BeatReply, RemoveReply, WorkerEntry, WorkerRegistry};
+pub use store::{
+    ClaimError, ClaimRecord, ClaimTicket, ClaimedTask, DeliveryOutcome, Horizon, InsertOutcome,
+    Next, Spent, StoreError, TaskStore, Totals, Transition, TransitionOutcome, WriteOutcome,
+};
+pub use task::{
+    Fence, InvalidPayload, InvalidPriority, NewTask, Payload, Priority, Task, TaskId, TaskResult,
+    TaskStatus,
+};
+pub use time::Timestamp;
+
+/// The cause an adapter attaches to an error, reached through [`std::error::Error::source`].
+pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -1,0 +1,199 @@
+//! What happened, for logs and metrics.
+
+use std::time::Duration;
+
+use crate::task::{TaskId, TaskStatus};
+
+/// Something outside that the service needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dependency {
+    /// The task store and the worker registry.
+    Store,
+    /// The log: publishing, receiving, announcing.
+    Log,
+    /// The result cache.
+    Cache,
+}
+
+impl Dependency {
+    /// A name for logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Log => "log",
+            Self::Cache => "cache",
+        }
+    }
+}
+
+/// Why a delivered record claimed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SkipReason {
+    /// The task's time has not come.
+    Early,
+    /// The task is done, failed or cancelled.
+    AtRest,
+    /// Someone else has the task.
+    InHand,
+    /// The same id came earlier in the same batch.
+    Repeated,
+    /// No such task.
+    Unknown,
+    /// The record cannot be read.
+    Unreadable,
+}
+
+impl SkipReason {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [
+        Self::Early,
+        Self::AtRest,
+        Self::InHand,
+        Self::Repeated,
+        Self::Unknown,
+        Self::Unreadable,
+    ];
+
+    /// A name for logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Early => "early",
+            Self::AtRest => "at_rest",
+            Self::InHand => "in_hand",
+            Self::Repeated => "repeated",
+            Self::Unknown => "unknown",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// How a batch was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClaimedBy {
+    /// The log brought the ids.
+    Delivery,
+    /// They had waited long enough.
+    Age,
+}
+
+impl ClaimedBy {
+    /// A name for logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivery => "delivery",
+            Self::Age => "age",
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Tasks were accepted: their commit is durable.
+    Submitted {
+        /// How many.
+        count: usize,
+    },
+    /// Messages were confirmed by the log.
+    Published {
+        /// How many.
+        count: usize,
+    },
+    /// Messages were not confirmed; their tasks will be claimed by age.
+    PublishFailed {
+        /// How many.
+        count: usize,
+        /// The first cause.
+        error: String,
+    },
+    /// Delivered records claimed nothing and were acknowledged.
+    Skipped {
+        /// Why.
+        reason: SkipReason,
+        /// How many.
+        count: usize,
+    },
+    /// Tasks were claimed.
+    Claimed {
+        /// How.
+        by: ClaimedBy,
+        /// How many.
+        count: usize,
+    },
+    /// A run of a processing function ended.
+    Ran {
+        /// The task.
+        id: TaskId,
+        /// How long it ran.
+        took: Duration,
+        /// `None` for success, otherwise the failure's text.
+        error: Option<String>,
+    },
+    /// A task moved on after a run.
+    Settled {
+        /// The task.
+        id: TaskId,
+        /// Where it is now: `done`, `failed`, `pending` (will be retried) or `cancelled`.
+        status: TaskStatus,
+        /// From its creation to its end in microseconds; for `done` only.
+        elapsed_micros: Option<i64>,
+    },
+    /// A result came too late: the task had moved since. It was dropped.
+    Late {
+        /// The task.
+        id: TaskId,
+    },
+    /// Tasks were given back unfinished at a stop; no attempt was spent.
+    HandedBack {
+        /// How many.
+        count: usize,
+    },
+    /// Tasks were taken back from a dead worker.
+    Rescued {
+        /// How many.
+        count: usize,
+    },
+    /// This worker was declared dead while it lived, stopped its work and registers anew.
+    Outlived {
+        /// How many runs it gave up.
+        abandoned: usize,
+    },
+    /// A cache lookup.
+    CacheLookup {
+        /// Whether it was found.
+        hit: bool,
+    },
+    /// A dependency failed; told at every failure, what it was doing and why.
+    DependencyFailed {
+        /// Which.
+        dependency: Dependency,
+        /// What was being done.
+        doing: &'static str,
+        /// The error with its causes.
+        error: String,
+    },
+    /// A dependency answers again after it failed.
+    DependencyRecovered {
+        /// Which.
+        dependency: Dependency,
+    },
+}
+
+/// Is told what happened. Must return quickly: it is called in the middle of the work.
+#[cfg_attr(feature = "mock", mockall::automock)]
+pub trait Observer: Send + Sync {
+    /// Takes note of an event.
+    fn observe(&self, event: &Event);
+}
+
+/// Takes note of nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoObserver;
+
+impl Observer for NoObserver {
+    fn observe(&self, _event: &Event) {}
+}

@@ -1,0 +1,57 @@
+//! The work itself: a function of the embedding service.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::task::{Fence, Payload, Priority, TaskId};
+
+/// What a processing function is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The task.
+    pub id: TaskId,
+    /// The stored payload (never the message's).
+    pub payload: Payload,
+    /// Its priority.
+    pub priority: Priority,
+    /// Which attempt this is, from 1. A run after a rescue or a hand-back has the number of the one it replaces.
+    pub attempt: u32,
+    /// Different for every run of the task, and rising: a token for downstream writes that must not be overtaken.
+    pub fence: Fence,
+}
+
+/// Why a run has no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// May succeed next time: run again after a backoff, up to the task's `max_attempts`, then `failed`.
+    #[error("{0}")]
+    Retryable(String),
+    /// Will never succeed: `failed` at once.
+    #[error("{0}")]
+    Permanent(String),
+    /// Something the function needs is down, which is not the task's fault: run again later, no attempt spent.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Turns a payload into a result.
+///
+/// Runs at least once per task, possibly on two workers at once after one was presumed dead; only one result counts.
+/// A panic and a run past its deadline are [`Failure::Retryable`]. When the future is dropped the run has been given up.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait Processor: Send + Sync {
+    /// Processes one task.
+    ///
+    /// # Errors
+    /// A [`Failure`], whose text is kept with the task (control characters removed, cut at 4 KiB).
+    async fn process(&self, job: Job) -> Result<String, Failure>;
+
+    /// The deadline of one run; `None` takes the worker's. `Some(Duration::ZERO)` is none at all.
+    fn timeout(&self, job: &Job) -> Option<Duration> {
+        let _ = job;
+        None
+    }
+}
