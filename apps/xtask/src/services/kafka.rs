@@ -1,0 +1,179 @@
+//! Apache Kafka, one node that is broker and controller (KRaft), in the two releases that matter: 3.9 is the last that
+//! speaks kafka-rust's protocol versions, 4.x is what is current.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::daemon::{Daemon, detached};
+use super::install::Programs;
+use super::place::Place;
+use crate::failure::Failure;
+
+pub(super) struct Release {
+    pub(super) name: &'static str,
+    pub(super) version: &'static str,
+    /// Kafka logs through SLF4J and leaves the choice of what is behind it to the distribution.
+    pub(super) logging: &'static str,
+    pub(super) port: u16,
+}
+
+pub(super) static KAFKA_3: Release = Release {
+    name: "kafka-3.9",
+    version: "3.9.2",
+    logging: "org.slf4j:slf4j-reload4j:1.7.36",
+    port: 19092,
+};
+
+pub(super) static KAFKA_4: Release = Release {
+    name: "kafka-4",
+    version: "4.4.0",
+    logging: "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4",
+    port: 29092,
+};
+
+/// Any fixed id will do for a cluster of one; it has to be 16 bytes in URL-safe base 64.
+const CLUSTER_ID: &str = "dGFza3Byb2Nlc3NvcjAwMQ";
+
+impl Release {
+    pub(super) fn daemon(&self, place: &Place, port: u16) -> Daemon {
+        let mut daemon = Daemon::new(place, self.name, port, "TERM");
+        daemon.second_port = Some(port + 1);
+        daemon
+    }
+
+    pub(super) fn start(
+        &self,
+        place: &Place,
+        daemon: &Daemon,
+        programs: &Programs,
+    ) -> Result<(), Failure> {
+        let home = place.path(self.name);
+        fs::create_dir_all(&home).map_err(Failure::at("create", &home))?;
+        let properties = home.join("server.properties");
+        fs::write(&properties, self.properties(daemon.port, &home))
+            .map_err(Failure::at("write", &properties))?;
+        let logging = home.join("log4j.properties");
+        fs::write(&logging, LOG4J_1).map_err(Failure::at("write", &logging))?;
+        let logging_2 = home.join("log4j2.properties");
+        fs::write(&logging_2, LOG4J_2).map_err(Failure::at("write", &logging_2))?;
+
+        let jars = programs.jars(self).join("*");
+        let java = |command: &mut Command| {
+            command
+                .current_dir(&home)
+                .args([
+                    "-Xms128m",
+                    "-Xmx384m",
+                    "-XX:+UseG1GC",
+                    "-Djava.net.preferIPv4Stack=true",
+                ])
+                .arg(format!("-Dlog4j.configuration=file:{}", logging.display()))
+                .arg(format!(
+                    "-Dlog4j2.configurationFile={}",
+                    logging_2.display()
+                ))
+                .arg("-cp")
+                .arg(&jars);
+        };
+        let mut format = Command::new(&programs.java);
+        java(&mut format);
+        format
+            .args([
+                "kafka.tools.StorageTool",
+                "format",
+                "--ignore-formatted",
+                "--cluster-id",
+                CLUSTER_ID,
+                "--config",
+            ])
+            .arg(&properties);
+        let output = format
+            .output()
+            .map_err(Failure::starting("kafka.tools.StorageTool"))?;
+        if !output.status.success() {
+            return Err(Failure::said(format!(
+                "formatting the storage of {} failed ({}):\n{}{}",
+                self.name,
+                output.status,
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            )));
+        }
+        let mut broker = detached(&programs.java);
+        java(&mut broker);
+        broker.arg("kafka.Kafka").arg(&properties);
+        daemon.start(broker)
+    }
+
+    /// The single-node values that Kafka's own quickstart uses, with fewer partitions for the internal topics (each costs
+    /// start-up time) and no wait for more members before a group's first balance.
+    fn properties(&self, port: u16, home: &Path) -> String {
+        let controller = port + 1;
+        let data = home.join("data");
+        format!(
+            "process.roles=broker,controller\n\
+             node.id=1\n\
+             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             controller.listener.names=CONTROLLER\n\
+             inter.broker.listener.name=PLAINTEXT\n\
+             log.dirs={}\n\
+             offsets.topic.replication.factor=1\n\
+             offsets.topic.num.partitions=8\n\
+             transaction.state.log.replication.factor=1\n\
+             transaction.state.log.min.isr=1\n\
+             transaction.state.log.num.partitions=4\n\
+             group.initial.rebalance.delay.ms=0\n",
+            data.display()
+        )
+    }
+}
+
+const LOG4J_1: &str = "log4j.rootLogger=INFO, stdout\n\
+    log4j.appender.stdout=org.apache.log4j.ConsoleAppender\n\
+    log4j.appender.stdout.layout=org.apache.log4j.PatternLayout\n\
+    log4j.appender.stdout.layout.ConversionPattern=[%d] %p %m (%c)%n\n";
+
+const LOG4J_2: &str = "rootLogger.level=info\n\
+    rootLogger.appenderRef.stdout.ref=stdout\n\
+    appender.stdout.type=Console\n\
+    appender.stdout.name=stdout\n\
+    appender.stdout.layout.type=PatternLayout\n\
+    appender.stdout.layout.pattern=[%d] %p %m (%c)%n\n";
+
+/// A broker answers when it names at least one living broker, itself.
+pub(super) fn answers(port: u16) -> bool {
+    brokers(port).is_ok_and(|count| count > 0)
+}
+
+/// Sends Metadata v1 for no topics, which both releases speak, and reads how many brokers the cluster has.
+fn brokers(port: u16) -> std::io::Result<i32> {
+    const METADATA: i16 = 3;
+    const VERSION: i16 = 1;
+    let limit = Duration::from_secs(5);
+    let mut stream =
+        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), limit)?;
+    stream.set_read_timeout(Some(limit))?;
+
+    let mut request = Vec::new();
+    request.extend(METADATA.to_be_bytes());
+    request.extend(VERSION.to_be_bytes());
+    request.extend(1_i32.to_be_bytes()); // correlation id
+    request.extend((-1_i16).to_be_bytes()); // no client id
+    request.extend(0_i32.to_be_bytes()); // no topics
+    let length = i32::try_from(request.len()).map_err(std::io::Error::other)?;
+    stream.write_all(&length.to_be_bytes())?;
+    stream.write_all(&request)?;
+
+    // Length and correlation id come before the number of brokers.
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer)?;
+    let [.., a, b, c, d] = answer;
+    Ok(i32::from_be_bytes([a, b, c, d]))
+}

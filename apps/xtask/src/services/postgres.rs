@@ -1,0 +1,130 @@
+//! PostgreSQL on a cluster of our own, with its default durability.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use super::daemon::{Daemon, detached};
+use super::install::{Account, Programs};
+use super::place::Place;
+use crate::failure::Failure;
+
+pub(super) const PORT: u16 = 15432;
+
+pub(super) fn daemon(place: &Place, port: u16) -> Daemon {
+    // SIGINT is PostgreSQL's fast shutdown: it ends the sessions instead of waiting for them.
+    Daemon::new(place, "postgres", port, "INT")
+}
+
+pub(super) fn start(place: &Place, daemon: &Daemon, programs: &Programs) -> Result<(), Failure> {
+    let home = place.path("postgres");
+    let data = home.join("data");
+    if !data.join("task-processor-ready").exists() {
+        create_cluster(&home, &data, programs)?;
+    }
+    let mut command = detached(&programs.postgres.join("postgres"));
+    as_account(&mut command, programs.postgres_account.as_ref());
+    command.current_dir(&home).arg("-D").arg(&data).args([
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &daemon.port.to_string(),
+    ]);
+    for setting in [
+        format!("unix_socket_directories={}", home.display()),
+        "max_connections=300".to_owned(),
+        "timezone=UTC".to_owned(),
+        "log_timezone=UTC".to_owned(),
+    ] {
+        command.arg("-c").arg(setting);
+    }
+    daemon.start(command)
+}
+
+fn create_cluster(home: &Path, data: &Path, programs: &Programs) -> Result<(), Failure> {
+    let account = programs.postgres_account.as_ref();
+    if home.exists() {
+        fs::remove_dir_all(home).map_err(Failure::at("remove", home))?;
+    }
+    fs::create_dir(home).map_err(Failure::at("create", home))?;
+    // The password goes in through a file, because arguments can be read by everyone.
+    let password = home.join("password");
+    fs::write(&password, "task\n").map_err(Failure::at("write", &password))?;
+    if let Some(Account { uid, gid }) = account {
+        for path in [home, &password] {
+            chown(path, Some(*uid), Some(*gid)).map_err(Failure::at("hand over", path))?;
+        }
+    }
+    let mut initdb = Command::new(programs.postgres.join("initdb"));
+    as_account(&mut initdb, account);
+    initdb
+        .current_dir(home)
+        .args([
+            "--username=task",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-instructions",
+        ])
+        .arg(format!("--pwfile={}", password.display()))
+        .arg("-D")
+        .arg(data);
+    run(initdb, "initdb")?;
+
+    // The first database is made without a server: a single-user backend reads SQL from its standard input.
+    let mut single = Command::new("sh");
+    as_account(&mut single, account);
+    single.current_dir(home).args([
+        "-c",
+        "echo 'CREATE DATABASE taskdb' | \"$0\" --single -D \"$1\" postgres",
+    ]);
+    single.arg(programs.postgres.join("postgres")).arg(data);
+    run(single, "postgres --single")?;
+
+    let ready = data.join("task-processor-ready");
+    fs::write(&ready, "").map_err(Failure::at("write", &ready))
+}
+
+fn run(mut command: Command, name: &str) -> Result<(), Failure> {
+    let output = command.output().map_err(Failure::starting(name))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Failure::said(format!(
+        "{name} failed ({}):\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )))
+}
+
+/// PostgreSQL refuses to run as root. The standard library drops the other groups along with the user.
+fn as_account(command: &mut Command, account: Option<&Account>) {
+    if let Some(Account { uid, gid }) = account {
+        command.uid(*uid).gid(*gid);
+    }
+}
+
+/// Asks as a client would: by TCP, with the password.
+pub(super) fn answers(port: u16, programs: &Programs) -> bool {
+    Command::new(programs.postgres.join("psql"))
+        .args([
+            "--no-psqlrc",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-U",
+            "task",
+            "-d",
+            "taskdb",
+            "-tAc",
+            "SELECT 1",
+        ])
+        .env("PGPASSWORD", "task")
+        .env("PGCONNECT_TIMEOUT", "5")
+        .output()
+        .is_ok_and(|output| output.stdout == b"1\n")
+}
