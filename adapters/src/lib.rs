@@ -4,6 +4,10 @@ pub mod coalesced;
 pub mod faulty;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(any(feature = "kafka", feature = "rdkafka"))]
+pub mod kafka_options;
+#[cfg(any(feature = "kafka", feature = "rdkafka"))]
+pub mod kafka_probe;
 #[cfg(feature = "memory")]
 pub mod memory;
 #[cfg(feature = "rdkafka")]

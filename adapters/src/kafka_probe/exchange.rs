@@ -1,0 +1,103 @@
+//! Just enough of Kafka's protocol to ask a broker what no client library asks for us.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// The longest answer that is read. Those asked for here have some kilobytes.
+const LONGEST_ANSWER: i32 = 16 * 1024 * 1024;
+
+/// Why an exchange came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the answer is not one of Kafka's")]
+    Unreadable,
+    #[error("the broker answered with error code {0}")]
+    Code(i16),
+}
+
+/// A connection to one broker.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    asked: i32,
+}
+
+impl Wire {
+    /// Connects; `timeout` bounds this and every later read and write.
+    pub(crate) fn open(broker: &str, timeout: Duration) -> Result<Self, Broken> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in broker.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, timeout) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(timeout))?;
+                    stream.set_write_timeout(Some(timeout))?;
+                    stream.set_nodelay(true)?;
+                    return Ok(Self { stream, asked: 0 });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last.into())
+    }
+
+    /// Sends one request (header version 1, without a client id) and returns the answer's body.
+    pub(crate) fn ask(
+        &mut self,
+        api_key: i16,
+        api_version: i16,
+        body: &[u8],
+    ) -> Result<Vec<u8>, Broken> {
+        self.asked += 1;
+        let length = i32::try_from(10 + body.len()).map_err(|_too_long| Broken::Unreadable)?;
+        let mut request = Vec::with_capacity(14 + body.len());
+        request.extend(length.to_be_bytes());
+        request.extend(api_key.to_be_bytes());
+        request.extend(api_version.to_be_bytes());
+        request.extend(self.asked.to_be_bytes());
+        request.extend((-1_i16).to_be_bytes());
+        request.extend(body);
+        self.stream.write_all(&request)?;
+
+        let mut head = [0_u8; 8];
+        self.stream.read_exact(&mut head)?;
+        let mut reader = Reader::new(&head);
+        let (length, correlation) = (reader.i32()?, reader.i32()?);
+        if correlation != self.asked || !(4..=LONGEST_ANSWER).contains(&length) {
+            return Err(Broken::Unreadable);
+        }
+        let rest = usize::try_from(length - 4).map_err(|_negative| Broken::Unreadable)?;
+        let mut answer = vec![0; rest];
+        self.stream.read_exact(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+/// Reads the fields of an answer one after the other.
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    fn take<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], Broken> {
+        let (taken, rest) = self
+            .rest
+            .split_first_chunk::<COUNT>()
+            .ok_or(Broken::Unreadable)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    pub(crate) fn i16(&mut self) -> Result<i16, Broken> {
+        self.take().map(i16::from_be_bytes)
+    }
+
+    pub(crate) fn i32(&mut self) -> Result<i32, Broken> {
+        self.take().map(i32::from_be_bytes)
+    }
+}
