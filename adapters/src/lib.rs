@@ -14,6 +14,7 @@ pub mod memory;
 pub mod rdkafka;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod splitmix;
 #[cfg(feature = "sql")]
 pub mod sql;
 pub mod system;

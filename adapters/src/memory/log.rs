@@ -1,0 +1,572 @@
+//! The log in memory: `tasks-input`, `tasks-output` and `tasks-dead-letter`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use ports::{
+    AnnounceError, Announcer, Clock, DeadLetter, Delivery, FeedError, Position, PublishError,
+    RecordContent, Standing, TaskFeed, TaskId, TaskMessage, TaskPublisher, TaskResult, Timestamp,
+};
+use tokio::sync::Notify;
+
+/// The group of [`MemoryLog::feed`].
+const DEFAULT_GROUP: &str = "task-processor-group";
+
+/// The limits of a [`MemoryLog`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Partitions of `tasks-input`, at least 1. Default 12.
+    pub partitions: u16,
+    /// Records that `tasks-input` holds at most until every group has acknowledged them. Default 100,000; a record
+    /// takes about 100 bytes, since payloads are not kept.
+    pub input_records: usize,
+    /// How many of the latest results, and as many dead letters, are kept for [`MemoryLog::outputs`] and
+    /// [`MemoryLog::dead_letters`]. Default 10,000.
+    pub kept_records: usize,
+    /// How many bytes of text these may hold, each of the two. Default 16 MiB.
+    pub kept_bytes: usize,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            partitions: 12,
+            input_records: 100_000,
+            kept_records: 10_000,
+            kept_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// `tasks-input` holds as many unacknowledged records as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log in memory is full: it may hold {limit} unacknowledged records")]
+pub struct LogFull {
+    /// How many it may hold.
+    pub limit: usize,
+}
+
+/// The log in memory: publishes task messages, brings them to [`MemoryFeed`]s, keeps the latest announcements for tests
+/// to read. A clone is another handle of the same log.
+///
+/// Like Kafka it has partitions chosen by key, groups that share them and remember what they acknowledged, and delivers
+/// again what was not acknowledged when a member goes. A full `tasks-input` refuses as
+/// [`PublishError::Unavailable`] with [`LogFull`] as its cause; a record leaves it when every group has acknowledged it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use adapters::memory::{ManualClock, MemoryLog};
+/// use ports::{Payload, Priority, RecordContent, Standing, TaskFeed, TaskMessage, TaskPublisher};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let log = MemoryLog::new(Arc::new(ManualClock::default()));
+/// let message = TaskMessage {
+///     id: "0194fdc2-fa2f-7cc0-81d3-ff1204e5b6ab".parse()?,
+///     payload: Payload::new("Hello world!")?,
+///     priority: Priority::default(),
+/// };
+/// log.publish(std::slice::from_ref(&message)).await;
+///
+/// let feed = log.feed();
+/// let deliveries = feed.receive(10).await?;
+/// assert_eq!(deliveries[0].content, RecordContent::Task(message.id));
+///
+/// drop(feed); // A crash: nothing was acknowledged, so the next member gets it again.
+/// let feed = log.feed();
+/// let again = feed.receive(10).await?;
+/// assert_eq!(again, deliveries);
+/// feed.acknowledge(&[again[0].position]).await?;
+/// assert_eq!(feed.standing(), Standing::CaughtUp);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct MemoryLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    limits: LogLimits,
+    arrived: Notify,
+    announced: Notify,
+    state: Mutex<State>,
+}
+
+struct State {
+    partitions: Vec<Partition>,
+    records: usize,
+    groups: BTreeMap<String, Group>,
+    next_member: u64,
+    outputs: Ring<TaskResult>,
+    dead_letters: Ring<DeadLetter>,
+}
+
+#[derive(Default)]
+struct Partition {
+    /// The offset of the first record that is still there.
+    start: i64,
+    records: VecDeque<(Timestamp, RecordContent)>,
+}
+
+impl Partition {
+    fn end(&self) -> i64 {
+        self.start + offset(self.records.len())
+    }
+}
+
+struct Group {
+    members: BTreeMap<u64, Member>,
+    shares: Vec<Share>,
+}
+
+#[derive(Default)]
+struct Member {
+    /// Where the next receive begins to look, so that a busy partition does not starve the others.
+    turn: usize,
+}
+
+/// What a group knows of one partition.
+#[derive(Clone, Copy)]
+struct Share {
+    owner: Option<u64>,
+    /// The next offset to deliver to the owner.
+    next: i64,
+    /// The offset up to which nothing needs to be delivered again.
+    committed: i64,
+}
+
+impl Group {
+    /// Gives partition p to the member of rank p mod members. A new owner starts at what was acknowledged.
+    fn rebalance(&mut self) {
+        let members: Vec<u64> = self.members.keys().copied().collect();
+        for (partition, share) in self.shares.iter_mut().enumerate() {
+            let owner = partition
+                .checked_rem(members.len())
+                .map(|rank| members[rank]);
+            if share.owner != owner {
+                share.owner = owner;
+                share.next = share.committed;
+            }
+        }
+    }
+}
+
+/// The latest records, bounded in number and in bytes.
+struct Ring<Record> {
+    records: VecDeque<(usize, Record)>,
+    bytes: usize,
+}
+
+impl<Record: Clone> Ring<Record> {
+    const fn new() -> Self {
+        Self {
+            records: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    fn push(&mut self, record: Record, bytes: usize, limits: &LogLimits) {
+        self.records.push_back((bytes, record));
+        self.bytes += bytes;
+        while self.records.len() > limits.kept_records || self.bytes > limits.kept_bytes {
+            match self.records.pop_front() {
+                Some((freed, _)) => self.bytes -= freed,
+                None => break,
+            }
+        }
+    }
+
+    fn to_vec(&self) -> Vec<Record> {
+        self.records
+            .iter()
+            .map(|(_, record)| record.clone())
+            .collect()
+    }
+}
+
+/// A count of records as an offset; counts are bounded far below 2^63.
+fn offset(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn index(offset: i64) -> usize {
+    usize::try_from(offset).unwrap_or(0)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is complete before anything that could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn append(
+        &mut self,
+        partition: usize,
+        recorded_at: Timestamp,
+        content: RecordContent,
+        limits: &LogLimits,
+    ) -> Result<Position, LogFull> {
+        if self.records >= limits.input_records {
+            return Err(LogFull {
+                limit: limits.input_records,
+            });
+        }
+        let chosen = &mut self.partitions[partition];
+        let position = Position {
+            partition: i32::try_from(partition).unwrap_or(i32::MAX),
+            offset: chosen.end(),
+        };
+        chosen.records.push_back((recorded_at, content));
+        self.records += 1;
+        Ok(position)
+    }
+
+    fn partition_of(&self, id: TaskId) -> usize {
+        // The low bits of an id are the random ones (or the counting ones of `SequentialIds`): they spread evenly.
+        let spread = id.0.as_u128() % self.partitions.len() as u128;
+        usize::try_from(spread).unwrap_or(0)
+    }
+
+    fn trim(&mut self) {
+        for (number, partition) in self.partitions.iter_mut().enumerate() {
+            let settled = self
+                .groups
+                .values()
+                .map(|group| group.shares[number].committed)
+                .min();
+            while settled.is_some_and(|settled| partition.start < settled)
+                && partition.records.pop_front().is_some()
+            {
+                partition.start += 1;
+                self.records -= 1;
+            }
+        }
+    }
+}
+
+impl MemoryLog {
+    /// An empty log with the default [`LogLimits`]. Records are stamped by this clock.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self::with_limits(clock, LogLimits::default())
+    }
+
+    /// An empty log with these limits.
+    #[must_use]
+    pub fn with_limits(clock: Arc<dyn Clock>, limits: LogLimits) -> Self {
+        let partitions = std::iter::repeat_with(Partition::default)
+            .take(usize::from(limits.partitions.max(1)))
+            .collect();
+        let log = Self {
+            shared: Arc::new(Shared {
+                clock,
+                limits,
+                arrived: Notify::new(),
+                announced: Notify::new(),
+                state: Mutex::new(State {
+                    partitions,
+                    records: 0,
+                    groups: BTreeMap::new(),
+                    next_member: 0,
+                    outputs: Ring::new(),
+                    dead_letters: Ring::new(),
+                }),
+            }),
+        };
+        log.shared.lock().group(DEFAULT_GROUP);
+        log
+    }
+
+    /// A new member of the default group. Dropping it is a crash: its partitions go to the members left (or the next to
+    /// come), which get again what was not acknowledged.
+    #[must_use]
+    pub fn feed(&self) -> MemoryFeed {
+        self.feed_of(DEFAULT_GROUP)
+    }
+
+    /// A new member of this group. A new group begins at the earliest record that is still there.
+    #[must_use]
+    pub fn feed_of(&self, group: &str) -> MemoryFeed {
+        let mut state = self.shared.lock();
+        let member = state.next_member;
+        state.next_member += 1;
+        let joined = state.group(group);
+        joined.members.insert(member, Member::default());
+        joined.rebalance();
+        drop(state);
+        self.shared.arrived.notify_waiters();
+        MemoryFeed {
+            shared: Arc::clone(&self.shared),
+            group: group.to_owned(),
+            member,
+        }
+    }
+
+    /// Writes a record to `tasks-input` that feeds deliver as [`RecordContent::Unreadable`].
+    ///
+    /// # Errors
+    /// [`LogFull`].
+    pub fn put_unreadable(
+        &self,
+        reason: &str,
+        key: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+    ) -> Result<Position, LogFull> {
+        let recorded_at = self.shared.clock.now();
+        let content = RecordContent::Unreadable {
+            reason: reason.to_owned(),
+            key,
+            value,
+        };
+        let position = self
+            .shared
+            .lock()
+            .append(0, recorded_at, content, &self.shared.limits)?;
+        self.shared.arrived.notify_waiters();
+        Ok(position)
+    }
+
+    /// How many records of `tasks-input` some group has not acknowledged.
+    #[must_use]
+    pub fn unacknowledged(&self) -> usize {
+        self.shared.lock().records
+    }
+
+    /// The latest results on `tasks-output`, oldest first.
+    #[must_use]
+    pub fn outputs(&self) -> Vec<TaskResult> {
+        self.shared.lock().outputs.to_vec()
+    }
+
+    /// The latest records on `tasks-dead-letter`, oldest first.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.shared.lock().dead_letters.to_vec()
+    }
+
+    /// Waits until the condition holds for what stands on `tasks-output` and `tasks-dead-letter`, looking again after
+    /// every announcement. Waits for ever if that never comes: give it a timeout in tests.
+    pub async fn until_announced(&self, condition: impl Fn(&[TaskResult], &[DeadLetter]) -> bool) {
+        loop {
+            let announced = self.shared.announced.notified();
+            tokio::pin!(announced);
+            announced.as_mut().enable();
+            if condition(&self.outputs(), &self.dead_letters()) {
+                return;
+            }
+            announced.await;
+        }
+    }
+}
+
+impl State {
+    fn group(&mut self, name: &str) -> &mut Group {
+        let partitions = &self.partitions;
+        self.groups.entry(name.to_owned()).or_insert_with(|| Group {
+            members: BTreeMap::new(),
+            shares: partitions
+                .iter()
+                .map(|partition| Share {
+                    owner: None,
+                    next: partition.start,
+                    committed: partition.start,
+                })
+                .collect(),
+        })
+    }
+}
+
+#[async_trait]
+impl TaskPublisher for MemoryLog {
+    async fn publish(&self, messages: &[TaskMessage]) -> Vec<Result<(), PublishError>> {
+        if messages.is_empty() {
+            return Vec::new();
+        }
+        let recorded_at = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let outcomes = messages
+            .iter()
+            .map(|message| {
+                let partition = state.partition_of(message.id);
+                let content = RecordContent::Task(message.id);
+                match state.append(partition, recorded_at, content, &self.shared.limits) {
+                    Ok(_) => Ok(()),
+                    Err(full) => Err(PublishError::Unavailable(full.into())),
+                }
+            })
+            .collect();
+        drop(state);
+        self.shared.arrived.notify_waiters();
+        outcomes
+    }
+
+    async fn ping(&self) -> Result<(), PublishError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Announcer for MemoryLog {
+    async fn announce(&self, results: &[TaskResult]) -> Vec<Result<(), AnnounceError>> {
+        let mut state = self.shared.lock();
+        for result in results {
+            state
+                .outputs
+                .push(result.clone(), result.result.len(), &self.shared.limits);
+        }
+        drop(state);
+        self.shared.announced.notify_waiters();
+        results.iter().map(|_| Ok(())).collect()
+    }
+
+    async fn dead_letter(&self, letters: &[DeadLetter]) -> Vec<Result<(), AnnounceError>> {
+        let mut state = self.shared.lock();
+        for letter in letters {
+            state
+                .dead_letters
+                .push(letter.clone(), text_bytes(letter), &self.shared.limits);
+        }
+        drop(state);
+        self.shared.announced.notify_waiters();
+        letters.iter().map(|_| Ok(())).collect()
+    }
+}
+
+fn text_bytes(letter: &DeadLetter) -> usize {
+    match letter {
+        DeadLetter::Unreadable {
+            reason, key, value, ..
+        } => reason.len() + key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Vec::len),
+        DeadLetter::Failed { payload, error, .. } => payload.as_str().len() + error.len(),
+    }
+}
+
+/// A member of a group that reads `tasks-input` of a [`MemoryLog`]. Made by [`MemoryLog::feed`].
+pub struct MemoryFeed {
+    shared: Arc<Shared>,
+    group: String,
+    member: u64,
+}
+
+impl MemoryFeed {
+    fn take(&self, limit: usize) -> Vec<Delivery> {
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        let count = state.partitions.len();
+        let Some(group) = state.groups.get_mut(&self.group) else {
+            return Vec::new();
+        };
+        let Some(member) = group.members.get_mut(&self.member) else {
+            return Vec::new();
+        };
+        let first = member.turn;
+        member.turn = (first + 1) % count;
+        let mut taken = Vec::new();
+        for number in (first..count).chain(0..first) {
+            let share = &mut group.shares[number];
+            if share.owner != Some(self.member) {
+                continue;
+            }
+            let partition = &state.partitions[number];
+            let room = limit - taken.len();
+            let from = index(share.next - partition.start);
+            let before = taken.len();
+            for (step, (recorded_at, content)) in
+                partition.records.range(from..).take(room).enumerate()
+            {
+                taken.push(Delivery {
+                    position: Position {
+                        partition: i32::try_from(number).unwrap_or(i32::MAX),
+                        offset: share.next + offset(step),
+                    },
+                    recorded_at: *recorded_at,
+                    content: content.clone(),
+                });
+            }
+            share.next += offset(taken.len() - before);
+        }
+        taken
+    }
+}
+
+impl Drop for MemoryFeed {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if let Some(group) = state.groups.get_mut(&self.group) {
+            group.members.remove(&self.member);
+            group.rebalance();
+        }
+        drop(state);
+        self.shared.arrived.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl TaskFeed for MemoryFeed {
+    async fn receive(&self, limit: usize) -> Result<Vec<Delivery>, FeedError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        loop {
+            let arrived = self.shared.arrived.notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
+            let taken = self.take(limit);
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+            arrived.await;
+        }
+    }
+
+    async fn acknowledge(&self, upto: &[Position]) -> Result<(), FeedError> {
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        let Some(group) = state.groups.get_mut(&self.group) else {
+            return Ok(());
+        };
+        for position in upto {
+            let number = usize::try_from(position.partition).unwrap_or(usize::MAX);
+            let (Some(share), Some(partition)) =
+                (group.shares.get_mut(number), state.partitions.get(number))
+            else {
+                continue;
+            };
+            if share.owner != Some(self.member) {
+                continue;
+            }
+            share.committed = position
+                .offset
+                .saturating_add(1)
+                .min(partition.end())
+                .max(share.committed);
+            share.next = share.next.max(share.committed);
+        }
+        state.trim();
+        Ok(())
+    }
+
+    fn standing(&self) -> Standing {
+        let state = self.shared.lock();
+        let mut standing = Standing::Unassigned;
+        let shares = state
+            .groups
+            .get(&self.group)
+            .map_or(&[][..], |group| &group.shares[..]);
+        for (share, partition) in shares.iter().zip(&state.partitions) {
+            if share.owner != Some(self.member) {
+                continue;
+            }
+            if share.next < partition.end() {
+                return Standing::Behind;
+            }
+            standing = Standing::CaughtUp;
+        }
+        standing
+    }
+}
