@@ -1,0 +1,215 @@
+//! Which settings each program has.
+
+use std::time::Duration;
+
+use domain::{SubmitConfig, WorkerConfig};
+
+use super::database::DISTRIBUTED;
+use super::{
+    CacheSettings, EmbeddedDatabase, HttpSettings, KafkaSettings, LogSettings, PostgresSettings,
+    Reader, submit, work,
+};
+
+/// The settings of a program.
+pub trait Settings: Sized {
+    /// The commands of which the command line must name one; none for a program that just runs.
+    const COMMANDS: &'static [&'static str] = &[];
+
+    /// Declares and reads them.
+    fn read(reader: &mut Reader) -> Self;
+
+    /// What is logged, and how.
+    fn log(&self) -> &LogSettings;
+}
+
+/// Of `task-processor-server`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// What it listens on.
+    pub http: HttpSettings,
+    /// How it takes submissions in.
+    pub submit: SubmitConfig,
+    /// Where tasks are stored.
+    pub database: PostgresSettings,
+    /// The log.
+    pub kafka: KafkaSettings,
+    /// Where results are remembered.
+    pub cache: CacheSettings,
+    /// Whether and how long to wait at the start.
+    pub start: StartSettings,
+    /// What is logged.
+    pub log: LogSettings,
+}
+
+/// Of `task-processor-worker`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerSettings {
+    /// What health and metrics listen on.
+    pub http: HttpSettings,
+    /// How it works.
+    pub work: WorkerConfig,
+    /// Where tasks are stored.
+    pub database: PostgresSettings,
+    /// The log.
+    pub kafka: KafkaSettings,
+    /// Where results are remembered.
+    pub cache: CacheSettings,
+    /// Whether and how long to wait at the start.
+    pub start: StartSettings,
+    /// What is logged.
+    pub log: LogSettings,
+}
+
+/// Of `task-processor`, which is server and worker in one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandaloneSettings {
+    /// What it listens on.
+    pub http: HttpSettings,
+    /// How it takes submissions in.
+    pub submit: SubmitConfig,
+    /// How it works.
+    pub work: WorkerConfig,
+    /// Where tasks are stored.
+    pub database: EmbeddedDatabase,
+    /// How many bytes of results it keeps in memory.
+    pub cache_bytes: usize,
+    /// What is logged.
+    pub log: LogSettings,
+}
+
+/// Of `task-processor-migrate`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrateSettings {
+    /// The database to work on.
+    pub database: PostgresSettings,
+    /// How long to wait for it.
+    pub startup_timeout: Duration,
+    /// What is logged.
+    pub log: LogSettings,
+}
+
+/// What a distributed program does before it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartSettings {
+    /// How long to wait for a dependency that is not up.
+    pub timeout: Duration,
+    /// Whether to bring the schema up to date itself.
+    pub migrate: bool,
+}
+
+impl StartSettings {
+    fn read(reader: &mut Reader) -> Self {
+        reader.section("Starting");
+        Self {
+            timeout: read_startup_timeout(reader),
+            migrate: reader.flag(
+                "MIGRATE",
+                false,
+                "whether to bring the schema up to date at the start; otherwise it waits for task-processor-migrate",
+            ),
+        }
+    }
+}
+
+fn read_startup_timeout(reader: &mut Reader) -> Duration {
+    reader.duration(
+        "STARTUP_TIMEOUT",
+        Duration::from_secs(60),
+        Duration::ZERO..=Duration::from_secs(24 * 3_600),
+        "how long to wait at the start for a dependency that is not up; then it exits 1",
+    )
+}
+
+impl Settings for ServerSettings {
+    fn read(reader: &mut Reader) -> Self {
+        let http = HttpSettings::read_api(reader, "0.0.0.0", Duration::from_secs(2));
+        Self {
+            submit: submit::read(reader, http.max_body),
+            http,
+            database: PostgresSettings::read(reader, 10),
+            kafka: KafkaSettings::read_publisher(reader),
+            cache: CacheSettings::read(reader),
+            start: StartSettings::read(reader),
+            log: LogSettings::read(reader),
+        }
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
+    }
+}
+
+impl Settings for WorkerSettings {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            http: HttpSettings::read_worker(reader),
+            work: work::read(reader),
+            database: PostgresSettings::read(reader, 10),
+            kafka: KafkaSettings::read(reader),
+            cache: CacheSettings::read(reader),
+            start: StartSettings::read(reader),
+            log: LogSettings::read(reader),
+        }
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
+    }
+}
+
+/// Variables that say someone means the distributed programs.
+const DISTRIBUTED_ONLY: [&str; 15] = [
+    "DATABASE_HOST",
+    "DATABASE_PORT",
+    "DATABASE_USER",
+    "DATABASE_PASSWORD",
+    "DATABASE_NAME",
+    "DATABASE_POOL",
+    "REDIS_URL",
+    "REDIS_HOST",
+    "REDIS_PORT",
+    "KAFKA_BROKERS",
+    "KAFKA_GROUP_ID",
+    "KAFKA_CLIENT",
+    "KAFKA_PARTITIONS",
+    "WORKER_INDEX",
+    "WORKER_COUNT",
+];
+
+impl Settings for StandaloneSettings {
+    fn read(reader: &mut Reader) -> Self {
+        reader.refuse(&DISTRIBUTED_ONLY, &format!("is set, but {DISTRIBUTED}"));
+        let http = HttpSettings::read_api(reader, "127.0.0.1", Duration::ZERO);
+        Self {
+            submit: submit::read(reader, http.max_body),
+            http,
+            work: work::read(reader),
+            database: EmbeddedDatabase::read(reader),
+            cache_bytes: CacheSettings::read_bytes(reader),
+            log: LogSettings::read(reader),
+        }
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
+    }
+}
+
+impl Settings for MigrateSettings {
+    const COMMANDS: &'static [&'static str] = &["up", "down", "status", "verify"];
+
+    fn read(reader: &mut Reader) -> Self {
+        let url = PostgresSettings::read_url(reader);
+        reader.section("Starting");
+        let startup_timeout = read_startup_timeout(reader);
+        Self {
+            database: PostgresSettings { url, pool: 1 },
+            startup_timeout,
+            log: LogSettings::read(reader),
+        }
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
+    }
+}

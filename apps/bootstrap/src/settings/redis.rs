@@ -1,0 +1,100 @@
+//! Where results are remembered.
+
+use std::fmt;
+
+use url::Url;
+
+use super::Reader;
+use super::database::mask;
+
+/// Redis and the cache in front of it in this process. `Debug` masks the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Redis's address, password included.
+    pub url: String,
+    /// How many bytes of results this process keeps itself.
+    pub bytes: usize,
+}
+
+impl CacheSettings {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        reader.section("Redis");
+        let whole = reader.optional_secret(
+            "REDIS_URL",
+            "",
+            "redis://user:password@host:port/number",
+            "where results are cached; wins over the two settings below",
+            |text| check(text).map(|()| text.to_owned()),
+        );
+        let host = reader.text(
+            "REDIS_HOST",
+            "localhost",
+            "host name or address",
+            "where Redis listens",
+            |_| Ok(()),
+        );
+        let port = reader.number("REDIS_PORT", 6_379, 1..=65_535_u16, "port", "its port");
+        let bytes = Self::read_bytes(reader);
+        let url = match whole {
+            Some(url) => url,
+            None => match composed(&host, port) {
+                Some(url) => url,
+                None => {
+                    reader.mistake(
+                        "REDIS_HOST",
+                        format!("must be a host name or an address, but is {host:?}"),
+                    );
+                    String::new()
+                }
+            },
+        };
+        Self { url, bytes }
+    }
+
+    /// The size of the cache in this process.
+    pub(super) fn read_bytes(reader: &mut Reader) -> usize {
+        reader.bytes(
+            "CACHE_BYTES",
+            32 << 20,
+            0..=16 << 30,
+            "results this process keeps in its own memory; 0 keeps none",
+        )
+    }
+
+    /// The address with the password masked.
+    #[must_use]
+    pub fn masked(&self) -> String {
+        mask(&self.url)
+    }
+}
+
+impl fmt::Debug for CacheSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("CacheSettings")
+            .field("url", &self.masked())
+            .field("bytes", &self.bytes)
+            .finish()
+    }
+}
+
+fn check(text: &str) -> Result<(), String> {
+    let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    match url.scheme() {
+        "redis" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(()),
+        "redis" => Err("does not name a host".to_owned()),
+        "rediss" => Err("asks for TLS, which this build does not have; use redis://".to_owned()),
+        other => Err(format!("must begin with redis:// but begins with {other}:")),
+    }
+}
+
+fn composed(host: &str, port: u16) -> Option<String> {
+    let mut url = Url::parse("redis://localhost").ok()?;
+    if host.contains(':') && !host.starts_with('[') {
+        url.set_host(Some(&format!("[{host}]"))).ok()?;
+    } else {
+        url.set_host(Some(host)).ok()?;
+    }
+    url.set_port(Some(port)).ok()?;
+    Some(url.into())
+}

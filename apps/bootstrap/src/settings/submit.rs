@@ -1,0 +1,52 @@
+//! How submissions are taken in.
+
+use std::time::Duration;
+
+use domain::SubmitConfig;
+
+use super::Reader;
+
+/// Declares and reads the limits of submitting; the defaults are the domain's. A payload may be as long as the body it
+/// comes in, `max_body` bytes.
+pub(super) fn read(reader: &mut Reader, max_body: usize) -> SubmitConfig {
+    let default = SubmitConfig::default();
+    reader.section("Submitting");
+    SubmitConfig {
+        max_attempts: reader.number(
+            "MAX_ATTEMPTS",
+            default.max_attempts,
+            1..=1_000,
+            "attempts",
+            "after how many failed attempts a task ends failed, unless it says otherwise",
+        ),
+        queue: reader.number(
+            "SUBMIT_QUEUE",
+            default.queue,
+            1..=1_000_000,
+            "tasks",
+            "how many submissions may wait for a commit; beyond it clients are answered 503",
+        ),
+        batch: reader.number(
+            "SUBMIT_BATCH",
+            default.batch,
+            1..=5_000,
+            "tasks",
+            "how many submissions may share a commit",
+        ),
+        writers: reader.number(
+            "SUBMIT_WRITERS",
+            default.writers,
+            1..=64,
+            "commits",
+            "how many commits may be under way at once",
+        ),
+        patience: reader.duration(
+            "SUBMIT_PATIENCE",
+            default.patience,
+            Duration::ZERO..=Duration::from_secs(60),
+            "how long a commit that fails is tried again before the client is answered 503",
+        ),
+        max_payload_bytes: max_body,
+        ..default
+    }
+}

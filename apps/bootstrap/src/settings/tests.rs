@@ -1,0 +1,327 @@
+use std::io::Write as _;
+
+use super::*;
+
+fn read<S: Settings>(pairs: &[(&str, &str)]) -> Result<S, Mistakes> {
+    let mut reader = Reader::new(Source::of_pairs(pairs));
+    let read = S::read(&mut reader);
+    reader.finish(read)
+}
+
+/// Which settings are named as wrong.
+fn names<S: Settings>(pairs: &[(&str, &str)]) -> Vec<String> {
+    match read::<S>(pairs) {
+        Ok(_) => Vec::new(),
+        Err(Mistakes(mistakes)) => mistakes.into_iter().map(|mistake| mistake.name).collect(),
+    }
+}
+
+#[test]
+fn the_contracts_defaults_are_the_defaults() {
+    let server = read::<ServerSettings>(&[]).expect("defaults are right");
+    assert_eq!(
+        (server.http.host.as_str(), server.http.port),
+        ("0.0.0.0", 3_000)
+    );
+    assert_eq!(
+        server.database.url,
+        "postgres://task:task@localhost:5432/taskdb"
+    );
+    assert_eq!(server.cache.url, "redis://localhost:6379");
+    assert_eq!(server.kafka.brokers, ["localhost:9092"]);
+    assert_eq!(server.kafka.partitions, 12);
+    assert_eq!(server.http.max_body, 262_144);
+    let worker = read::<WorkerSettings>(&[]).expect("defaults are right");
+    assert_eq!(worker.kafka.group, "task-processor-group");
+    assert_eq!(worker.work.max_result_bytes, 262_144);
+    assert_eq!(worker.work.task_timeout, Duration::from_secs(60));
+    assert_eq!(worker.http.host, "0.0.0.0");
+    let standalone = read::<StandaloneSettings>(&[]).expect("defaults are right");
+    assert_eq!(standalone.database.url, "sqlite://task-processor.db");
+    assert_eq!(
+        (standalone.http.host.as_str(), standalone.http.port),
+        ("127.0.0.1", 3_000)
+    );
+}
+
+#[test]
+fn every_declared_default_is_accepted_as_a_value() {
+    fn check<S: Settings + PartialEq + fmt::Debug>() {
+        let mut reader = Reader::new(Source::default());
+        let defaults = S::read(&mut reader);
+        let declared = reader.into_declared();
+        let pairs: Vec<(&str, &str)> = declared
+            .iter()
+            .map(|declared| (declared.name, declared.default.as_str()))
+            .collect();
+        assert_eq!(read::<S>(&pairs).as_ref(), Ok(&defaults));
+        let mut names: Vec<&str> = pairs.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), pairs.len(), "a name is declared twice");
+    }
+    check::<ServerSettings>();
+    check::<WorkerSettings>();
+    check::<StandaloneSettings>();
+    check::<MigrateSettings>();
+}
+
+#[test]
+fn one_url_wins_over_its_parts() {
+    let server = read::<ServerSettings>(&[
+        ("DATABASE_URL", "postgresql://a:b@db/x"),
+        ("DATABASE_HOST", "elsewhere"),
+        ("REDIS_URL", "redis://cache:1"),
+        ("REDIS_HOST", "elsewhere"),
+    ])
+    .expect("all right");
+    assert_eq!(server.database.url, "postgresql://a:b@db/x");
+    assert_eq!(server.cache.url, "redis://cache:1");
+}
+
+#[test]
+fn an_empty_value_is_not_set() {
+    let server = read::<ServerSettings>(&[("PORT", ""), ("DATABASE_URL", "")]).expect("all right");
+    assert_eq!(server.http.port, 3_000);
+}
+
+#[test]
+fn brokers_are_a_list() {
+    let server =
+        read::<ServerSettings>(&[("KAFKA_BROKERS", "a:1, b:2,,[::1]:3")]).expect("all right");
+    assert_eq!(server.kafka.brokers, ["a:1", "b:2", "[::1]:3"]);
+}
+
+#[test]
+fn wrong_values_are_refused_by_name() {
+    for (name, value) in [
+        ("PORT", "abc"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("HOST", "http://here"),
+        ("HOST", "localhost:80"),
+        ("MAX_BODY", "256KB"),
+        ("MAX_BODY", "1"),
+        ("MAX_ATTEMPTS", "0"),
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL", "mysql://u:p@h/d"),
+        ("DATABASE_URL", "postgres://u:p@h"),
+        ("DATABASE_URL", "sqlite://tasks.db"),
+        ("DATABASE_HOST", "a b"),
+        ("DATABASE_PORT", "0"),
+        ("DATABASE_POOL", "0"),
+        ("REDIS_URL", "http://cache"),
+        ("REDIS_URL", "rediss://cache"),
+        ("REDIS_PORT", "x"),
+        ("KAFKA_BROKERS", "here"),
+        ("KAFKA_BROKERS", "here:x"),
+        ("KAFKA_BROKERS", ","),
+        ("KAFKA_CLIENT", "kafkajs"),
+        ("KAFKA_PARTITIONS", "0"),
+        ("STARTUP_TIMEOUT", "30"),
+        ("STARTUP_TIMEOUT", "500h"),
+        ("DRAIN_DELAY", "a while"),
+        ("MIGRATE", "yes"),
+        ("LOG_FORMAT", "xml"),
+        ("LOG_LEVEL", "loud"),
+        ("RUST_LOG", "a=b=c"),
+    ] {
+        assert_eq!(
+            names::<ServerSettings>(&[(name, value)]),
+            [name],
+            "{name}={value}"
+        );
+    }
+    for (name, value) in [
+        ("TASK_TIMEOUT", "60"),
+        ("MAX_RESULT", "0"),
+        ("CONCURRENCY", "0"),
+        ("BATCH", "5001"),
+        ("WORKER_PORT", "x"),
+        ("LEASE", "1s"),
+        ("RETRY_CAP", "1ms"),
+    ] {
+        assert_eq!(
+            names::<WorkerSettings>(&[(name, value)]),
+            [name],
+            "{name}={value}"
+        );
+    }
+    for (name, value) in [
+        ("DATABASE_URL", "sqlite::memory:"),
+        ("DATABASE_URL", "sqlite://"),
+        ("DATABASE_URL", "tasks.db"),
+        ("CACHE_BYTES", "lots"),
+    ] {
+        assert_eq!(
+            names::<StandaloneSettings>(&[(name, value)]),
+            [name],
+            "{name}={value}"
+        );
+    }
+}
+
+#[test]
+fn contradictions_are_refused() {
+    type Pairs = &'static [(&'static str, &'static str)];
+    let cases: [(Pairs, &[&str]); 4] = [
+        (&[("WORKER_INDEX", "0")], &["WORKER_INDEX and WORKER_COUNT"]),
+        (
+            &[
+                ("KAFKA_CLIENT", "kafka-rust"),
+                ("WORKER_INDEX", "2"),
+                ("WORKER_COUNT", "2"),
+            ],
+            &["WORKER_INDEX"],
+        ),
+        (
+            &[("IN_FLIGHT", "100"), ("BATCH", "200"), ("CONCURRENCY", "1")],
+            &["BATCH"],
+        ),
+        (
+            &[
+                ("IN_FLIGHT", "600"),
+                ("CONCURRENCY", "700"),
+                ("BATCH", "600"),
+            ],
+            &["CONCURRENCY"],
+        ),
+    ];
+    for (pairs, expected) in cases {
+        assert_eq!(names::<WorkerSettings>(pairs), expected, "{pairs:?}");
+    }
+    let shared = [
+        ("KAFKA_CLIENT", "kafka-rust"),
+        ("WORKER_INDEX", "1"),
+        ("WORKER_COUNT", "2"),
+    ];
+    let worker = read::<WorkerSettings>(&shared).expect("all right");
+    assert_eq!(worker.kafka.share, StaticShare { index: 1, count: 2 });
+}
+
+#[test]
+fn the_embedded_program_names_the_distributed_ones() {
+    for (name, value) in [
+        ("DATABASE_URL", "postgres://task:task@localhost/taskdb"),
+        ("DATABASE_HOST", "localhost"),
+        ("REDIS_HOST", "localhost"),
+        ("REDIS_URL", "redis://localhost"),
+        ("KAFKA_BROKERS", "localhost:9092"),
+        ("KAFKA_CLIENT", "auto"),
+    ] {
+        let mistakes = read::<StandaloneSettings>(&[(name, value)]).expect_err("is refused");
+        assert_eq!(mistakes.0.len(), 1, "{name}");
+        assert_eq!(mistakes.0[0].name, name);
+        assert!(
+            mistakes.0[0].reason.contains("task-processor-server"),
+            "{mistakes}"
+        );
+    }
+    let mistakes =
+        read::<WorkerSettings>(&[("DATABASE_URL", "sqlite://a.db")]).expect_err("is refused");
+    assert!(
+        mistakes
+            .to_string()
+            .contains("task-processor is the program for SQLite"),
+        "{mistakes}"
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let wrong = [
+        ("PORT", "abc"),
+        ("DATABASE_PORT", "0"),
+        ("KAFKA_CLIENT", "fast"),
+        ("STARTUP_TIMEOUT", "soon"),
+    ];
+    let mistakes = read::<ServerSettings>(&wrong).expect_err("is refused");
+    assert_eq!(
+        mistakes.to_string(),
+        "4 settings are wrong:\n  \
+         PORT must be a whole number from 0 to 65535, but is \"abc\"\n  \
+         DATABASE_PORT must be a whole number from 1 to 65535, but is \"0\"\n  \
+         KAFKA_CLIENT must be one of auto, kafka-rust, rdkafka, but is \"fast\"\n  \
+         STARTUP_TIMEOUT must be a duration like 500ms, 30s, 5m or 0, but is \"soon\""
+    );
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let mistakes = read::<ServerSettings>(&[
+        ("DATABASE_URL", "mysql://u:hunter2@h/d"),
+        ("REDIS_URL", "http://:hunter2@cache"),
+    ])
+    .expect_err("is refused");
+    assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+    let settings = read::<ServerSettings>(&[
+        ("DATABASE_PASSWORD", "hunter2"),
+        ("REDIS_URL", "redis://:hunter2@cache"),
+    ])
+    .expect("all right");
+    assert!(!format!("{settings:?}").contains("hunter2"), "{settings:?}");
+}
+
+fn with_file(text: &[u8], environment: &[(&str, &str)]) -> Source {
+    let directory = std::env::temp_dir().join(format!(
+        "task-processor-settings-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let path = directory.join(".env");
+    std::fs::File::create(&path)
+        .and_then(|mut file| file.write_all(text))
+        .expect("a file");
+    let mut source = Source::of_pairs(environment);
+    source.add_file(&path);
+    std::fs::remove_dir_all(&directory).expect("it goes away");
+    source
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let source = with_file(b"# ours\nPORT=4000\nHOST=127.0.0.1\n", &[("PORT", "5000")]);
+    let mut reader = Reader::new(source);
+    let server = ServerSettings::read(&mut reader);
+    assert_eq!(server.http.port, 5_000);
+    assert_eq!(server.http.host, "127.0.0.1");
+}
+
+#[test]
+fn a_line_of_the_file_that_cannot_be_read_is_a_mistake_without_its_value() {
+    let source = with_file(b"PORT=4000\nDATABASE_PASSWORD='hunter2\n", &[]);
+    let mut reader = Reader::new(source);
+    let server = ServerSettings::read(&mut reader);
+    let mistakes = reader.finish(server).expect_err("is refused");
+    assert_eq!(mistakes.0[0].name, ".env");
+    assert!(
+        mistakes.to_string().contains("DATABASE_PASSWORD"),
+        "{mistakes}"
+    );
+    assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+}
+
+#[test]
+fn help_tells_every_setting_with_default_unit_and_meaning() {
+    fn check<S: Settings>() {
+        let text = help::<S>("program", "What it is.");
+        let mut reader = Reader::new(Source::default());
+        let _defaults = S::read(&mut reader);
+        for declared in reader.into_declared() {
+            let line = format!(
+                "  {}={}  ({})\n",
+                declared.name, declared.default, declared.unit
+            );
+            assert!(text.contains(&line), "{line}");
+            assert!(
+                !declared.unit.is_empty() && !declared.meaning.is_empty(),
+                "{line}"
+            );
+        }
+    }
+    check::<ServerSettings>();
+    check::<WorkerSettings>();
+    check::<StandaloneSettings>();
+    check::<MigrateSettings>();
+}

@@ -1,0 +1,1 @@
+//! Ports made of adapters.
