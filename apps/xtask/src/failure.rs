@@ -7,6 +7,9 @@ use std::path::Path;
 /// Why a chore stopped. The text is for the person at the terminal, so it says what to do where that is known.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
+    /// What is wrong has been printed already.
+    #[error("failed")]
+    Printed,
     /// Everything there is to say is in the text.
     #[error("{0}")]
     Said(String),

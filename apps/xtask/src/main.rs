@@ -1,7 +1,12 @@
 //! The project's chores, one word each: `cargo xtask --help` lists them.
 
+mod deploy;
 mod failure;
+mod lint;
+mod openapi;
 mod services;
+mod steps;
+mod test;
 
 use std::process::ExitCode;
 
@@ -22,13 +27,25 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Run every test against real services, which are started and stopped unless they run already
+    Test,
+    /// Check format, lints, dependencies, documentation and generated files
+    Lint(lint::Arguments),
+    /// Write docs/openapi.json from the program
+    Openapi(openapi::Arguments),
     /// Real PostgreSQL, Redis and Kafka on loopback ports of their own
     Services(services::Arguments),
+    #[command(name = test::CARETAKER, hide = true)]
+    Caretaker,
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
+        Chore::Test => test::run(),
+        Chore::Lint(arguments) => lint::run(&arguments),
+        Chore::Openapi(arguments) => openapi::run(&arguments),
         Chore::Services(arguments) => services::run(&arguments),
+        Chore::Caretaker => test::attend(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,6 +54,8 @@ fn main() -> ExitCode {
 }
 
 fn report(failure: &Failure) -> ExitCode {
-    eprintln!("xtask: {failure}");
+    if !matches!(failure, Failure::Printed) {
+        eprintln!("xtask: {failure}");
+    }
     ExitCode::FAILURE
 }

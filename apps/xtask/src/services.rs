@@ -19,7 +19,7 @@ use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 use daemon::Daemon;
-use place::Place;
+pub(crate) use place::Place;
 
 /// How long a service may take from its start to its first answer. Two brokers starting on two busy cores need most of
 /// a minute; a service that needs three is not coming.
@@ -137,7 +137,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             port_offset,
         } => {
             let up = if docker {
-                docker::up(&place)?
+                docker::up(&place, &place.lock()?)?
             } else {
                 up(&place, port_offset)?
             };
@@ -150,19 +150,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Services that answer, and whether this call started any of them.
+/// Services that answer, and whether any of them ran before this call.
 pub(crate) struct Up {
     pub(crate) endpoints: Endpoints,
-    pub(crate) started_here: bool,
+    pub(crate) found_running: bool,
 }
 
 /// Brings up what is not running yet. What was started before a failure is left for `status` and `down` to see.
 pub(crate) fn up(place: &Place, port_offset: Option<u16>) -> Result<Up, Failure> {
-    let _alone = place.lock()?;
+    let alone = place.lock()?;
     if docker::runs(place) {
-        return Err(Failure::said(
-            "services of this checkout run in Docker; stop them first: cargo xtask services down",
-        ));
+        return docker::up(place, &alone);
     }
     let endpoints = match (port_offset, place.endpoints()?) {
         (None, Some(kept)) => kept,
@@ -182,7 +180,7 @@ pub(crate) fn up(place: &Place, port_offset: Option<u16>) -> Result<Up, Failure>
     place.keep_endpoints(&endpoints)?;
 
     let programs = install::everything(place)?;
-    let mut started_here = false;
+    let mut found_running = false;
     let mut starting = Vec::new();
     for (daemon, start) in [
         (postgres::daemon(place, endpoints.postgres), Start::Postgres),
@@ -197,6 +195,7 @@ pub(crate) fn up(place: &Place, port_offset: Option<u16>) -> Result<Up, Failure>
         ),
     ] {
         if daemon.is_running() {
+            found_running = true;
             println!(
                 "{:<10} runs already on 127.0.0.1:{}",
                 daemon.name, daemon.port
@@ -210,7 +209,6 @@ pub(crate) fn up(place: &Place, port_offset: Option<u16>) -> Result<Up, Failure>
                 Start::Redis => redis::start(place, &daemon, &programs)?,
                 Start::Kafka(release) => release.start(place, &daemon, &programs)?,
             }
-            started_here = true;
         }
         starting.push((daemon, start));
     }
@@ -225,7 +223,7 @@ pub(crate) fn up(place: &Place, port_offset: Option<u16>) -> Result<Up, Failure>
     }
     Ok(Up {
         endpoints,
-        started_here,
+        found_running,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::place::Place;
+use super::place::{Alone, Place};
 use super::{Endpoints, Up};
 use crate::failure::Failure;
 
@@ -48,8 +48,7 @@ fn compose(place: &Place, arguments: &[&str]) -> Result<(), Failure> {
     )))
 }
 
-pub(super) fn up(place: &Place) -> Result<Up, Failure> {
-    let _alone = place.lock()?;
+pub(super) fn up(place: &Place, _alone: &Alone) -> Result<Up, Failure> {
     if let Some(endpoints) = place.endpoints()?
         && super::daemons(place, &endpoints)
             .iter()
@@ -83,7 +82,7 @@ pub(super) fn up(place: &Place) -> Result<Up, Failure> {
     )?;
     Ok(Up {
         endpoints: ENDPOINTS,
-        started_here: !already,
+        found_running: already,
     })
 }
 

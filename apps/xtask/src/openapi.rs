@@ -1,0 +1,62 @@
+//! `cargo xtask openapi`: the committed OpenAPI document, printed by the program itself.
+
+use std::fs;
+use std::path::Path;
+
+use clap::Args;
+
+use crate::failure::Failure;
+use crate::services::Place;
+use crate::steps::{cargo, output_of};
+
+const DOCUMENT: &str = "docs/openapi.json";
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Compare the committed document with what the program says instead of writing it
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let place = Place::of_this_checkout()?;
+    let checkout = place.checkout();
+    if arguments.check {
+        return check(checkout);
+    }
+    let path = checkout.join(DOCUMENT);
+    fs::write(&path, generate(checkout)?).map_err(Failure::at("write", &path))?;
+    println!("wrote {DOCUMENT}");
+    Ok(())
+}
+
+pub(crate) fn check(checkout: &Path) -> Result<(), Failure> {
+    let path = checkout.join(DOCUMENT);
+    let committed = fs::read_to_string(&path).map_err(Failure::at("read", &path))?;
+    let generated = generate(checkout)?;
+    if committed == generated {
+        return Ok(());
+    }
+    let line = committed
+        .lines()
+        .zip(generated.lines())
+        .position(|(old, new)| old != new);
+    Err(Failure::said(format!(
+        "{DOCUMENT} is not what the program says{}; if that is meant: cargo xtask openapi",
+        line.map(|line| format!(", from line {}", line + 1))
+            .unwrap_or_default()
+    )))
+}
+
+fn generate(checkout: &Path) -> Result<String, Failure> {
+    let run = [
+        "run",
+        "--locked",
+        "--quiet",
+        "--package",
+        "task-processor-http",
+        "--example",
+        "openapi",
+    ];
+    output_of(cargo(checkout).args(run))
+}
