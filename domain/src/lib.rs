@@ -1,1 +1,67 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
 
+use std::sync::Arc;
+
+pub use ports;
+use ports::{
+    Announcer, Clock, IdSource, Observer, Random, ResultCache, TaskPublisher, TaskStore,
+    WorkerRegistry,
+};
+
+pub mod error_text;
+pub mod heart;
+pub mod lifecycle;
+pub mod metrics;
+pub mod processing;
+pub mod read;
+pub mod rescue;
+mod resolve;
+pub mod retry;
+pub mod service;
+pub mod submit;
+pub mod worker;
+
+pub use heart::Heart;
+pub use metrics::Metrics;
+pub use processing::{ReverseText, processor_fn};
+pub use read::{Reader, Reading};
+pub use retry::RetryPolicy;
+pub use service::Service;
+pub use submit::{Accepted, Submission, SubmitConfig, SubmitError, Submitter};
+pub use worker::{Worker, WorkerConfig};
+
+/// Everything outside that the use cases reach, by role. Built once, where the program is wired.
+#[derive(Clone)]
+pub struct Ports {
+    /// The one truth about every task.
+    pub store: Arc<dyn TaskStore>,
+    /// Which workers live; on the same database as `store`.
+    pub registry: Arc<dyn WorkerRegistry>,
+    /// Tells workers that tasks wait.
+    pub publisher: Arc<dyn TaskPublisher>,
+    /// Tells the world what came of tasks.
+    pub announcer: Arc<dyn Announcer>,
+    /// Remembers results.
+    pub cache: Arc<dyn ResultCache>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes identities.
+    pub ids: Arc<dyn IdSource>,
+    /// Chance, for jitter.
+    pub random: Arc<dyn Random>,
+    /// Is told what happened.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// An error with its causes on one line, for events.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

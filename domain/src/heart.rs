@@ -1,0 +1,104 @@
+//! The beat that says a worker lives.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ports::{
+    BeatReply, Dependency, Event, Observer, TaskFeed, Timestamp, WorkerId, WorkerRegistry,
+};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::chain;
+
+/// Beats for a worker, once per interval.
+///
+/// Run it on a thread, a runtime and a database connection of its own: then neither a busy runtime nor a full pool makes
+/// a living worker look dead. [`Worker::heart`](crate::Worker::heart) hands it out for that; a worker whose heart nobody
+/// took runs it among its other tasks.
+pub struct Heart {
+    pub(crate) life: Arc<Pulse>,
+    pub(crate) feed: Arc<dyn TaskFeed>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) interval: Duration,
+}
+
+/// What heart and worker know of each other.
+pub(crate) struct Pulse {
+    /// The present life of the worker; `None` between two.
+    current: watch::Sender<Option<WorkerId>>,
+    /// The last life that the registry no longer knows.
+    gone: watch::Sender<Option<WorkerId>>,
+    position: Mutex<Option<Timestamp>>,
+}
+
+impl Pulse {
+    pub(crate) fn new() -> Self {
+        Self {
+            current: watch::Sender::new(None),
+            gone: watch::Sender::new(None),
+            position: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn live_as(&self, worker: Option<WorkerId>) {
+        self.current.send_replace(worker);
+    }
+
+    /// Record time of what was last received from the log.
+    pub(crate) fn last_received(&self) -> Option<Timestamp> {
+        *self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn received(&self, recorded_at: Timestamp) {
+        *self.position.lock().unwrap_or_else(PoisonError::into_inner) = Some(recorded_at);
+    }
+
+    pub(crate) fn declare_gone(&self, worker: WorkerId) {
+        self.gone.send_replace(Some(worker));
+    }
+
+    /// Waits until this life of the worker is found gone.
+    pub(crate) async fn until_gone(&self, worker: WorkerId) {
+        let mut gone = self.gone.subscribe();
+        // The sender lives as long as `self`, so waiting ends only with the news.
+        let _ = gone.wait_for(|dead| *dead == Some(worker)).await;
+    }
+}
+
+impl Heart {
+    /// Beats until dropped. A registry that does not answer is tried again at the next beat.
+    pub async fn run(self, registry: Arc<dyn WorkerRegistry>) {
+        let mut ticks = interval(self.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            ticks.tick().await;
+            let Some(worker) = *self.life.current.borrow() else {
+                continue;
+            };
+            let behind = self.feed.standing() == ports::Standing::Behind;
+            let position = behind.then(|| self.life.last_received()).flatten();
+            match registry.beat(worker, position).await {
+                Ok(reply) => {
+                    if std::mem::take(&mut failing) {
+                        self.observer.observe(&Event::DependencyRecovered {
+                            dependency: Dependency::Store,
+                        });
+                    }
+                    if reply == BeatReply::Gone {
+                        self.life.declare_gone(worker);
+                    }
+                }
+                Err(error) => {
+                    failing = true;
+                    self.observer.observe(&Event::DependencyFailed {
+                        dependency: Dependency::Store,
+                        doing: "beat",
+                        error: chain(&error),
+                    });
+                }
+            }
+        }
+    }
+}

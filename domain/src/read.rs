@@ -1,0 +1,92 @@
+//! Reading tasks and metrics.
+
+use ports::{Dependency, Event, StoreError, Task, TaskId, TaskResult};
+
+use crate::{Metrics, Ports, chain};
+
+/// What is known of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// It is done; this never changes again.
+    Done(TaskResult),
+    /// It is not done: waiting, in hand, failed or cancelled.
+    Unfinished(Box<Task>),
+    /// No such task.
+    Unknown,
+}
+
+/// Reads: the cache first, the store on a miss. A cache that is down, slow or holds rubbish costs time, never a wrong
+/// answer: only final results are in it.
+#[derive(Clone)]
+pub struct Reader {
+    ports: Ports,
+}
+
+impl Reader {
+    /// A reader on these ports.
+    #[must_use]
+    pub fn new(ports: &Ports) -> Self {
+        Self {
+            ports: ports.clone(),
+        }
+    }
+
+    /// Reads one task.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the cache does not hold it and the store does not answer.
+    pub async fn read(&self, id: TaskId) -> Result<Reading, StoreError> {
+        if let Some(result) = self.cached(id).await {
+            return Ok(Reading::Done(result));
+        }
+        let Some(task) = self
+            .ports
+            .store
+            .get(&[id])
+            .await?
+            .into_iter()
+            .flatten()
+            .next()
+        else {
+            return Ok(Reading::Unknown);
+        };
+        let Some(result) = task.to_result() else {
+            return Ok(Reading::Unfinished(Box::new(task)));
+        };
+        if let Err(error) = self.ports.cache.put(std::slice::from_ref(&result)).await {
+            self.cache_failed("put", &error);
+        }
+        Ok(Reading::Done(result))
+    }
+
+    /// The numbers of `GET /metrics`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn metrics(&self) -> Result<Metrics, StoreError> {
+        Ok(self.ports.store.totals().await?.into())
+    }
+
+    async fn cached(&self, id: TaskId) -> Option<TaskResult> {
+        match self.ports.cache.get(&[id]).await {
+            Ok(found) => {
+                let result = found.into_iter().flatten().next();
+                let hit = result.is_some();
+                self.ports.observer.observe(&Event::CacheLookup { hit });
+                result
+            }
+            Err(error) => {
+                self.cache_failed("get", &error);
+                None
+            }
+        }
+    }
+
+    fn cache_failed(&self, doing: &'static str, error: &ports::CacheError) {
+        self.ports.observer.observe(&Event::DependencyFailed {
+            dependency: Dependency::Cache,
+            doing,
+            error: chain(error),
+        });
+    }
+}

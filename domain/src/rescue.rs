@@ -1,0 +1,191 @@
+//! Taking back what dead workers held.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ports::{Dependency, Event, RemoveReply, StoreError, WorkerEntry, WorkerId, WriteOutcome};
+use tokio::time::Instant;
+
+use crate::resolve::{Unfinished, resolve_claims};
+use crate::{Ports, chain};
+
+/// Watches the registry and declares death.
+///
+/// A worker is dead once this watcher has itself seen the beat stand still for the whole lease through a healthy
+/// connection. Clocks are never compared, and every interruption of the watch (a failed read, a watcher that was itself
+/// stopped) starts it anew: after a database outage nobody is dead.
+pub(crate) struct Watch {
+    lease: Duration,
+    /// The longest gap between two looks that still counts as watching.
+    patience: Duration,
+    seen: BTreeMap<WorkerId, Sight>,
+    last_look: Option<Instant>,
+}
+
+struct Sight {
+    beat: u64,
+    dead: bool,
+    since: Instant,
+}
+
+impl Watch {
+    pub(crate) fn new(lease: Duration, interval: Duration) -> Self {
+        Self {
+            lease,
+            patience: interval * 3,
+            seen: BTreeMap::new(),
+            last_look: None,
+        }
+    }
+
+    /// Forgets what was seen: the watch was interrupted.
+    pub(crate) fn interrupt(&mut self) {
+        self.seen.clear();
+        self.last_look = None;
+    }
+
+    /// Takes a look at the registry and answers which workers stood still for the whole lease.
+    pub(crate) fn look(&mut self, now: Instant, workers: &[WorkerEntry]) -> Vec<(WorkerId, u64)> {
+        if self
+            .last_look
+            .is_some_and(|last| now.duration_since(last) > self.patience)
+        {
+            self.interrupt();
+        }
+        self.last_look = Some(now);
+        let mut seen = BTreeMap::new();
+        let mut still = Vec::new();
+        for worker in workers {
+            let before = self.seen.get(&worker.id);
+            let unchanged =
+                before.filter(|sight| sight.beat == worker.beat && sight.dead == worker.dead);
+            let since = unchanged.map_or(now, |sight| sight.since);
+            if now.duration_since(since) >= self.lease {
+                still.push((worker.id, worker.beat));
+            }
+            seen.insert(
+                worker.id,
+                Sight {
+                    beat: worker.beat,
+                    dead: worker.dead,
+                    since,
+                },
+            );
+        }
+        self.seen = seen;
+        still
+    }
+}
+
+/// Buries a worker: declares it dead, takes back what it held, announces what it brought to rest, removes it.
+pub(crate) async fn bury(
+    ports: &Ports,
+    worker: WorkerId,
+    last_beat: u64,
+    max_rescues: u32,
+) -> Result<(), StoreError> {
+    if ports.registry.declare_dead(worker, last_beat).await? == WriteOutcome::Stale {
+        return Ok(());
+    }
+    let unfinished = Unfinished::Rescue { limit: max_rescues };
+    loop {
+        let resolved = resolve_claims(ports, worker, unfinished).await?;
+        if resolved.returned > 0 {
+            let count = resolved.returned;
+            ports.observer.observe(&Event::Rescued { count });
+        }
+        if !resolved.announced {
+            // The tasks are back in the queue; the claim stays recorded until the log is up, and the watch comes back.
+            return Ok(());
+        }
+        // A claim that committed while this went on is found in the next round.
+        if ports.registry.remove(worker).await? == RemoveReply::Removed {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes back, at once, what every registered worker holds. Only for a program that knows that none of them lives: the
+/// embedded form, which holds the exclusive lock on its database file.
+///
+/// # Errors
+/// [`StoreError`] when the store does not answer; calling again continues.
+pub async fn recover_all(ports: &Ports, max_rescues: u32) -> Result<(), StoreError> {
+    for worker in ports.registry.workers().await? {
+        bury(ports, worker.id, worker.beat, max_rescues).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn bury_all(ports: &Ports, dead: Vec<(WorkerId, u64)>, max_rescues: u32) {
+    for (worker, last_beat) in dead {
+        if let Err(error) = bury(ports, worker, last_beat, max_rescues).await {
+            ports.observer.observe(&Event::DependencyFailed {
+                dependency: Dependency::Store,
+                doing: "rescue",
+                error: chain(&error),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ports::ids::WorkerId;
+
+    fn entry(beat: u64) -> WorkerEntry {
+        WorkerEntry {
+            id: WorkerId(Default::default()),
+            name: "w".into(),
+            beat,
+            position: None,
+            dead: false,
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn watch() -> Watch {
+        Watch::new(5 * SECOND, SECOND)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_is_dead_only_after_a_whole_lease_of_standing_still() {
+        let mut watch = watch();
+        let start = Instant::now();
+        for second in 0..5 {
+            assert!(watch.look(start + SECOND * second, &[entry(7)]).is_empty());
+        }
+        assert_eq!(watch.look(start + SECOND * 5, &[entry(7)]).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_beat_starts_the_lease_anew() {
+        let mut watch = watch();
+        let start = Instant::now();
+        for second in 0..60 {
+            let beat = u64::from(second / 4);
+            assert!(
+                watch
+                    .look(start + SECOND * second, &[entry(beat)])
+                    .is_empty()
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_interrupted_watch_proves_nothing() {
+        let mut watch = watch();
+        let start = Instant::now();
+        watch.look(start, &[entry(7)]);
+        // The watcher itself was stopped for a minute: it has not watched.
+        assert!(watch.look(start + SECOND * 60, &[entry(7)]).is_empty());
+        watch.interrupt();
+        assert!(watch.look(start + SECOND * 62, &[entry(7)]).is_empty());
+        for second in 63..67 {
+            assert!(watch.look(start + SECOND * second, &[entry(7)]).is_empty());
+        }
+        assert_eq!(watch.look(start + SECOND * 67, &[entry(7)]).len(), 1);
+    }
+}

@@ -1,0 +1,219 @@
+//! Bringing the recorded claims of a worker to their end: of one that died, that stops, or that could not announce.
+
+use ports::{
+    ClaimRecord, DeadLetter, Dependency, Event, Fence, Next, Spent, StoreError, Task, TaskId,
+    TaskResult, TaskStatus, Transition, WorkerId, WriteOutcome,
+};
+
+use crate::{Ports, chain, lifecycle};
+
+/// How many claims are listed together.
+pub(crate) const PAGE: usize = 64;
+
+/// How many tasks are read, moved or announced together.
+const BATCH: usize = 512;
+
+/// What to do with a task that is still in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unfinished {
+    /// Its worker died: back to the queue, counted; failed once it has killed `limit` workers.
+    Rescue {
+        /// The most rescues a task may have.
+        limit: u32,
+    },
+    /// Its worker stops: back to the queue, nothing counted.
+    HandBack,
+}
+
+/// How far it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    /// How many tasks went back to the queue, or failed for good.
+    pub(crate) returned: usize,
+    /// Whether everything at rest was announced. What was not is still recorded.
+    pub(crate) announced: bool,
+}
+
+/// Ends every claim of a worker: tasks in hand go back, tasks at rest are announced again, claims are released. Each step
+/// is idempotent and conditional, so several may do this at once and any of them may crash.
+pub(crate) async fn resolve_claims(
+    ports: &Ports,
+    worker: WorkerId,
+    unfinished: Unfinished,
+) -> Result<Resolved, StoreError> {
+    let mut resolved = Resolved {
+        returned: 0,
+        announced: true,
+    };
+    // Claims that could not be announced stay recorded, and stand before the rest.
+    let mut kept = 0;
+    loop {
+        let claims = ports.store.claims_of(worker, kept + PAGE).await?;
+        let fresh = claims.get(kept..).unwrap_or_default();
+        if fresh.is_empty() {
+            return Ok(resolved);
+        }
+        resolved.returned += return_unfinished(ports, fresh, unfinished).await?;
+        if !announce_and_release(ports, fresh).await? {
+            resolved.announced = false;
+            kept += fresh.len();
+        }
+    }
+}
+
+async fn return_unfinished(
+    ports: &Ports,
+    claims: &[ClaimRecord],
+    unfinished: Unfinished,
+) -> Result<usize, StoreError> {
+    let mut returned = 0;
+    for held in held_by(claims).chunks(BATCH) {
+        let moves: Vec<Transition> = read(ports, held)
+            .await?
+            .iter()
+            .filter(|(fence, task)| task.status == TaskStatus::Processing && task.fence == *fence)
+            .map(|(_, task)| give_back(task, unfinished))
+            .collect();
+        let outcomes = ports.store.transition(&moves).await?;
+        returned += outcomes
+            .iter()
+            .filter(|outcome| outcome.write == WriteOutcome::Applied)
+            .count();
+    }
+    Ok(returned)
+}
+
+fn give_back(task: &Task, unfinished: Unfinished) -> Transition {
+    let again = Next::Pending {
+        delay: std::time::Duration::ZERO,
+        error: None,
+    };
+    match unfinished {
+        Unfinished::HandBack => lifecycle::advance(task, again, Spent::Nothing),
+        Unfinished::Rescue { limit } if task.rescues < limit => {
+            lifecycle::advance(task, again, Spent::Rescue)
+        }
+        Unfinished::Rescue { limit } => {
+            let error = format!("{} workers died with this task in hand", limit + 1);
+            lifecycle::advance(task, Next::Failed { error }, Spent::Rescue)
+        }
+    }
+}
+
+/// Announces what these claims brought to rest, and releases them; `false` when the log did not take it all, so that they
+/// stay recorded. A claim with a task still in hand must not come here.
+pub(crate) async fn announce_and_release(
+    ports: &Ports,
+    claims: &[ClaimRecord],
+) -> Result<bool, StoreError> {
+    if !announce_at_rest(ports, claims).await? {
+        return Ok(false);
+    }
+    let ids: Vec<_> = claims.iter().map(|claim| claim.id).collect();
+    ports.store.release(&ids).await?;
+    Ok(true)
+}
+
+/// Announces what these claims have brought to rest so far; `false` when the log did not take it all.
+pub(crate) async fn announce_at_rest(
+    ports: &Ports,
+    claims: &[ClaimRecord],
+) -> Result<bool, StoreError> {
+    let mut taken = true;
+    for held in held_by(claims).chunks(BATCH) {
+        let mut results = Vec::new();
+        let mut letters = Vec::new();
+        for (fence, task) in read(ports, held).await? {
+            // Only what this very claim brought to rest; what moved on is announced by whoever moved it.
+            if task.fence != fence.next() {
+                continue;
+            }
+            if let Some(result) = task.to_result() {
+                results.push(result);
+            } else if task.status == TaskStatus::Failed {
+                letters.push(dead_letter(task));
+            }
+        }
+        taken = taken && announce(ports, &results, &letters).await;
+    }
+    Ok(taken)
+}
+
+/// Tells cache and log, and answers whether the log took everything it will ever take. The cache may fail.
+pub(crate) async fn announce(
+    ports: &Ports,
+    results: &[TaskResult],
+    letters: &[DeadLetter],
+) -> bool {
+    let (cached, announced, lettered) = tokio::join!(
+        async {
+            if results.is_empty() {
+                return Ok(());
+            }
+            ports.cache.put(results).await
+        },
+        async {
+            if results.is_empty() {
+                return Vec::new();
+            }
+            ports.announcer.announce(results).await
+        },
+        async {
+            if letters.is_empty() {
+                return Vec::new();
+            }
+            ports.announcer.dead_letter(letters).await
+        },
+    );
+    if let Err(error) = cached {
+        ports.observer.observe(&Event::DependencyFailed {
+            dependency: Dependency::Cache,
+            doing: "put",
+            error: chain(&error),
+        });
+    }
+    let mut taken = true;
+    for error in announced
+        .into_iter()
+        .chain(lettered)
+        .filter_map(Result::err)
+    {
+        ports.observer.observe(&Event::DependencyFailed {
+            dependency: Dependency::Log,
+            doing: "announce",
+            error: chain(&error),
+        });
+        // What the log will never take (too large) must not be offered for ever.
+        taken &= !error.is_transient();
+    }
+    taken
+}
+
+fn held_by(claims: &[ClaimRecord]) -> Vec<(TaskId, Fence)> {
+    claims
+        .iter()
+        .flat_map(|claim| claim.tasks.iter().copied())
+        .collect()
+}
+
+/// The tasks as they stand, each with the fence under which it was claimed.
+async fn read(ports: &Ports, held: &[(TaskId, Fence)]) -> Result<Vec<(Fence, Task)>, StoreError> {
+    let ids: Vec<_> = held.iter().map(|(id, _)| *id).collect();
+    let tasks = ports.store.get(&ids).await?;
+    Ok(held
+        .iter()
+        .zip(tasks)
+        .filter_map(|((_, fence), task)| task.map(|task| (*fence, task)))
+        .collect())
+}
+
+fn dead_letter(task: Task) -> DeadLetter {
+    DeadLetter::Failed {
+        id: task.id,
+        payload: task.payload,
+        priority: task.priority,
+        attempts: task.attempts,
+        error: task.error.unwrap_or_default(),
+        failed_at: task.updated_at,
+    }
+}

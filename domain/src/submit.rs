@@ -1,0 +1,434 @@
+//! Accepting tasks: coalesced into few commits, then published.
+//!
+//! Requests that arrive while a commit runs share the next one ('natural batching'): a request alone goes straight
+//! through, a thousand share a few commits, and no delay is ever added. The work runs in tasks that the [`Submitter`]
+//! owns, so a client that hangs up cancels nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ports::{
+    Dependency, Event, NewTask, Payload, Priority, StoreError, TaskId, TaskMessage, Timestamp,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+
+use crate::{Ports, chain};
+
+/// Limits of a [`Submitter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubmitConfig {
+    /// How many submissions may wait for a commit; beyond it they are refused at once. Default 8,192.
+    pub queue: usize,
+    /// How many submissions may share a commit. Default 512.
+    pub batch: usize,
+    /// How many commits may be under way at once. Default 2.
+    pub writers: usize,
+    /// How many batches may wait to be published; beyond it their tasks are left to be claimed by age. Default 256.
+    pub publish_queue: usize,
+    /// How many batches may be on their way to the log at once. Default 4.
+    pub publishers: usize,
+    /// How long a commit that fails is tried again before the client is told. Default 3 s.
+    pub patience: Duration,
+    /// How often a log that is down is tried again. Default 1 s.
+    pub probe_interval: Duration,
+    /// The longest payload in bytes. Default 256 KiB.
+    pub max_payload_bytes: usize,
+    /// `max_attempts` of a submission that names none. Default 5.
+    pub max_attempts: u32,
+}
+
+impl Default for SubmitConfig {
+    fn default() -> Self {
+        Self {
+            queue: 8_192,
+            batch: 512,
+            writers: 2,
+            publish_queue: 256,
+            publishers: 4,
+            patience: Duration::from_secs(3),
+            probe_interval: Duration::from_secs(1),
+            max_payload_bytes: 256 * 1024,
+            max_attempts: 5,
+        }
+    }
+}
+
+/// What a client wants done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Submission {
+    /// What to process.
+    pub payload: Payload,
+    /// How urgent.
+    pub priority: Priority,
+    /// Not to be started before this time.
+    pub run_at: Option<Timestamp>,
+    /// After how many failed attempts to give up, at least 1; `None` takes the default.
+    pub max_attempts: Option<u32>,
+}
+
+impl Submission {
+    /// A submission of this payload with defaults for the rest.
+    #[must_use]
+    pub fn new(payload: Payload) -> Self {
+        Self {
+            payload,
+            ..Self::default()
+        }
+    }
+}
+
+/// A task that is committed and will come to rest, whatever crashes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its identity.
+    pub id: TaskId,
+    /// When it was stored.
+    pub created_at: Timestamp,
+}
+
+/// Why nothing was accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// A submission breaks a limit; nothing was stored.
+    #[error("submission {index}: {field} {reason}")]
+    Invalid {
+        /// Which of the submissions, from 0.
+        index: usize,
+        /// The field that is wrong.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Too many submissions wait already; nothing was stored. Try again in a moment.
+    #[error("too many submissions are waiting")]
+    Overloaded,
+    /// The store did not confirm in time. Whether the tasks were stored is unknown.
+    #[error("the task store is unavailable")]
+    Unavailable(#[source] Option<Arc<StoreError>>),
+    /// The store refused this submission for its data; nothing of it was stored.
+    #[error("the task store refused the data")]
+    Rejected(#[source] Arc<StoreError>),
+    /// The submitter has been stopped.
+    #[error("the submitter has stopped")]
+    Stopped,
+}
+
+/// Accepts tasks.
+pub struct Submitter {
+    requests: mpsc::Sender<Request>,
+    config: SubmitConfig,
+    ports: Ports,
+    log_is_down: Arc<AtomicBool>,
+    // Dropping the submitter ends its work: what is committed stays safe, the rest was never answered.
+    _work: JoinSet<()>,
+}
+
+struct Request {
+    tasks: Vec<NewTask>,
+    reply: oneshot::Sender<Result<Vec<Accepted>, SubmitError>>,
+}
+
+impl Submitter {
+    /// Starts accepting. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn start(ports: &Ports, config: SubmitConfig) -> Self {
+        let (requests, incoming) = mpsc::channel(config.queue.max(1));
+        let (batches, outgoing) = mpsc::channel(config.publish_queue.max(1));
+        let log_is_down = Arc::new(AtomicBool::new(false));
+        let mut work = JoinSet::new();
+        work.spawn(commit_loop(ports.clone(), config, incoming, batches));
+        work.spawn(publish_loop(
+            ports.clone(),
+            config,
+            outgoing,
+            Arc::clone(&log_is_down),
+        ));
+        Self {
+            requests,
+            config,
+            ports: ports.clone(),
+            log_is_down,
+            _work: work,
+        }
+    }
+
+    /// Stores tasks, all of them or none, and has them published. When it returns `Ok` they are committed.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; `Invalid` names the submission and the field.
+    pub async fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<Accepted>, SubmitError> {
+        if submissions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tasks = self.to_tasks(submissions)?;
+        let (reply, answer) = oneshot::channel();
+        match self.requests.try_send(Request { tasks, reply }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(SubmitError::Overloaded),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(SubmitError::Stopped),
+        }
+        answer.await.unwrap_or(Err(SubmitError::Stopped))
+    }
+
+    fn to_tasks(&self, submissions: Vec<Submission>) -> Result<Vec<NewTask>, SubmitError> {
+        // While the log is down no message will come, so the row must not wait the grace for one.
+        let log_is_up = !self.log_is_down.load(Ordering::Relaxed);
+        submissions
+            .into_iter()
+            .enumerate()
+            .map(|(index, submission)| {
+                let invalid = |field, reason| SubmitError::Invalid {
+                    index,
+                    field,
+                    reason,
+                };
+                let limit = self.config.max_payload_bytes;
+                if submission.payload.as_str().len() > limit {
+                    return Err(invalid("payload", format!("must be at most {limit} bytes")));
+                }
+                let max_attempts = submission.max_attempts.unwrap_or(self.config.max_attempts);
+                if max_attempts == 0 {
+                    return Err(invalid("maxAttempts", "must be at least 1".into()));
+                }
+                Ok(NewTask {
+                    id: self.ports.ids.task_id(),
+                    payload: submission.payload,
+                    priority: submission.priority,
+                    max_attempts,
+                    run_at: submission.run_at,
+                    messaged: submission.run_at.is_none() && log_is_up,
+                })
+            })
+            .collect()
+    }
+}
+
+async fn commit_loop(
+    ports: Ports,
+    config: SubmitConfig,
+    mut incoming: mpsc::Receiver<Request>,
+    batches: mpsc::Sender<Vec<TaskMessage>>,
+) {
+    let mut commits = JoinSet::new();
+    let mut requests = Vec::new();
+    loop {
+        while commits.len() >= config.writers.max(1) {
+            commits.join_next().await;
+        }
+        if incoming.recv_many(&mut requests, config.batch.max(1)).await == 0 {
+            break;
+        }
+        let taken = std::mem::take(&mut requests);
+        commits.spawn(commit(ports.clone(), config, taken, batches.clone()));
+        while commits.try_join_next().is_some() {}
+    }
+    while commits.join_next().await.is_some() {}
+}
+
+/// Commits requests together. A batch that the store refuses for its data is halved until the culprit stands alone.
+async fn commit(
+    ports: Ports,
+    config: SubmitConfig,
+    requests: Vec<Request>,
+    batches: mpsc::Sender<Vec<TaskMessage>>,
+) {
+    let mut parts = VecDeque::from([requests]);
+    while let Some(mut part) = parts.pop_front() {
+        let tasks: Vec<NewTask> = if let [only] = part.as_mut_slice() {
+            std::mem::take(&mut only.tasks)
+        } else {
+            part.iter()
+                .flat_map(|request| request.tasks.iter().cloned())
+                .collect()
+        };
+        match insert_with_patience(&ports, &config, &tasks).await {
+            Ok(created) => {
+                ports
+                    .observer
+                    .observe(&Event::Submitted { count: tasks.len() });
+                answer(part, &tasks, &created);
+                hand_to_publisher(&ports, &batches, tasks).await;
+            }
+            Err(StoreError::Rejected(_)) if part.len() > 1 => {
+                let rest = part.split_off(part.len() / 2);
+                parts.push_front(rest);
+                parts.push_front(part);
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for request in part {
+                    let refusal = if error.is_transient() {
+                        SubmitError::Unavailable(Some(Arc::clone(&error)))
+                    } else {
+                        SubmitError::Rejected(Arc::clone(&error))
+                    };
+                    // A client that hung up does not listen.
+                    let _ = request.reply.send(Err(refusal));
+                }
+            }
+        }
+    }
+}
+
+fn answer(requests: Vec<Request>, tasks: &[NewTask], created: &[Timestamp]) {
+    let mut accepted = tasks
+        .iter()
+        .zip(created)
+        .map(|(task, created_at)| Accepted {
+            id: task.id,
+            created_at: *created_at,
+        });
+    let alone = requests.len() == 1;
+    for request in requests {
+        let count = if alone {
+            tasks.len()
+        } else {
+            request.tasks.len()
+        };
+        let own = accepted.by_ref().take(count).collect();
+        // A client that hung up does not listen; its tasks are stored all the same.
+        let _ = request.reply.send(Ok(own));
+    }
+}
+
+/// Repeats the insert under the same ids while the store is unavailable: after a commit whose answer was lost the repeat
+/// finds the rows and changes nothing.
+async fn insert_with_patience(
+    ports: &Ports,
+    config: &SubmitConfig,
+    tasks: &[NewTask],
+) -> Result<Vec<Timestamp>, StoreError> {
+    let deadline = Instant::now() + config.patience;
+    let mut pause = Duration::from_millis(20);
+    loop {
+        let attempt = timeout_at(deadline, ports.store.insert(tasks)).await;
+        let error = match attempt {
+            Ok(Ok(outcomes)) => {
+                return Ok(outcomes
+                    .into_iter()
+                    .map(|outcome| outcome.created_at)
+                    .collect());
+            }
+            Ok(Err(error)) => error,
+            Err(elapsed) => StoreError::Unavailable(Box::new(elapsed)),
+        };
+        if !error.is_transient() {
+            return Err(error);
+        }
+        ports.observer.observe(&Event::DependencyFailed {
+            dependency: Dependency::Store,
+            doing: "insert",
+            error: chain(&error),
+        });
+        if Instant::now() + pause >= deadline {
+            return Err(error);
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+async fn hand_to_publisher(
+    ports: &Ports,
+    batches: &mpsc::Sender<Vec<TaskMessage>>,
+    tasks: Vec<NewTask>,
+) {
+    let messages: Vec<TaskMessage> = tasks
+        .into_iter()
+        .filter(|task| task.messaged)
+        .map(|task| TaskMessage {
+            id: task.id,
+            payload: task.payload,
+            priority: task.priority,
+        })
+        .collect();
+    if messages.is_empty() {
+        return;
+    }
+    if let Err(refused) = batches.try_send(messages) {
+        give_up_publishing(
+            ports,
+            refused.into_inner(),
+            "the publish queue is full".into(),
+        )
+        .await;
+    }
+}
+
+async fn publish_loop(
+    ports: Ports,
+    config: SubmitConfig,
+    mut outgoing: mpsc::Receiver<Vec<TaskMessage>>,
+    log_is_down: Arc<AtomicBool>,
+) {
+    let mut sends = JoinSet::new();
+    let mut probe = interval(config.probe_interval.max(Duration::from_millis(1)));
+    probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            Some(_) = sends.join_next(), if !sends.is_empty() => {}
+            batch = outgoing.recv(), if sends.len() < config.publishers.max(1) => {
+                let Some(batch) = batch else { break };
+                sends.spawn(publish(ports.clone(), batch, Arc::clone(&log_is_down)));
+            }
+            _ = probe.tick(), if log_is_down.load(Ordering::Relaxed) => {
+                if ports.publisher.ping().await.is_ok() {
+                    log_is_down.store(false, Ordering::Relaxed);
+                    ports.observer.observe(&Event::DependencyRecovered { dependency: Dependency::Log });
+                }
+            }
+        }
+    }
+    while sends.join_next().await.is_some() {}
+}
+
+async fn publish(ports: Ports, messages: Vec<TaskMessage>, log_is_down: Arc<AtomicBool>) {
+    if log_is_down.load(Ordering::Relaxed) {
+        return give_up_publishing(&ports, messages, "the log is down".into()).await;
+    }
+    let outcomes = ports.publisher.publish(&messages).await;
+    let mut failed = Vec::new();
+    let mut first_error = None;
+    let total = messages.len();
+    for (message, outcome) in messages.into_iter().zip(outcomes) {
+        if let Err(error) = outcome {
+            if error.is_transient() {
+                log_is_down.store(true, Ordering::Relaxed);
+            }
+            first_error.get_or_insert_with(|| chain(&error));
+            failed.push(message);
+        }
+    }
+    let published = total - failed.len();
+    if published > 0 {
+        ports
+            .observer
+            .observe(&Event::Published { count: published });
+    }
+    if let Some(error) = first_error {
+        give_up_publishing(&ports, failed, error).await;
+    }
+}
+
+/// Says in the store that no message comes. When that fails too, the tasks are claimed by age all the same, after the
+/// grace.
+async fn give_up_publishing(ports: &Ports, messages: Vec<TaskMessage>, error: String) {
+    ports.observer.observe(&Event::PublishFailed {
+        count: messages.len(),
+        error,
+    });
+    let ids: Vec<TaskId> = messages.iter().map(|message| message.id).collect();
+    if let Err(error) = ports.store.mark_unmessaged(&ids).await {
+        ports.observer.observe(&Event::DependencyFailed {
+            dependency: Dependency::Store,
+            doing: "mark_unmessaged",
+            error: chain(&error),
+        });
+    }
+}

@@ -1,0 +1,455 @@
+//! The worker: a continuous flow from the log to the announcement.
+//!
+//! ```text
+//! intake ──▶ run ──▶ settle ──▶ announce ──▶ release
+//!    └─────▶ acknowledge
+//! ```
+//!
+//! Every stage takes whatever is ready and works while the others do, so a slow task never holds up the batch it came
+//! with. One worker lives several lives: when the registry no longer knows it, it drops everything in hand (others have
+//! it by then) and registers under a new identity.
+
+mod acknowledge;
+mod announce;
+mod brake;
+mod intake;
+mod run;
+mod settle;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ports::{
+    ClaimId, ClaimedTask, Dependency, Event, Failure, Horizon, Processor, RemoveReply, TaskFeed,
+    Timestamp, WorkerEntry, WorkerId,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use crate::heart::{Heart, Pulse};
+use crate::rescue::{Watch, bury_all};
+use crate::resolve::{Unfinished, resolve_claims};
+use crate::{Ports, RetryPolicy, chain};
+use brake::Brake;
+
+/// Limits and intervals of a [`Worker`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// A name for people; default `worker`.
+    pub name: String,
+    /// How many runs of the processing function at once. Default 1,024.
+    pub concurrency: usize,
+    /// How many tasks may be claimed and not yet announced. Default 8,192.
+    pub in_flight: usize,
+    /// How many tasks a claim, a completion or an announcement may hold. Default 512.
+    pub batch: usize,
+    /// The deadline of one run; zero is none. Default 60 s.
+    pub task_timeout: Duration,
+    /// The longest result in bytes. Default 256 KiB.
+    pub max_result_bytes: usize,
+    /// What follows a failure.
+    pub retry: RetryPolicy,
+    /// How much longer than `not_before` a task with a message waits before it is claimed by age. Default 2 s.
+    pub grace: Duration,
+    /// How often waiting tasks are claimed by age. Default 250 ms.
+    pub age_interval: Duration,
+    /// How often the worker says that it lives. Default 1 s.
+    pub beat_interval: Duration,
+    /// How long another worker's beat must be watched standing still before it is dead. Default 5 s.
+    pub lease: Duration,
+    /// How often a task may be taken back from a dead worker before it is taken for the killer. Default 10.
+    pub max_rescues: u32,
+    /// How long a stop waits for what is in hand; what is not finished then is handed back. Default 25 s.
+    pub drain_deadline: Duration,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            name: "worker".into(),
+            concurrency: 1_024,
+            in_flight: 8_192,
+            batch: 512,
+            task_timeout: Duration::from_secs(60),
+            max_result_bytes: 256 * 1024,
+            retry: RetryPolicy::default(),
+            grace: Duration::from_secs(2),
+            age_interval: Duration::from_millis(250),
+            beat_interval: Duration::from_secs(1),
+            lease: Duration::from_secs(5),
+            max_rescues: 10,
+            drain_deadline: Duration::from_secs(25),
+        }
+    }
+}
+
+/// Processes tasks until it is told to stop.
+pub struct Worker {
+    ports: Ports,
+    feed: Arc<dyn TaskFeed>,
+    processor: Arc<dyn Processor>,
+    config: Arc<WorkerConfig>,
+    pulse: Arc<Pulse>,
+    heart_is_out: AtomicBool,
+}
+
+/// How a worker's last life ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// How many tasks were handed back unfinished.
+    pub handed_back: usize,
+    /// Whether the store confirmed that nothing of this worker is left in it. Otherwise another worker takes it back.
+    pub clean: bool,
+}
+
+/// A task in hand, on its way through the stages. Its permit is given back when it leaves the last of them.
+struct Held {
+    task: ClaimedTask,
+    claim: ClaimId,
+    _in_flight: OwnedSemaphorePermit,
+}
+
+/// A task in hand with a place to run.
+struct Placed {
+    held: Held,
+    slot: OwnedSemaphorePermit,
+}
+
+/// A run that ended.
+struct Ran {
+    held: Held,
+    outcome: Result<String, Failure>,
+}
+
+/// What the stages of one life share.
+struct Life {
+    id: WorkerId,
+    ports: Ports,
+    feed: Arc<dyn TaskFeed>,
+    processor: Arc<dyn Processor>,
+    config: Arc<WorkerConfig>,
+    pulse: Arc<Pulse>,
+    /// Free places for runs.
+    slots: Arc<Semaphore>,
+    /// Free places for tasks in hand.
+    in_flight: Arc<Semaphore>,
+    /// The claims in hand.
+    book: Mutex<BTreeMap<ClaimId, Page>>,
+    /// The log does not take announcements.
+    log_is_down: AtomicBool,
+    /// Claims whose tasks all left this worker are still recorded, because they could not be announced or released.
+    owing: AtomicBool,
+    /// The earliest position in the log among the living workers, as last read.
+    earliest: Mutex<Option<Timestamp>>,
+    brake: Brake,
+}
+
+/// What is left of a claim.
+struct Page {
+    /// Tasks still on their way through the stages.
+    left: usize,
+    /// Tasks that left them without being announced.
+    owed: usize,
+}
+
+impl Worker {
+    /// A worker on these ports that takes what `feed` brings and gives it to `processor`.
+    #[must_use]
+    pub fn new(
+        ports: Ports,
+        feed: Arc<dyn TaskFeed>,
+        processor: Arc<dyn Processor>,
+        config: WorkerConfig,
+    ) -> Self {
+        Self {
+            ports,
+            feed,
+            processor,
+            config: Arc::new(config),
+            pulse: Arc::new(Pulse::new()),
+            heart_is_out: AtomicBool::new(false),
+        }
+    }
+
+    /// Hands out the heart, to be run on a thread and a connection of its own. Whoever takes it must run it as long as
+    /// the worker, or the worker will be declared dead.
+    #[must_use]
+    pub fn heart(&self) -> Heart {
+        self.heart_is_out.store(true, Ordering::Relaxed);
+        Heart {
+            life: Arc::clone(&self.pulse),
+            feed: Arc::clone(&self.feed),
+            observer: Arc::clone(&self.ports.observer),
+            interval: self.config.beat_interval,
+        }
+    }
+
+    /// Works until `shutdown` resolves, then stops taking, finishes or hands back what is in hand within the drain
+    /// deadline, and returns. Dropping the future instead is a crash: others take the tasks back.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Stopped {
+        let mut own = JoinSet::new();
+        if !self.heart_is_out.load(Ordering::Relaxed) {
+            own.spawn(self.heart().run(Arc::clone(&self.ports.registry)));
+        }
+        let stop = watch::Sender::new(false);
+        let lives = self.live_until(stop.subscribe());
+        tokio::pin!(lives, shutdown);
+        tokio::select! {
+            biased;
+            stopped = &mut lives => stopped,
+            () = &mut shutdown => {
+                stop.send_replace(true);
+                lives.await
+            }
+        }
+    }
+
+    async fn live_until(&self, mut stop: watch::Receiver<bool>) -> Stopped {
+        loop {
+            let id = self.ports.ids.worker_id();
+            let registered = tokio::select! {
+                biased;
+                () = stopped(&mut stop) => false,
+                () = self.register(id) => true,
+            };
+            if !registered {
+                return Stopped {
+                    handed_back: 0,
+                    clean: true,
+                };
+            }
+            let life = Arc::new(self.new_life(id));
+            self.pulse.live_as(Some(id));
+            let end = life.live(stop.clone()).await;
+            self.pulse.live_as(None);
+            match end {
+                End::Stopped(stopped) => return stopped,
+                End::Gone { abandoned } => {
+                    self.ports.observer.observe(&Event::Outlived { abandoned });
+                }
+            }
+        }
+    }
+
+    async fn register(&self, id: WorkerId) {
+        let mut pause = Duration::from_millis(50);
+        while let Err(error) = self.ports.registry.register(id, &self.config.name).await {
+            self.ports.observer.observe(&Event::DependencyFailed {
+                dependency: Dependency::Store,
+                doing: "register",
+                error: chain(&error),
+            });
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    fn new_life(&self, id: WorkerId) -> Life {
+        Life {
+            id,
+            ports: self.ports.clone(),
+            feed: Arc::clone(&self.feed),
+            processor: Arc::clone(&self.processor),
+            config: Arc::clone(&self.config),
+            pulse: Arc::clone(&self.pulse),
+            slots: Arc::new(Semaphore::new(self.config.concurrency.max(1))),
+            in_flight: Arc::new(Semaphore::new(self.config.in_flight.max(1))),
+            book: Mutex::new(BTreeMap::new()),
+            log_is_down: AtomicBool::new(false),
+            owing: AtomicBool::new(false),
+            earliest: Mutex::new(None),
+            brake: Brake::default(),
+        }
+    }
+}
+
+enum End {
+    Stopped(Stopped),
+    Gone { abandoned: usize },
+}
+
+impl Life {
+    async fn live(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> End {
+        let (to_runs, runs) = mpsc::unbounded_channel();
+        let (to_settle, ran) = mpsc::unbounded_channel();
+        let (to_announce, settled) = mpsc::unbounded_channel();
+        let (to_acknowledge, received) = mpsc::unbounded_channel();
+
+        // Bounded by `in_flight`: every task in a channel holds a permit.
+        let mut intake = JoinSet::new();
+        intake.spawn(intake::take(Arc::clone(&self), to_runs, to_acknowledge));
+        let mut running = JoinSet::new();
+        running.spawn(run::run_all(Arc::clone(&self), runs, to_settle));
+        let mut finishing = JoinSet::new();
+        finishing.spawn(settle::settle_all(Arc::clone(&self), ran, to_announce));
+        finishing.spawn(announce::announce_all(Arc::clone(&self), settled));
+        let mut acknowledging = JoinSet::new();
+        acknowledging.spawn(acknowledge::acknowledge_all(Arc::clone(&self), received));
+        let mut aside = JoinSet::new();
+        aside.spawn(watch_others(Arc::clone(&self)));
+        aside.spawn(announce::announce_owed(Arc::clone(&self)));
+
+        tokio::select! {
+            biased;
+            () = self.pulse.until_gone(self.id) => {
+                return End::Gone { abandoned: self.tasks_in_hand() };
+            }
+            () = stopped(&mut stop) => {}
+        }
+        tokio::select! {
+            biased;
+            () = self.pulse.until_gone(self.id) => End::Gone { abandoned: self.tasks_in_hand() },
+            drained = self.drain(intake, running, finishing, acknowledging) => End::Stopped(drained),
+        }
+    }
+
+    /// Stops taking, waits for what is in hand, hands back the rest, leaves the registry.
+    async fn drain(
+        &self,
+        mut intake: JoinSet<()>,
+        mut running: JoinSet<()>,
+        mut finishing: JoinSet<()>,
+        mut acknowledging: JoinSet<()>,
+    ) -> Stopped {
+        let deadline = Instant::now() + self.config.drain_deadline;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        // A claim under way is given up here; if it commits all the same, it is handed back below.
+        intake.shutdown().await;
+        // Each stage ends when the one before it has ended and its channel is empty.
+        let _ = timeout(left(), async {
+            while running.join_next().await.is_some() {}
+        })
+        .await;
+        running.shutdown().await;
+        let last = left().max(Duration::from_secs(2));
+        let _ = timeout(last, async {
+            while finishing.join_next().await.is_some() {}
+        })
+        .await;
+        finishing.shutdown().await;
+        let _ = timeout(last, async {
+            while acknowledging.join_next().await.is_some() {}
+        })
+        .await;
+        acknowledging.shutdown().await;
+        match timeout(last, self.leave()).await {
+            Ok(Ok(stopped)) => stopped,
+            Ok(Err(error)) => {
+                self.failed(Dependency::Store, "hand_back", &error);
+                Stopped {
+                    handed_back: 0,
+                    clean: false,
+                }
+            }
+            Err(_) => Stopped {
+                handed_back: 0,
+                clean: false,
+            },
+        }
+    }
+
+    async fn leave(&self) -> Result<Stopped, ports::StoreError> {
+        let mut handed_back = 0;
+        loop {
+            let resolved = resolve_claims(&self.ports, self.id, Unfinished::HandBack).await?;
+            handed_back += resolved.returned;
+            if resolved.returned > 0 {
+                let count = resolved.returned;
+                self.ports.observer.observe(&Event::HandedBack { count });
+            }
+            if !resolved.announced {
+                return Ok(Stopped {
+                    handed_back,
+                    clean: false,
+                });
+            }
+            if self.ports.registry.remove(self.id).await? == RemoveReply::Removed {
+                return Ok(Stopped {
+                    handed_back,
+                    clean: true,
+                });
+            }
+        }
+    }
+
+    fn tasks_in_hand(&self) -> usize {
+        self.book().values().map(|page| page.left).sum()
+    }
+
+    fn book(&self) -> std::sync::MutexGuard<'_, BTreeMap<ClaimId, Page>> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, dependency: Dependency, doing: &'static str, error: &dyn std::error::Error) {
+        self.ports.observer.observe(&Event::DependencyFailed {
+            dependency,
+            doing,
+            error: chain(error),
+        });
+    }
+
+    fn recovered(&self, dependency: Dependency) {
+        self.ports
+            .observer
+            .observe(&Event::DependencyRecovered { dependency });
+    }
+
+    /// Up to when this worker helps whoever waits. With nothing to do of its own: everybody. While the log has more for
+    /// it: only those that the log has passed for every living worker.
+    fn horizon(&self) -> Horizon {
+        if self.feed.standing() != ports::Standing::Behind {
+            return Horizon::Now;
+        }
+        let earliest = *self.earliest.lock().unwrap_or_else(PoisonError::into_inner);
+        let positions = [earliest, self.pulse.last_received()];
+        positions
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(Horizon::Now, Horizon::Before)
+    }
+}
+
+/// Watches the other workers: buries the dead, and keeps the earliest log position of the living.
+async fn watch_others(life: Arc<Life>) {
+    let every = life.config.beat_interval;
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watch = Watch::new(life.config.lease, every);
+    loop {
+        ticks.tick().await;
+        match life.ports.registry.workers().await {
+            Ok(workers) => {
+                let earliest = earliest_position(&workers);
+                *life.earliest.lock().unwrap_or_else(PoisonError::into_inner) = earliest;
+                let mut dead = watch.look(Instant::now(), &workers);
+                // Its own death is for others to declare.
+                dead.retain(|(worker, _)| *worker != life.id);
+                bury_all(&life.ports, dead, life.config.max_rescues).await;
+            }
+            Err(error) => {
+                watch.interrupt();
+                life.failed(Dependency::Store, "watch", &error);
+            }
+        }
+    }
+}
+
+fn earliest_position(workers: &[WorkerEntry]) -> Option<Timestamp> {
+    workers
+        .iter()
+        .filter(|worker| !worker.dead)
+        .filter_map(|worker| worker.position)
+        .min()
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone without a word is no order to stop.
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

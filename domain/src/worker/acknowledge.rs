@@ -1,0 +1,49 @@
+//! Beside the flow: telling the log that records need no redelivery.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ports::{DeadLetter, Dependency, Position};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::sleep;
+
+use super::Life;
+use crate::resolve::announce;
+
+/// How long a log that does not take dead letters is left alone.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How many receipts may share an acknowledgement.
+const BATCH: usize = 1_024;
+
+/// Records whose part in the work is done once the letters are sent.
+#[derive(Default)]
+pub(super) struct Receipt {
+    /// The last offset of each partition.
+    pub(super) upto: BTreeMap<i32, i64>,
+    /// The records that cannot be read.
+    pub(super) letters: Vec<DeadLetter>,
+}
+
+/// Whatever was received while the last acknowledgement ran goes into the next.
+pub(super) async fn acknowledge_all(life: Arc<Life>, mut receipts: UnboundedReceiver<Receipt>) {
+    let mut batch = Vec::new();
+    while receipts.recv_many(&mut batch, BATCH).await > 0 {
+        let mut upto = BTreeMap::new();
+        for receipt in batch.drain(..) {
+            // A record that cannot be read must be kept for people before the log may forget it.
+            while !announce(&life.ports, &[], &receipt.letters).await {
+                sleep(PAUSE).await;
+            }
+            upto.extend(receipt.upto);
+        }
+        let positions: Vec<Position> = upto
+            .into_iter()
+            .map(|(partition, offset)| Position { partition, offset })
+            .collect();
+        if let Err(error) = life.feed.acknowledge(&positions).await {
+            life.failed(Dependency::Log, "acknowledge", &error);
+        }
+    }
+}

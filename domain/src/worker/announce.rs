@@ -1,0 +1,151 @@
+//! The last stage: cache and log are told, then the claim is released.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ports::{ClaimId, Dependency, StoreError};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Life;
+use super::settle::{News, Settled};
+use crate::resolve::{PAGE, announce, announce_and_release, announce_at_rest};
+
+pub(super) async fn announce_all(life: Arc<Life>, mut settled: UnboundedReceiver<Settled>) {
+    let mut batch = Vec::new();
+    while settled
+        .recv_many(&mut batch, life.config.batch.max(1))
+        .await
+        > 0
+    {
+        let announced = life.tell(&mut batch).await;
+        let ended = life.cross_off(&batch, announced);
+        batch.clear();
+        if ended.is_empty() {
+            continue;
+        }
+        if let Err(error) = life.ports.store.release(&ended).await {
+            life.owing.store(true, Ordering::Relaxed);
+            life.failed(Dependency::Store, "release", &error);
+        }
+    }
+}
+
+/// Announces, once the log takes it again, what it did not take. The recorded claims remember it: those that are no longer
+/// in the book have ended.
+pub(super) async fn announce_owed(life: Arc<Life>) {
+    let mut ticks = interval(life.config.beat_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if !life.owing.swap(false, Ordering::Relaxed) {
+            continue;
+        }
+        let paid = life.pay_owed().await;
+        match &paid {
+            Ok(true) if life.log_is_down.swap(false, Ordering::Relaxed) => {
+                life.recovered(Dependency::Log);
+            }
+            Ok(_) => {}
+            Err(error) => life.failed(Dependency::Store, "announce_owed", error),
+        }
+        if !matches!(paid, Ok(true)) {
+            life.owing.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Life {
+    /// Answers whether everything was announced. While the log is down it is not even tried: a task must not wait for
+    /// the log's time limit, and its claim remembers what is owed.
+    async fn tell(&self, batch: &mut [Settled]) -> bool {
+        let (mut results, mut letters) = (Vec::new(), Vec::new());
+        for news in batch.iter_mut().filter_map(|settled| settled.news.take()) {
+            match news {
+                News::Result(result) => results.push(result),
+                News::Letter(letter) => letters.push(letter),
+            }
+        }
+        if results.is_empty() && letters.is_empty() {
+            return true;
+        }
+        if self.log_is_down.load(Ordering::Relaxed) {
+            if let Err(error) = self.ports.cache.put(&results).await {
+                self.failed(Dependency::Cache, "put", &error);
+            }
+            return false;
+        }
+        let announced = announce(&self.ports, &results, &letters).await;
+        if !announced {
+            self.log_is_down.store(true, Ordering::Relaxed);
+        }
+        announced
+    }
+
+    /// Crosses tasks off in the book and answers which claims are at their end and fully announced.
+    fn cross_off(&self, batch: &[Settled], announced: bool) -> Vec<ClaimId> {
+        let mut book = self.book();
+        let mut ended = Vec::new();
+        for settled in batch {
+            let Some(page) = book.get_mut(&settled.claim) else {
+                continue;
+            };
+            page.left -= 1;
+            page.owed += usize::from(!announced);
+            if page.left > 0 {
+                continue;
+            }
+            if page.owed == 0 {
+                ended.push(settled.claim);
+            }
+            book.remove(&settled.claim);
+        }
+        drop(book);
+        if !announced {
+            self.owing.store(true, Ordering::Relaxed);
+        }
+        ended
+    }
+
+    /// Announces everything that is owed and releases the claims that have ended; `false` when the log is still down.
+    async fn pay_owed(&self) -> Result<bool, StoreError> {
+        loop {
+            let (in_hand, owing) = {
+                let book = self.book();
+                let owing: BTreeMap<ClaimId, usize> = book
+                    .iter()
+                    .filter(|(_, page)| page.owed > 0)
+                    .map(|(claim, page)| (*claim, page.owed))
+                    .collect();
+                (book.len(), owing)
+            };
+            let claims = self.ports.store.claims_of(self.id, in_hand + PAGE).await?;
+            let (in_hand, ended): (Vec<_>, Vec<_>) = {
+                let book = self.book();
+                claims
+                    .into_iter()
+                    .partition(|claim| book.contains_key(&claim.id))
+            };
+            let partly: Vec<_> = in_hand
+                .into_iter()
+                .filter(|claim| owing.contains_key(&claim.id))
+                .collect();
+            if ended.is_empty() && partly.is_empty() {
+                return Ok(true);
+            }
+            let told = announce_at_rest(&self.ports, &partly).await?
+                && announce_and_release(&self.ports, &ended).await?;
+            if !told {
+                return Ok(false);
+            }
+            let mut book = self.book();
+            for (claim, owed) in owing {
+                // What became owed since then was not among the tasks that were just read.
+                if let Some(page) = book.get_mut(&claim) {
+                    page.owed = page.owed.saturating_sub(owed);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Holding the intake back while something the processing function needs is down.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// While runs report that a dependency is down, nothing is taken but one task now and then, to see whether it is back.
+#[derive(Default)]
+pub(super) struct Brake {
+    pulled: Mutex<Option<Pulled>>,
+}
+
+#[derive(Clone, Copy)]
+struct Pulled {
+    at: Instant,
+    until: Instant,
+    pause: Duration,
+}
+
+/// What the intake may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allowance {
+    All,
+    One,
+    NothingUntil(Instant),
+}
+
+impl Brake {
+    /// A run found its dependency down.
+    pub(super) fn pull(&self) {
+        let mut pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        pulled.get_or_insert(Pulled {
+            at: now,
+            until: now + FIRST,
+            pause: FIRST,
+        });
+    }
+
+    /// A run that began at `started` ended in any other way. One that began before the brake was pulled tells nothing.
+    pub(super) fn release(&self, started: Instant) {
+        let mut pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
+        if pulled.is_some_and(|pulled| started >= pulled.at) {
+            *pulled = None;
+        }
+    }
+
+    /// What may be taken now. Answering `One` begins the next, longer pause.
+    pub(super) fn allowance(&self) -> Allowance {
+        let mut pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(brake) = pulled.as_mut() else {
+            return Allowance::All;
+        };
+        let now = Instant::now();
+        if now < brake.until {
+            return Allowance::NothingUntil(brake.until);
+        }
+        brake.pause = (brake.pause * 2).min(LONGEST);
+        brake.until = now + brake.pause;
+        Allowance::One
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_task_goes_ahead_after_each_pause() {
+        let brake = Brake::default();
+        assert_eq!(brake.allowance(), Allowance::All);
+        let start = Instant::now();
+        brake.pull();
+        brake.pull();
+        assert_eq!(brake.allowance(), Allowance::NothingUntil(start + FIRST));
+        tokio::time::advance(FIRST).await;
+        assert_eq!(brake.allowance(), Allowance::One);
+        assert_eq!(
+            brake.allowance(),
+            Allowance::NothingUntil(start + FIRST * 3)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_run_begun_since_releases_it() {
+        let brake = Brake::default();
+        let before = Instant::now();
+        tokio::time::advance(FIRST).await;
+        brake.pull();
+        brake.release(before);
+        assert_ne!(brake.allowance(), Allowance::All);
+        brake.release(Instant::now());
+        assert_eq!(brake.allowance(), Allowance::All);
+    }
+}

@@ -1,0 +1,251 @@
+//! The first stage: claims by age and by delivery, as far as there is room.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ports::observer::{ClaimedBy, SkipReason};
+use ports::{
+    ClaimError, ClaimTicket, ClaimedTask, DeadLetter, Delivery, DeliveryOutcome, Dependency, Event,
+    Horizon, Position, RecordContent, TaskId,
+};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::acknowledge::Receipt;
+use super::brake::Allowance;
+use super::{Held, Life, Page, Placed};
+
+/// How long a feed that fails is left alone.
+const FEED_PAUSE: Duration = Duration::from_millis(200);
+
+pub(super) async fn take(
+    life: Arc<Life>,
+    runs: UnboundedSender<Vec<Placed>>,
+    receipts: UnboundedSender<Receipt>,
+) {
+    let mut next_look = Instant::now();
+    let mut feed_failed_until = None;
+    let mut waiting_since = None;
+    loop {
+        let room = life.room().await;
+        if Instant::now() >= next_look {
+            // A log that says it has more but brings nothing is as good as none.
+            let starved =
+                waiting_since.is_some_and(|since: Instant| since.elapsed() >= life.config.grace);
+            let horizon = if starved {
+                Horizon::Now
+            } else {
+                life.horizon()
+            };
+            let claimed = life.claim_aged(horizon, room).await;
+            // A full batch means that more may be waiting.
+            if claimed.len() < room {
+                next_look = Instant::now() + life.config.age_interval;
+            }
+            if !claimed.is_empty() {
+                let _ = runs.send(claimed);
+                continue;
+            }
+        }
+        if let Some(until) = feed_failed_until.filter(|until| Instant::now() < *until) {
+            sleep_until(next_look.min(until)).await;
+            continue;
+        }
+        match timeout_at(next_look, life.feed.receive(room)).await {
+            Ok(Ok(deliveries)) => {
+                waiting_since = None;
+                if feed_failed_until.take().is_some() {
+                    life.recovered(Dependency::Log);
+                }
+                let claimed = life.claim_delivered(deliveries, &receipts).await;
+                if !claimed.is_empty() {
+                    let _ = runs.send(claimed);
+                }
+            }
+            Ok(Err(error)) => {
+                life.failed(Dependency::Log, "receive", &error);
+                feed_failed_until = Some(Instant::now() + FEED_PAUSE);
+            }
+            // Nothing came until it was time to look for the aged.
+            Err(_) => {
+                waiting_since.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+}
+
+impl Life {
+    /// Waits until at least one task may be taken and answers how many.
+    async fn room(&self) -> usize {
+        loop {
+            // Only the intake takes permits, so what is free now stays free until it does.
+            for semaphore in [&self.slots, &self.in_flight] {
+                drop(semaphore.acquire().await);
+            }
+            let free = self
+                .slots
+                .available_permits()
+                .min(self.in_flight.available_permits());
+            if free == 0 {
+                continue;
+            }
+            match self.brake.allowance() {
+                Allowance::All => return free.min(self.config.batch.max(1)),
+                Allowance::One => return 1,
+                Allowance::NothingUntil(until) => sleep_until(until).await,
+            }
+        }
+    }
+
+    async fn claim_aged(&self, horizon: Horizon, limit: usize) -> Vec<Placed> {
+        let ticket = self.new_ticket();
+        let grace = self.config.grace;
+        let claimed = self
+            .persist(|| self.ports.store.claim_aged(ticket, horizon, grace, limit))
+            .await;
+        self.hold(ticket, ClaimedBy::Age, claimed).await
+    }
+
+    async fn claim_delivered(
+        &self,
+        deliveries: Vec<Delivery>,
+        receipts: &UnboundedSender<Receipt>,
+    ) -> Vec<Placed> {
+        let mut receipt = Receipt::default();
+        let mut ids: Vec<TaskId> = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            self.pulse.received(delivery.recorded_at);
+            let Position { partition, offset } = delivery.position;
+            let upto = receipt.upto.entry(partition).or_insert(offset);
+            *upto = offset.max(*upto);
+            match delivery.content {
+                RecordContent::Task(id) => ids.push(id),
+                RecordContent::Unreadable { reason, key, value } => {
+                    receipt.letters.push(DeadLetter::Unreadable {
+                        reason,
+                        position: delivery.position,
+                        key,
+                        value,
+                        failed_at: self.ports.clock.now(),
+                    });
+                }
+            }
+        }
+        let mut skipped = BTreeMap::new();
+        if !receipt.letters.is_empty() {
+            skipped.insert(SkipReason::Unreadable, receipt.letters.len());
+        }
+        let ticket = self.new_ticket();
+        let mut claimed = Vec::with_capacity(ids.len());
+        if !ids.is_empty() {
+            let outcomes = self
+                .persist(|| self.ports.store.claim_delivered(ticket, &ids))
+                .await;
+            for outcome in outcomes {
+                let reason = match outcome {
+                    DeliveryOutcome::Claimed(task) => {
+                        claimed.push(task);
+                        continue;
+                    }
+                    DeliveryOutcome::Early => SkipReason::Early,
+                    DeliveryOutcome::AtRest => SkipReason::AtRest,
+                    DeliveryOutcome::InHand => SkipReason::InHand,
+                    DeliveryOutcome::Repeated => SkipReason::Repeated,
+                    DeliveryOutcome::Unknown => SkipReason::Unknown,
+                };
+                *skipped.entry(reason).or_insert(0) += 1;
+            }
+        }
+        for (reason, count) in skipped {
+            self.ports
+                .observer
+                .observe(&Event::Skipped { reason, count });
+        }
+        let held = self.hold(ticket, ClaimedBy::Delivery, claimed).await;
+        // The claim is durable: the log has done its part.
+        let _ = receipts.send(receipt);
+        held
+    }
+
+    /// The page stands in the book before the claim is made, so that whoever compares the recorded claims with the book
+    /// never takes one that is just being made for one that has ended.
+    fn new_ticket(&self) -> ClaimTicket {
+        let claim = self.ports.ids.claim_id();
+        self.book().insert(claim, Page { left: 0, owed: 0 });
+        ClaimTicket {
+            claim,
+            worker: self.id,
+        }
+    }
+
+    /// Repeats a claim, under the same ticket, until the store answers. A worker that is gone waits here for its end.
+    async fn persist<T, R>(&self, claim: impl Fn() -> R) -> T
+    where
+        R: Future<Output = Result<T, ClaimError>>,
+    {
+        let mut pause = Duration::from_millis(20);
+        let mut failing = false;
+        loop {
+            match claim().await {
+                Ok(claimed) => {
+                    if failing {
+                        self.recovered(Dependency::Store);
+                    }
+                    return claimed;
+                }
+                Err(ClaimError::WorkerGone) => {
+                    self.pulse.declare_gone(self.id);
+                    std::future::pending::<()>().await;
+                }
+                Err(error) => {
+                    failing = true;
+                    self.failed(Dependency::Store, "claim", &error);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            }
+        }
+    }
+
+    /// Enters claimed tasks in the book and gives each its place, the most urgent first.
+    async fn hold(
+        &self,
+        ticket: ClaimTicket,
+        by: ClaimedBy,
+        mut claimed: Vec<ClaimedTask>,
+    ) -> Vec<Placed> {
+        let count = claimed.len();
+        if count == 0 {
+            self.book().remove(&ticket.claim);
+            return Vec::new();
+        }
+        self.ports.observer.observe(&Event::Claimed { by, count });
+        self.book().insert(
+            ticket.claim,
+            Page {
+                left: count,
+                owed: 0,
+            },
+        );
+        claimed.sort_by_key(|task| std::cmp::Reverse(task.priority));
+        let mut placed = Vec::with_capacity(count);
+        for task in claimed {
+            placed.push(Placed {
+                slot: permit(&self.slots).await,
+                held: Held {
+                    task,
+                    claim: ticket.claim,
+                    _in_flight: permit(&self.in_flight).await,
+                },
+            });
+        }
+        placed
+    }
+}
+
+async fn permit(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let permit = Arc::clone(semaphore).acquire_owned().await;
+    permit.expect("the semaphores of a life are never closed")
+}
