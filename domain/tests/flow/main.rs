@@ -1,0 +1,8 @@
+//! The use cases together, on the in-memory adapters under paused time.
+
+mod read;
+mod rescue;
+mod stop;
+mod submit;
+mod worker;
+mod world;

@@ -1,0 +1,84 @@
+use std::time::Duration;
+
+use domain::WorkerConfig;
+use ports::TaskStatus;
+use tokio::time::Instant;
+
+use crate::world::{World, scripted, submit};
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_finishes_what_is_in_hand() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let worker = world.work(scripted());
+    let ids = submit(&submitter, &["sleep 10", "sleep 20"]).await;
+    world
+        .memory
+        .store
+        .until(|snapshot| snapshot.queue.is_empty())
+        .await;
+    let stopped = worker.stop().await;
+    assert_eq!((stopped.handed_back, stopped.clean), (0, true));
+    for id in ids {
+        assert_eq!(world.memory.task(id).status, TaskStatus::Done);
+    }
+    assert_eq!(world.memory.log.outputs().len(), 2);
+    assert!(
+        world
+            .ports
+            .registry
+            .workers()
+            .await
+            .expect("workers")
+            .is_empty()
+    );
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_finish_in_time_is_handed_back_without_spending_an_attempt() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let config = WorkerConfig {
+        task_timeout: Duration::ZERO,
+        ..WorkerConfig::default()
+    };
+    let worker = world.work_with(scripted(), config);
+    let ids = submit(&submitter, &["sleep 10", "sleep 3000"]).await;
+    world
+        .memory
+        .store
+        .until(|snapshot| snapshot.queue.is_empty())
+        .await;
+    let asked = Instant::now();
+    let stopped = worker.stop().await;
+    assert!(
+        asked.elapsed() < Duration::from_secs(28),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!((stopped.handed_back, stopped.clean), (1, true));
+    assert_eq!(world.memory.task(ids[0]).status, TaskStatus::Done);
+    let task = world.memory.task(ids[1]);
+    assert_eq!(
+        (task.status, task.attempts, task.rescues),
+        (TaskStatus::Pending, 0, 0)
+    );
+    assert!(world.memory.store.snapshot().claims.is_empty());
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_stops_at_once() {
+    let world = World::new();
+    let worker = world.work(scripted());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let asked = Instant::now();
+    let stopped = worker.stop().await;
+    assert_eq!((stopped.handed_back, stopped.clean), (0, true));
+    assert!(
+        asked.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        asked.elapsed()
+    );
+}

@@ -1,0 +1,174 @@
+use std::task::Poll;
+use std::time::Duration;
+
+use domain::{SubmitConfig, SubmitError, Submitter};
+use ports::{Event, TaskFeed, TaskStatus, Timestamp};
+
+use crate::world::{World, submission, submit};
+
+#[tokio::test(start_paused = true)]
+async fn an_accepted_task_is_stored_queued_and_published() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let ids = submit(&submitter, &["a"]).await;
+    let task = world.memory.task(ids[0]);
+    assert_eq!(task.status, TaskStatus::Pending);
+    assert_eq!(task.max_attempts, 5);
+    let deliveries = world
+        .memory
+        .log
+        .feed()
+        .receive(10)
+        .await
+        .expect("delivered");
+    assert_eq!(deliveries.len(), 1);
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_submissions_share_commits_and_each_gets_its_own_answer() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let submitted = (0..1_000).map(|n| {
+        let submitter = &submitter;
+        async move {
+            let payload = n.to_string();
+            (submit(submitter, &[&payload]).await[0], payload)
+        }
+    });
+    let answers = all(submitted).await;
+    for (id, payload) in answers {
+        assert_eq!(world.memory.task(id).payload.as_str(), payload);
+    }
+    let commits = world
+        .memory
+        .observer
+        .count(|event| matches!(event, Event::Submitted { .. }));
+    assert!(commits < 20, "{commits} commits for 1,000 submissions");
+}
+
+/// Polls borrowed futures together on this one thread, so that they queue while the first commit runs.
+async fn all<T, F: Future<Output = T>>(futures: impl Iterator<Item = F>) -> Vec<T> {
+    let mut waiting: Vec<_> = futures.map(Box::pin).collect();
+    let mut answers = Vec::new();
+    std::future::poll_fn(|context| {
+        waiting.retain_mut(|future| match future.as_mut().poll(context) {
+            Poll::Ready(answer) => {
+                answers.push(answer);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if waiting.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    answers
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_submissions_are_stored_together_or_not_at_all() {
+    let world = World::new();
+    let config = SubmitConfig {
+        max_payload_bytes: 3,
+        ..SubmitConfig::default()
+    };
+    let submitter = Submitter::start(&world.ports, config);
+    let refused = submitter
+        .submit(vec![submission("abc"), submission("abcd")])
+        .await;
+    let Err(SubmitError::Invalid {
+        index: 1,
+        field: "payload",
+        ..
+    }) = refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(
+        submitter.submit(Vec::new()).await.expect("nothing to do"),
+        Vec::new()
+    );
+    assert!(world.memory.store.snapshot().tasks.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn zero_attempts_are_refused_by_name() {
+    let world = World::new();
+    let mut wrong = submission("a");
+    wrong.max_attempts = Some(0);
+    let refused = world.submitter().submit(vec![wrong]).await;
+    assert!(matches!(
+        refused,
+        Err(SubmitError::Invalid {
+            field: "maxAttempts",
+            ..
+        })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_cancels_nothing() {
+    let world = World::new();
+    let submitter = world.submitter();
+    {
+        let request = submitter.submit(vec![submission("a")]);
+        tokio::pin!(request);
+        // One poll hands the request over; then the client is gone.
+        let polled =
+            std::future::poll_fn(|context| Poll::Ready(request.as_mut().poll(context).is_ready()));
+        assert!(!polled.await);
+    }
+    let snapshot = world
+        .memory
+        .store
+        .until(|snapshot| snapshot.tasks.len() == 1)
+        .await;
+    assert_eq!(snapshot.contradictions(), Vec::<String>::new());
+    assert_eq!(
+        world
+            .memory
+            .log
+            .feed()
+            .receive(10)
+            .await
+            .expect("delivered")
+            .len(),
+        1
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_may_wait_is_refused_at_once() {
+    let world = World::new();
+    let config = SubmitConfig {
+        queue: 1,
+        ..SubmitConfig::default()
+    };
+    let submitter = Submitter::start(&world.ports, config);
+    let first = submitter.submit(vec![submission("a")]);
+    let second = submitter.submit(vec![submission("b")]);
+    let (first, second) = tokio::join!(biased; first, second);
+    assert!(first.is_ok());
+    assert!(matches!(second, Err(SubmitError::Overloaded)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_for_later_is_stored_without_a_message() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let mut later = submission("a");
+    later.run_at = Some(Timestamp::from_micros(i64::MAX / 2));
+    let accepted = submitter.submit(vec![later]).await.expect("accepted");
+    let feed = world.memory.log.feed();
+    let nothing = tokio::time::timeout(Duration::from_secs(60), feed.receive(1)).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    assert_eq!(
+        world.memory.task(accepted[0].id).status,
+        TaskStatus::Pending
+    );
+    world.assert_consistent();
+}

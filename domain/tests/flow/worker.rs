@@ -1,0 +1,347 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use domain::{Reader, Reading, WorkerConfig, processor_fn};
+use ports::observer::{ClaimedBy, SkipReason};
+use ports::{DeadLetter, Event, Failure, Payload, TaskId, TaskPublisher, TaskStatus, Totals};
+use tokio::time::Instant;
+
+use crate::world::{World, scripted, submission, submit};
+
+fn claimed_by(world: &World, by: ClaimedBy) -> usize {
+    let counted = |event: &Event| match event {
+        Event::Claimed { by: how, count } if *how == by => *count,
+        _ => 0,
+    };
+    world.memory.observer.events().iter().map(counted).sum()
+}
+
+fn skipped(world: &World, reason: SkipReason) -> usize {
+    let counted = |event: &Event| match event {
+        Event::Skipped { reason: why, count } if *why == reason => *count,
+        _ => 0,
+    };
+    world.memory.observer.events().iter().map(counted).sum()
+}
+
+/// Waits until nothing is in hand and every claim is released.
+async fn settled(world: &World, ids: &[TaskId]) {
+    world.memory.store.at_rest(ids).await;
+    world
+        .memory
+        .store
+        .until(|snapshot| snapshot.claims.is_empty())
+        .await;
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_submitted_task_is_processed_cached_and_announced() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let _worker = world.work(scripted());
+    let started = Instant::now();
+    let ids = submit(&submitter, &["hello"]).await;
+    settled(&world, &ids).await;
+    assert!(
+        started.elapsed() < Duration::from_millis(250),
+        "{:?}",
+        started.elapsed()
+    );
+
+    let outputs = world.memory.log.outputs();
+    assert_eq!(outputs.len(), 1);
+    assert_eq!(outputs[0].result, "HELLO");
+    assert_eq!(
+        outputs[0].processed_at,
+        world.memory.task(ids[0]).updated_at
+    );
+    let reading = Reader::new(&world.ports).read(ids[0]).await.expect("read");
+    assert_eq!(reading, Reading::Done(outputs[0].clone()));
+    assert_eq!(claimed_by(&world, ClaimedBy::Delivery), 1);
+    let task = world.memory.task(ids[0]);
+    assert_eq!((task.attempts, task.fence.0, task.rescues), (1, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_task_holds_up_nobody_of_its_batch() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let mut payloads = vec!["ok"; 200];
+    payloads[0] = "sleep 50";
+    let ids = submit(&submitter, &payloads).await;
+    let _worker = world.work(scripted());
+    let started = Instant::now();
+    world.memory.store.at_rest(&ids[1..]).await;
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(world.memory.task(ids[0]).status, TaskStatus::Processing);
+    world
+        .memory
+        .log
+        .until_announced(|outputs, _| outputs.len() == 199)
+        .await;
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    settled(&world, &ids).await;
+    assert!(started.elapsed() >= Duration::from_secs(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_of_each_kind_end_as_they_should() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let _worker = world.work(scripted());
+    let ids = submit(
+        &submitter,
+        &[
+            "retry",
+            "permanent",
+            "panic",
+            "nul",
+            "big",
+            "sleep 3600",
+            "ok",
+        ],
+    )
+    .await;
+    settled(&world, &ids).await;
+    let check = |index: usize, attempts: u32, error: &str| {
+        let task = world.memory.task(ids[index]);
+        assert_eq!(task.status, TaskStatus::Failed, "{task:?}");
+        assert_eq!(task.attempts, attempts, "{task:?}");
+        let kept = task.error.unwrap_or_default();
+        assert!(kept.contains(error), "{kept}");
+    };
+    check(0, 5, "attempt 5");
+    check(1, 1, "never");
+    check(2, 5, "panicked: boom");
+    check(3, 1, "NUL");
+    check(4, 1, "262145 bytes");
+    check(5, 5, "timed out after 60s");
+    let done = world.memory.task(ids[6]);
+    assert_eq!((done.status, done.error), (TaskStatus::Done, None));
+
+    let letters = world.memory.log.dead_letters();
+    assert_eq!(letters.len(), 6);
+    for letter in letters {
+        let DeadLetter::Failed {
+            id,
+            attempts,
+            error,
+            ..
+        } = letter
+        else {
+            panic!("{letter:?}");
+        };
+        let task = world.memory.task(id);
+        assert_eq!((task.attempts, task.error), (attempts, Some(error)));
+    }
+    let totals = world.ports.store.totals().await.expect("totals");
+    assert_eq!(totals.done, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dependency_that_is_down_spends_no_attempt_and_pauses_the_intake() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let up_at = Instant::now() + Duration::from_secs(120);
+    let counted = Arc::clone(&runs);
+    let _worker = world.work(processor_fn(move |_| {
+        let runs = Arc::clone(&counted);
+        async move {
+            runs.fetch_add(1, Ordering::Relaxed);
+            if Instant::now() < up_at {
+                return Err(Failure::Unavailable("down".into()));
+            }
+            Ok("fine".into())
+        }
+    }));
+    let ids = submit(&submitter, &["a"; 50]).await;
+    settled(&world, &ids).await;
+    let runs = runs.load(Ordering::Relaxed);
+    assert!(runs < 50 + 50 + 20, "{runs} runs: the intake did not pause");
+    for id in ids {
+        let task = world.memory.task(id);
+        assert_eq!((task.status, task.attempts), (TaskStatus::Done, 1));
+    }
+    assert!(
+        Instant::now() < up_at + Duration::from_secs(40),
+        "it goes on by itself"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_message_a_task_is_claimed_by_age_after_the_grace() {
+    let world = World::new();
+    let ids = {
+        let submitter = world.submitter();
+        submit(&submitter, &["a", "b"]).await
+    };
+    // A feed of its own group would see the messages; this one starts behind them.
+    let feed = world.memory.log.feed();
+    let lost = ports::TaskFeed::receive(&feed, 10).await.expect("received");
+    let upto: Vec<_> = lost.iter().map(|delivery| delivery.position).collect();
+    ports::TaskFeed::acknowledge(&feed, &upto)
+        .await
+        .expect("acknowledged");
+    drop(feed);
+    let started = Instant::now();
+    let _worker = world.work(scripted());
+    settled(&world, &ids).await;
+    assert_eq!(claimed_by(&world, ClaimedBy::Age), 2);
+    let waited = started.elapsed();
+    assert!(waited <= Duration::from_secs(3), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_runs_soon_after_its_time_and_never_before() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let _worker = world.work(scripted());
+    let mut later = submission("a");
+    let due = world.ports.clock.now().after(Duration::from_secs(30));
+    later.run_at = Some(due);
+    let accepted = submitter.submit(vec![later]).await.expect("accepted");
+    let tasks = world.memory.store.at_rest(&[accepted[0].id]).await;
+    let late = tasks[0].updated_at.micros_since(due);
+    assert!((0..1_000_000).contains(&late), "{late} µs late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_claim_nothing_are_counted_and_stop_nothing() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let ids = submit(&submitter, &["a"]).await;
+    let message = |id| ports::TaskMessage {
+        id,
+        payload: Payload::default(),
+        priority: ports::Priority::default(),
+    };
+    let unknown = TaskId(ports::IdSource::next(&*world.memory.ids));
+    world
+        .memory
+        .log
+        .put_unreadable("not JSON", None, Some(b"{".to_vec()))
+        .expect("there is room");
+    for outcome in world
+        .memory
+        .log
+        .publish(&[message(unknown), message(ids[0])])
+        .await
+    {
+        outcome.expect("published");
+    }
+    let _worker = world.work(scripted());
+    settled(&world, &ids).await;
+    for outcome in world.memory.log.publish(&[message(ids[0])]).await {
+        outcome.expect("published");
+    }
+    let after = submit(&submitter, &["b"]).await;
+    settled(&world, &after).await;
+    assert_eq!(skipped(&world, SkipReason::Unreadable), 1);
+    assert_eq!(skipped(&world, SkipReason::Unknown), 1);
+    assert_eq!(skipped(&world, SkipReason::Repeated), 1);
+    assert_eq!(skipped(&world, SkipReason::AtRest), 1);
+    let letters = world.memory.log.dead_letters();
+    assert!(
+        matches!(letters.as_slice(), [DeadLetter::Unreadable { .. }]),
+        "{letters:?}"
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.memory.log.unacknowledged(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_written_by_another_program_is_processed_from_its_message() {
+    let world = World::new();
+    let id = TaskId(ports::IdSource::next(&*world.memory.ids));
+    world
+        .memory
+        .store
+        .plant(&[id], &Payload::new("theirs").expect("no NUL"));
+    let _worker = world.work(scripted());
+    let message = ports::TaskMessage {
+        id,
+        payload: Payload::new("ours is in the table").expect("no NUL"),
+        priority: ports::Priority::default(),
+    };
+    for outcome in world.memory.log.publish(&[message]).await {
+        outcome.expect("published");
+    }
+    settled(&world, &[id]).await;
+    assert_eq!(world.memory.task(id).result.as_deref(), Some("THEIRS"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_workers_share_the_work_and_nothing_is_done_twice() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let function = || {
+        let runs = Arc::clone(&runs);
+        processor_fn(move |_| {
+            let runs = Arc::clone(&runs);
+            async move {
+                runs.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Ok("x".into())
+            }
+        })
+    };
+    let few = WorkerConfig {
+        concurrency: 10,
+        ..WorkerConfig::default()
+    };
+    let _one = world.work_with(function(), few.clone());
+    let _two = world.work_with(function(), few);
+    let started = Instant::now();
+    let ids = submit(&submitter, &["a"; 200]).await;
+    settled(&world, &ids).await;
+    assert_eq!(runs.load(Ordering::Relaxed), 200);
+    // 200 tasks of 100 ms on 2 × 10 places take a second; alone one worker would need two.
+    assert!(
+        started.elapsed() < Duration::from_millis(1_700),
+        "{:?}",
+        started.elapsed()
+    );
+    let totals = world.ports.store.totals().await.expect("totals");
+    assert_eq!(totals.done, 200);
+    assert_ne!(totals, Totals::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_more_urgent_of_a_batch_start_first() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let submissions = (0..=10_i64).map(|priority| {
+        let mut submission = submission(&priority.to_string());
+        submission.priority = ports::Priority::new(priority).expect("valid");
+        submission
+    });
+    let accepted = submitter
+        .submit(submissions.collect())
+        .await
+        .expect("accepted");
+    let ids: Vec<_> = accepted.iter().map(|accepted| accepted.id).collect();
+    let seen = Arc::clone(&order);
+    let _worker = world.work(processor_fn(move |job| {
+        let seen = Arc::clone(&seen);
+        async move {
+            seen.lock().expect("not poisoned").push(job.priority.get());
+            Ok(String::new())
+        }
+    }));
+    settled(&world, &ids).await;
+    let order = order.lock().expect("not poisoned").clone();
+    assert_eq!(order, (0..=10).rev().collect::<Vec<u8>>());
+}
