@@ -251,20 +251,22 @@ fn check_java(java: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Jars are the same for every checkout, so they stand with the user's other caches and survive `down`.
-fn jars_directory(release: &Release) -> Result<PathBuf, Failure> {
+/// Where downloads stand, with the user's other caches: they are the same for every checkout and survive `down`.
+pub(crate) fn cache_directory() -> Result<PathBuf, Failure> {
     let cache = match (env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
         (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
         (_, Some(home)) => PathBuf::from(home).join(".cache"),
         _ => {
             return Err(Failure::said(
-                "neither XDG_CACHE_HOME nor HOME is set, so there is no place for Kafka's jars",
+                "neither XDG_CACHE_HOME nor HOME is set, so there is no place for downloads",
             ));
         }
     };
-    Ok(cache
-        .join("task-processor")
-        .join(format!("kafka-{}", release.version)))
+    Ok(cache.join("task-processor"))
+}
+
+fn jars_directory(release: &Release) -> Result<PathBuf, Failure> {
+    Ok(cache_directory()?.join(format!("kafka-{}", release.version)))
 }
 
 fn download(release: &Release, place: &Place) -> Result<PathBuf, Failure> {
