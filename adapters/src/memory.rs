@@ -34,7 +34,7 @@ pub use store::{MemoryTaskStore, QueueEntry, RefusedValue, StoreFull, StoreSnaps
 ///
 /// ```
 /// use std::time::Duration;
-/// use adapters::memory::Memory;
+/// use task_processor_adapters::memory::Memory;
 /// use ports::{TaskFeed, TaskStatus};
 ///
 /// # #[tokio::main(flavor = "current_thread")]

@@ -28,7 +28,7 @@ impl Clock for SystemClock {
 /// steps back too.
 ///
 /// ```
-/// use adapters::system::UuidV7Ids;
+/// use task_processor_adapters::system::UuidV7Ids;
 /// use ports::IdSource;
 ///
 /// let ids = UuidV7Ids;

@@ -1,1 +1,171 @@
+//! The conformance suites for the adapters in memory, and for the decorators around them.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ports::conformance::log::{DeadLetterRecord, OutputRecord};
+use ports::conformance::{cache, log, store};
+use ports::{
+    Announcer, DeadLetter, Payload, ResultCache, TaskFeed, TaskId, TaskPublisher, TaskStore,
+    WorkerRegistry,
+};
+use task_processor_adapters::memory::{CacheLimits, Memory};
+
+ports::store_conformance!(memory_store, StoreInMemory::plain());
+ports::registry_conformance!(memory_registry, StoreInMemory::plain());
+ports::log_conformance!(memory_log, LogInMemory::plain());
+ports::announcer_conformance!(memory_announcer, LogInMemory::plain());
+ports::cache_conformance!(memory_cache, CacheInMemory::plain());
+
+struct StoreInMemory {
+    memory: Memory,
+    store: Arc<dyn TaskStore>,
+}
+
+impl StoreInMemory {
+    fn plain() -> Self {
+        let memory = Memory::new();
+        let store = Arc::clone(&memory.store) as Arc<dyn TaskStore>;
+        Self { memory, store }
+    }
+}
+
+#[async_trait]
+impl store::Subject for StoreInMemory {
+    fn store(&self) -> Arc<dyn TaskStore> {
+        Arc::clone(&self.store)
+    }
+
+    fn registry(&self) -> Arc<dyn WorkerRegistry> {
+        Arc::clone(&self.memory.store) as Arc<dyn WorkerRegistry>
+    }
+
+    async fn pass(&self, time: Duration) {
+        self.memory.advance(time);
+    }
+
+    async fn plant(&self, ids: &[TaskId], payload: &str) {
+        let payload = Payload::new(payload).expect("no NUL");
+        self.memory.store.plant(ids, &payload);
+    }
+
+    /// After every case, whatever it did, the store's own promise about where a task is must hold.
+    async fn close(&self) {
+        let contradictions = self.memory.store.snapshot().contradictions();
+        assert!(contradictions.is_empty(), "{contradictions:#?}");
+    }
+}
+
+struct LogInMemory {
+    memory: Memory,
+}
+
+impl LogInMemory {
+    fn plain() -> Self {
+        Self {
+            memory: Memory::new(),
+        }
+    }
+}
+
+#[async_trait]
+impl log::Subject for LogInMemory {
+    fn publisher(&self) -> Arc<dyn TaskPublisher> {
+        Arc::clone(&self.memory.log) as Arc<dyn TaskPublisher>
+    }
+
+    fn announcer(&self) -> Arc<dyn Announcer> {
+        Arc::clone(&self.memory.log) as Arc<dyn Announcer>
+    }
+
+    async fn feed(&self) -> Box<dyn TaskFeed> {
+        Box::new(self.memory.log.feed())
+    }
+
+    async fn put_raw(&self, key: Option<Vec<u8>>, value: Option<Vec<u8>>) {
+        self.memory
+            .log
+            .put_unreadable("not a task message", key, value)
+            .expect("the log has room");
+    }
+
+    async fn outputs(&self, _at_least: usize) -> Vec<OutputRecord> {
+        let records = self
+            .memory
+            .log
+            .outputs()
+            .into_iter()
+            .map(|result| OutputRecord {
+                key: Some(result.id.to_string().into_bytes()),
+                result,
+            });
+        records.collect()
+    }
+
+    async fn dead_letters(&self, _at_least: usize) -> Vec<DeadLetterRecord> {
+        let letters = self.memory.log.dead_letters();
+        letters.into_iter().map(record_of).collect()
+    }
+}
+
+fn record_of(letter: DeadLetter) -> DeadLetterRecord {
+    match letter {
+        DeadLetter::Unreadable {
+            reason, key, value, ..
+        } => DeadLetterRecord {
+            key,
+            reason,
+            value,
+            task: None,
+            attempts: None,
+            error: None,
+        },
+        DeadLetter::Failed {
+            id,
+            payload,
+            attempts,
+            error,
+            ..
+        } => DeadLetterRecord {
+            key: Some(id.to_string().into_bytes()),
+            reason: "the task failed".to_owned(),
+            value: Some(payload.into_string().into_bytes()),
+            task: Some(id),
+            attempts: Some(attempts),
+            error: Some(error),
+        },
+    }
+}
+
+struct CacheInMemory {
+    memory: Memory,
+    cache: Arc<dyn ResultCache>,
+}
+
+impl CacheInMemory {
+    fn plain() -> Self {
+        let memory = Memory::new();
+        let cache = Arc::clone(&memory.cache) as Arc<dyn ResultCache>;
+        Self { memory, cache }
+    }
+}
+
+#[async_trait]
+impl cache::Subject for CacheInMemory {
+    fn cache(&self) -> Arc<dyn ResultCache> {
+        Arc::clone(&self.cache)
+    }
+
+    fn time_to_live(&self) -> Duration {
+        CacheLimits::default().time_to_live
+    }
+
+    async fn pass(&self, time: Duration) {
+        self.memory.advance(time);
+    }
+
+    async fn plant_rubbish(&self, _id: TaskId) {
+        // A cache that holds values, not bytes, cannot hold rubbish.
+    }
+}

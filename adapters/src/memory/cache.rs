@@ -33,7 +33,7 @@ impl Default for CacheLimits {
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
-/// use adapters::memory::{ManualClock, MemoryResultCache};
+/// use task_processor_adapters::memory::{ManualClock, MemoryResultCache};
 /// use ports::{ResultCache, TaskResult, Timestamp};
 ///
 /// # #[tokio::main(flavor = "current_thread")]

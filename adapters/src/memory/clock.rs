@@ -13,7 +13,7 @@ const START: Timestamp = Timestamp::from_micros(1_735_689_600_000_000);
 ///
 /// ```
 /// use std::time::Duration;
-/// use adapters::memory::ManualClock;
+/// use task_processor_adapters::memory::ManualClock;
 /// use ports::Clock;
 ///
 /// let clock = ManualClock::default();
@@ -65,7 +65,7 @@ impl Clock for ManualClock {
 ///
 /// ```
 /// use std::time::Duration;
-/// use adapters::memory::TokioClock;
+/// use task_processor_adapters::memory::TokioClock;
 /// use ports::Clock;
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {

@@ -11,7 +11,7 @@ const MILLIS: u128 = 1_735_689_600_000;
 /// Makes the same ids in every run: version 7 in form, one moment and a count, in ascending order.
 ///
 /// ```
-/// use adapters::memory::SequentialIds;
+/// use task_processor_adapters::memory::SequentialIds;
 /// use ports::IdSource;
 ///
 /// let ids = SequentialIds::default();

@@ -56,7 +56,7 @@ pub struct LogFull {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use adapters::memory::{ManualClock, MemoryLog};
+/// use task_processor_adapters::memory::{ManualClock, MemoryLog};
 /// use ports::{Payload, Priority, RecordContent, Standing, TaskFeed, TaskMessage, TaskPublisher};
 ///
 /// # #[tokio::main(flavor = "current_thread")]

@@ -11,7 +11,7 @@ const KEPT: usize = 10_000;
 /// Keeps the latest 10,000 events for tests to read, the oldest dropped first.
 ///
 /// ```
-/// use adapters::memory::MemoryObserver;
+/// use task_processor_adapters::memory::MemoryObserver;
 /// use ports::{Event, Observer};
 ///
 /// let observer = MemoryObserver::default();

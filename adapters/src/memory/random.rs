@@ -7,7 +7,7 @@ use crate::splitmix::SplitMix64;
 /// The same numbers for the same seed (SplitMix64), whichever the platform.
 ///
 /// ```
-/// use adapters::memory::SeededRandom;
+/// use task_processor_adapters::memory::SeededRandom;
 /// use ports::Random;
 ///
 /// let (one, other) = (SeededRandom::new(7), SeededRandom::new(7));

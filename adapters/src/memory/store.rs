@@ -125,7 +125,7 @@ impl StoreSnapshot {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use adapters::memory::{ManualClock, MemoryTaskStore};
+/// use task_processor_adapters::memory::{ManualClock, MemoryTaskStore};
 /// use ports::{NewTask, Payload, Priority, TaskId, TaskStore, WriteOutcome};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
