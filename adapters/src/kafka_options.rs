@@ -62,8 +62,22 @@ impl TopicNames {
 pub struct KafkaFeedOptions {
     /// The consumer group, under whose name offsets are committed. Default `task-processor-group`.
     pub group_id: String,
-    /// How many records wait in memory, at most (a batch that arrives at once may exceed it). Default 10,000.
+    /// How many received records wait in memory before the partitions are paused; at least 1. Default 10,000.
     pub buffer: usize,
+    /// How long an acknowledgement may take. Default 5 s.
+    pub commit_timeout: Duration,
+    /// How rdkafka's members agree on who reads what; kafka-rust knows no groups. Default [`GroupProtocol::Classic`].
+    pub group_protocol: GroupProtocol,
+}
+
+/// How the members of a consumer group agree on who reads what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupProtocol {
+    /// The members agree among themselves (cooperative-sticky); every broker knows it.
+    #[default]
+    Classic,
+    /// The broker decides (KIP-848); Kafka 4.0 and later.
+    Consumer,
 }
 
 impl Default for KafkaFeedOptions {
@@ -71,6 +85,8 @@ impl Default for KafkaFeedOptions {
         Self {
             group_id: "task-processor-group".into(),
             buffer: 10_000,
+            commit_timeout: Duration::from_secs(5),
+            group_protocol: GroupProtocol::Classic,
         }
     }
 }
