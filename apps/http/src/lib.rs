@@ -1,1 +1,120 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
 
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{Ports, Reader, Submitter};
+use poem::Server;
+use tokio::net::TcpListener;
+
+mod accept;
+mod answer;
+mod docs_page;
+mod document;
+mod front;
+mod health;
+mod listener;
+mod meters;
+mod problem;
+mod routes;
+mod schema;
+mod submission;
+
+pub use document::document;
+pub use meters::Meters;
+
+use front::Front;
+use listener::LimitedListener;
+use routes::Routes;
+
+/// HTTP/2 streams that one connection may have open.
+const STREAMS_PER_CONNECTION: u32 = 200;
+
+/// What the routes answer from.
+#[derive(Clone)]
+pub struct Api {
+    /// Accepts tasks.
+    pub submitter: Arc<Submitter>,
+    /// Reads tasks and numbers.
+    pub reader: Reader,
+    /// Asked by the health routes; its observer is told when the store fails a request.
+    pub ports: Ports,
+    /// Shown to Prometheus. To count anything it must be (part of) the observer in `ports`.
+    pub meters: Arc<Meters>,
+}
+
+impl Api {
+    /// Reads through the same ports that the health routes ask.
+    #[must_use]
+    pub fn new(ports: &Ports, submitter: Arc<Submitter>, meters: Arc<Meters>) -> Self {
+        Self {
+            submitter,
+            reader: Reader::new(ports),
+            ports: ports.clone(),
+            meters,
+        }
+    }
+}
+
+/// Limits of the HTTP side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// The longest body in bytes; a longer one is answered `413`. Default 256 KiB.
+    pub max_body_bytes: usize,
+    /// How long a body may take to arrive; then `408`. Default 30 s.
+    pub body_timeout: Duration,
+    /// How long nothing may move on a connection before it is closed; longer than any answer takes. Default 75 s.
+    pub idle_timeout: Duration,
+    /// How many connections may be open; more wait to be accepted. Default 8,192.
+    pub max_connections: usize,
+    /// How long a health check waits for a dependency. Default 1 s.
+    pub ping_timeout: Duration,
+    /// For how long after the shutdown signal requests are still accepted, with readiness red. Default 0.
+    pub drain_delay: Duration,
+    /// How long requests under way may then take before their connections are cut. Default 20 s.
+    pub stop_timeout: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 256 * 1024,
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            max_connections: 8_192,
+            ping_timeout: Duration::from_secs(1),
+            drain_delay: Duration::ZERO,
+            stop_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Serves the API on `listener` until `shutdown` completes.
+///
+/// Then readiness turns red while requests are served for `drain_delay` more; after that no connection is accepted,
+/// requests under way are finished within `stop_timeout`, and the function returns.
+///
+/// # Errors
+/// When the address of the listener cannot be read. Failures of single connections end these only.
+pub async fn run(
+    api: Api,
+    config: HttpConfig,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listener = LimitedListener::new(listener, config.max_connections, config.idle_timeout)?;
+    let routes = Routes::new(api, config);
+    let front = Front::new(routes.clone());
+    let stop = async {
+        shutdown.await;
+        routes.stop();
+        tokio::time::sleep(config.drain_delay).await;
+    };
+    Server::new_with_acceptor(listener)
+        .http2_max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .run_with_graceful_shutdown(front, stop, Some(config.stop_timeout))
+        .await
+}

@@ -1,0 +1,215 @@
+//! The OpenAPI document.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use poem::endpoint::BoxEndpoint;
+use poem::http::{HeaderValue, Method, StatusCode, header};
+use poem::{IntoResponse, Response};
+use poem_openapi::registry::{
+    MetaApi, MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef,
+    Registry,
+};
+use poem_openapi::{ApiResponse, LicenseObject, OpenApi, OpenApiService, ServerObject};
+use serde_json::{Map, Value, json};
+
+use crate::answer::one_response;
+use crate::problem::{self, Failures, Kind, of_status};
+use crate::routes::{
+    DocsFailures, MetricsFailures, ReadFailures, ReadyFailures, Routes, SubmitFailures,
+};
+use crate::schema::uri;
+
+const DESCRIPTION: &str = "\
+Accepts tasks, processes them in the background and answers with their results.
+
+* `POST /tasks` stores a task; `GET /tasks/{id}` shows what came of it.
+* Times are RFC 3339 in UTC with milliseconds; ids are UUIDs.
+* Every failure is a problem (`application/problem+json`, RFC 9457). A wrong method is answered `405` with `Allow`, an \
+unknown route `404`.";
+
+/// The order of the groups in the page.
+const TAGS: [&str; 4] = ["Tasks", "Metrics", "Health", "Documentation"];
+
+/// The failures of every operation that can fail.
+const FAILURES: [(&str, &[Kind]); 5] = [
+    (SubmitFailures::OPERATION, SubmitFailures::KINDS),
+    (ReadFailures::OPERATION, ReadFailures::KINDS),
+    (MetricsFailures::OPERATION, MetricsFailures::KINDS),
+    (ReadyFailures::OPERATION, ReadyFailures::KINDS),
+    (DocsFailures::OPERATION, DocsFailures::KINDS),
+];
+
+static DOCUMENT: LazyLock<String> = LazyLock::new(build);
+
+/// The OpenAPI document of the API: JSON, indented by two spaces, with a newline at the end. The same text whenever it
+/// is asked for; `docs/openapi.json` is this text.
+#[must_use]
+pub fn document() -> String {
+    DOCUMENT.clone()
+}
+
+/// The routes, described.
+pub(crate) fn service<T: OpenApi>(routes: T) -> OpenApiService<T, ()> {
+    OpenApiService::new(routes, "Task Processor", env!("CARGO_PKG_VERSION"))
+        .description(DESCRIPTION)
+        .license(LicenseObject::new("MIT"))
+        .server(ServerObject::new("/").description("This server"))
+}
+
+/// The routes as a description without anything behind them.
+struct Description;
+
+impl OpenApi for Description {
+    fn meta() -> Vec<MetaApi> {
+        Routes::meta()
+    }
+
+    fn register(registry: &mut Registry) {
+        Routes::register(registry);
+    }
+
+    fn add_routes(self, _table: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
+}
+
+/// Swagger UI with the document in it: one page that needs nothing else.
+pub(crate) fn page() -> String {
+    let generated = service(Description);
+    // `</` would end the script that the document stands in; JSON may write it as `<\/`.
+    let document = DOCUMENT.trim_end().replace("</", "<\\/");
+    generated
+        .swagger_ui_html()
+        .replacen(&generated.spec(), &document, 1)
+        .replacen(
+            "<title>Swagger UI</title>",
+            "<title>Task Processor</title>",
+            1,
+        )
+}
+
+/// The generated document, and in it what the generator has no words for.
+fn build() -> String {
+    let generated = service(Description).spec();
+    let Ok(mut document) = serde_json::from_str::<Value>(&generated) else {
+        return generated;
+    };
+    // The generator writes 3.0.0; nothing in the document changed its meaning since.
+    document["openapi"] = json!("3.0.3");
+    order_tags(&mut document);
+    for operation in operations(&mut document) {
+        let kinds = FAILURES
+            .iter()
+            .find(|(name, _)| operation["operationId"] == *name)
+            .map_or(&[][..], |(_, kinds)| kinds);
+        describe_problems(operation, kinds);
+    }
+    let mut text = serde_json::to_string_pretty(&document).unwrap_or(generated);
+    text.push('\n');
+    text
+}
+
+fn order_tags(document: &mut Value) {
+    if let Some(tags) = document["tags"].as_array_mut() {
+        tags.sort_by_key(|tag| TAGS.iter().position(|name| tag["name"] == *name));
+    }
+}
+
+fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
+    document["paths"]
+        .as_object_mut()
+        .into_iter()
+        .flat_map(Map::values_mut)
+        .filter_map(Value::as_object_mut)
+        .flat_map(Map::values_mut)
+}
+
+/// A status code that stands for several kinds of problem is described by all of them, with an example of each.
+fn describe_problems(operation: &mut Value, kinds: &[Kind]) {
+    let Some(responses) = operation["responses"].as_object_mut() else {
+        return;
+    };
+    for (code, response) in responses {
+        let Ok(status) = StatusCode::from_bytes(code.as_bytes()) else {
+            continue;
+        };
+        let same: Vec<Kind> = of_status(kinds, status).collect();
+        if same.is_empty() {
+            continue;
+        }
+        let meanings: Vec<&str> = same.iter().map(|kind| kind.meaning()).collect();
+        response["description"] = meanings.join(" ").into();
+        let examples: Map<String, Value> = same
+            .iter()
+            .filter_map(|kind| {
+                let example = json!({"summary": kind.meaning(), "value": kind.example()});
+                Some((kind.name()?.to_owned(), example))
+            })
+            .collect();
+        response["content"][problem::CONTENT_TYPE]["examples"] = examples.into();
+    }
+}
+
+/// `200` to a GET of the document.
+pub(crate) struct Document;
+
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        Response::builder()
+            .content_type(Self::CONTENT_TYPE)
+            .body(DOCUMENT.as_str())
+    }
+}
+
+impl Document {
+    const CONTENT_TYPE: &'static str = "application/json";
+}
+
+impl ApiResponse for Document {
+    fn meta() -> MetaResponses {
+        one_response(MetaResponse {
+            description: "The OpenAPI document.",
+            status: Some(200),
+            status_range: None,
+            content: vec![MetaMediaType {
+                content_type: Self::CONTENT_TYPE,
+                schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("object"))),
+            }],
+            headers: Vec::new(),
+        })
+    }
+
+    fn register(_registry: &mut Registry) {}
+}
+
+/// The redirect to the documentation.
+pub(crate) struct ToDocs;
+
+impl IntoResponse for ToDocs {
+    fn into_response(self) -> Response {
+        let mut response = Response::from(StatusCode::FOUND);
+        response
+            .headers_mut()
+            .insert(header::LOCATION, HeaderValue::from_static("/docs"));
+        response
+    }
+}
+
+impl ApiResponse for ToDocs {
+    fn meta() -> MetaResponses {
+        one_response(MetaResponse {
+            description: "The documentation is at `/docs`.",
+            status: Some(302),
+            status_range: None,
+            content: Vec::new(),
+            headers: vec![MetaHeader {
+                name: "Location".into(),
+                description: Some("Where the documentation is.".into()),
+                required: true,
+                deprecated: false,
+                schema: MetaSchemaRef::Inline(Box::new(uri("A path.", "/docs"))),
+            }],
+        })
+    }
+
+    fn register(_registry: &mut Registry) {}
+}

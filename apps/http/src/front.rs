@@ -1,0 +1,101 @@
+//! What stands before the routes: whatever goes wrong behind it becomes a problem.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use poem::endpoint::BoxEndpoint;
+use poem::error::MethodNotAllowedError;
+use poem::http::{HeaderValue, Method, StatusCode, header};
+
+use poem::{Endpoint, IntoEndpoint, PathPattern, Request, Response};
+use poem_openapi::OpenApi;
+
+use crate::document;
+use crate::problem::Problem;
+use crate::routes::Routes;
+
+/// The outermost endpoint.
+pub(crate) struct Front {
+    routes: BoxEndpoint<'static, Response>,
+    /// The methods of every route by its pattern, as `Allow` lists them.
+    allowed: HashMap<String, HeaderValue>,
+}
+
+impl Front {
+    pub(crate) fn new(routes: Routes) -> Self {
+        Self {
+            allowed: allowed(routes.clone()),
+            routes: document::service(routes).into_endpoint(),
+        }
+    }
+
+    fn refuse(&self, error: poem::Error, method: &Method, path: &str) -> Response {
+        let allow = error
+            .is::<MethodNotAllowedError>()
+            .then(|| error.data::<PathPattern>())
+            .flatten()
+            .and_then(|pattern| self.allowed.get(&*pattern.0))
+            .cloned();
+        let mut response = if allow.is_some() && method == Method::OPTIONS {
+            StatusCode::NO_CONTENT.into()
+        } else {
+            Problem::from(error).respond(path)
+        };
+        if let Some(allow) = allow {
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+        response
+    }
+}
+
+impl Endpoint for Front {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let uri = request.uri().clone();
+        let method = request.method().clone();
+        if method == Method::HEAD {
+            // hyper leaves the body away and keeps its length.
+            request.set_method(Method::GET);
+        }
+        // A panic ends the request, not the connection; nothing that it may have left half done is shared.
+        let answered = AssertUnwindSafe(self.routes.call(request))
+            .catch_unwind()
+            .await;
+        Ok(match answered {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => self.refuse(error, &method, uri.path()),
+            Err(_) => {
+                // The panic hook has told what and where.
+                tracing::error!(%method, path = uri.path(), "http.handler.panicked");
+                Problem::internal().respond(uri.path())
+            }
+        })
+    }
+}
+
+fn allowed(routes: Routes) -> HashMap<String, HeaderValue> {
+    let mut table = HashMap::new();
+    routes.add_routes(&mut table);
+    table
+        .into_iter()
+        .filter_map(|(pattern, endpoints)| {
+            let mut methods: Vec<Method> = endpoints.into_keys().collect();
+            if methods.contains(&Method::GET) {
+                methods.push(Method::HEAD);
+            }
+            methods.push(Method::OPTIONS);
+            methods.sort_unstable_by(|left, right| left.as_str().cmp(right.as_str()));
+            let mut list = String::new();
+            for method in methods {
+                let separator = if list.is_empty() { "" } else { ", " };
+                // Writing into a String cannot fail.
+                let _ = write!(list, "{separator}{method}");
+            }
+            // Names of methods are valid in a header.
+            Some((pattern, HeaderValue::try_from(list).ok()?))
+        })
+        .collect()
+}

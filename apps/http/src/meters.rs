@@ -1,0 +1,508 @@
+//! Counting what happens, for Prometheus.
+
+use std::fmt::{self, Write};
+
+use domain::ports::{ClaimedBy, Dependency, Event, Observer, SkipReason, TaskStatus};
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+type Label = [(&'static str, &'static str); 1];
+type Labels = [(&'static str, &'static str); 2];
+
+const PREFIX: &str = "task_processor";
+
+/// Counts every [`Event`] by kind and reason.
+///
+/// All names begin with `task_processor_`; counters end in `_total`, durations are histograms in seconds. A series whose
+/// labels are known exists from the start, at zero, so that an alert on its rate sees the first event.
+pub struct Meters {
+    registry: Registry,
+    submitted: Counter,
+    published: Counter,
+    unpublished: Counter,
+    skipped: Family<Label, Counter>,
+    claimed: Family<Label, Counter>,
+    runs_succeeded: Histogram,
+    runs_failed: Histogram,
+    settled: Family<Label, Counter>,
+    elapsed: Histogram,
+    late: Counter,
+    handed_back: Counter,
+    rescued: Counter,
+    outlived: Counter,
+    abandoned: Counter,
+    cache_hits: Counter,
+    cache_misses: Counter,
+    dependency_failures: Family<Labels, Counter>,
+    dependency_recoveries: Family<Label, Counter>,
+    dependency_failing: Family<Label, Gauge>,
+    other: Counter,
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Meters {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Meters").finish_non_exhaustive()
+    }
+}
+
+impl Meters {
+    /// Everything at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut names = Registry::with_prefix(PREFIX);
+        let skipped = Family::<Label, Counter>::default();
+        for reason in SkipReason::ALL {
+            drop(skipped.get_or_create(&[("reason", reason.as_str())]));
+        }
+        let claimed = Family::<Label, Counter>::default();
+        for by in [ClaimedBy::Delivery, ClaimedBy::Age] {
+            drop(claimed.get_or_create(&[("by", by.as_str())]));
+        }
+        let settled = Family::<Label, Counter>::default();
+        for status in TaskStatus::ALL {
+            // A run never leaves a task `processing`.
+            if status != TaskStatus::Processing {
+                drop(settled.get_or_create(&[("status", status.as_str())]));
+            }
+        }
+        let lookups = Family::<Label, Counter>::default();
+        let runs = Family::<Label, Histogram>::new_with_constructor(run_histogram);
+        let recoveries = Family::<Label, Counter>::default();
+        let failing = Family::<Label, Gauge>::default();
+        for dependency in [Dependency::Store, Dependency::Log, Dependency::Cache] {
+            drop(recoveries.get_or_create(&dependency_label(dependency)));
+            drop(failing.get_or_create(&dependency_label(dependency)));
+        }
+        let elapsed = elapsed_histogram();
+        names.register(
+            "cache_lookups",
+            "Lookups in the result cache, by result",
+            lookups.clone(),
+        );
+        names.register_with_unit(
+            "run_duration",
+            "How long processing functions ran",
+            Unit::Seconds,
+            runs.clone(),
+        );
+        names.register_with_unit(
+            "task_duration",
+            "From a task's creation until it was done",
+            Unit::Seconds,
+            elapsed.clone(),
+        );
+        Self {
+            submitted: register(
+                &mut names,
+                "tasks_submitted",
+                "Tasks accepted",
+                Counter::default(),
+            ),
+            published: register(
+                &mut names,
+                "messages_published",
+                "Messages confirmed by the log",
+                Counter::default(),
+            ),
+            unpublished: register(
+                &mut names,
+                "messages_unpublished",
+                "Messages not confirmed by the log; their tasks are claimed by age",
+                Counter::default(),
+            ),
+            skipped: register(
+                &mut names,
+                "records_skipped",
+                "Delivered records that claimed nothing, by reason",
+                skipped,
+            ),
+            claimed: register(
+                &mut names,
+                "tasks_claimed",
+                "Tasks claimed, by way",
+                claimed,
+            ),
+            runs_succeeded: runs.get_or_create_owned(&[("outcome", "success")]),
+            runs_failed: runs.get_or_create_owned(&[("outcome", "failure")]),
+            settled: register(
+                &mut names,
+                "tasks_settled",
+                "Tasks that moved on after a run, by their new status",
+                settled,
+            ),
+            elapsed,
+            late: register(
+                &mut names,
+                "results_late",
+                "Results dropped because their task had moved since",
+                Counter::default(),
+            ),
+            handed_back: register(
+                &mut names,
+                "tasks_handed_back",
+                "Tasks given back unfinished at a stop",
+                Counter::default(),
+            ),
+            rescued: register(
+                &mut names,
+                "tasks_rescued",
+                "Tasks taken back from dead workers",
+                Counter::default(),
+            ),
+            outlived: register(
+                &mut names,
+                "worker_outlived",
+                "Times this worker was declared dead while it lived",
+                Counter::default(),
+            ),
+            abandoned: register(
+                &mut names,
+                "runs_abandoned",
+                "Runs given up because this worker was declared dead",
+                Counter::default(),
+            ),
+            cache_hits: lookups.get_or_create_owned(&[("result", "hit")]),
+            cache_misses: lookups.get_or_create_owned(&[("result", "miss")]),
+            dependency_failures: register(
+                &mut names,
+                "dependency_failures",
+                "Failures of dependencies, by dependency and by what was being done",
+                Family::default(),
+            ),
+            dependency_recoveries: register(
+                &mut names,
+                "dependency_recoveries",
+                "Times a dependency answered again after it failed",
+                recoveries,
+            ),
+            dependency_failing: register(
+                &mut names,
+                "dependency_failing",
+                "1 from a failure of the dependency until it is known to answer again, otherwise 0",
+                failing,
+            ),
+            other: register(
+                &mut names,
+                "events_other",
+                "Events of kinds that have no meter",
+                Counter::default(),
+            ),
+            registry: names,
+        }
+    }
+
+    /// All meters in Prometheus text format 0.0.4 (`text/plain; version=0.0.4`).
+    #[must_use]
+    pub fn render(&self) -> String {
+        prometheus_text(&self.encoded())
+    }
+
+    /// All meters in OpenMetrics text format 1.0.0 (`application/openmetrics-text; version=1.0.0`).
+    #[must_use]
+    pub fn render_openmetrics(&self) -> String {
+        let mut text = self.encoded();
+        // Writing into a String cannot fail.
+        let _ = encode_eof(&mut text);
+        text
+    }
+
+    fn encoded(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        // Writing into a String cannot fail.
+        let _ = encode_registry(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Observer for Meters {
+    fn observe(&self, event: &Event) {
+        match event {
+            Event::Submitted { count } => add(&self.submitted, *count),
+            Event::Published { count } => add(&self.published, *count),
+            Event::PublishFailed { count, .. } => add(&self.unpublished, *count),
+            Event::Skipped { reason, count } => {
+                add(
+                    &self.skipped.get_or_create(&[("reason", reason.as_str())]),
+                    *count,
+                );
+            }
+            Event::Claimed { by, count } => {
+                add(&self.claimed.get_or_create(&[("by", by.as_str())]), *count);
+            }
+            Event::Ran { took, error, .. } => {
+                let histogram = match error {
+                    None => &self.runs_succeeded,
+                    Some(_) => &self.runs_failed,
+                };
+                histogram.observe(took.as_secs_f64());
+            }
+            Event::Settled {
+                status,
+                elapsed_micros,
+                ..
+            } => {
+                self.settled
+                    .get_or_create(&[("status", status.as_str())])
+                    .inc();
+                if let Some(micros) = elapsed_micros {
+                    // Exact up to 285 years.
+                    self.elapsed.observe(*micros as f64 / 1_000_000.0);
+                }
+            }
+            Event::Late { .. } => add(&self.late, 1),
+            Event::HandedBack { count } => add(&self.handed_back, *count),
+            Event::Rescued { count } => add(&self.rescued, *count),
+            Event::Outlived { abandoned } => {
+                add(&self.outlived, 1);
+                add(&self.abandoned, *abandoned);
+            }
+            Event::CacheLookup { hit } => {
+                add(
+                    if *hit {
+                        &self.cache_hits
+                    } else {
+                        &self.cache_misses
+                    },
+                    1,
+                );
+            }
+            Event::DependencyFailed {
+                dependency, doing, ..
+            } => {
+                let labels = [("dependency", dependency.as_str()), ("doing", *doing)];
+                self.dependency_failures.get_or_create(&labels).inc();
+                self.dependency_failing
+                    .get_or_create(&dependency_label(*dependency))
+                    .set(1);
+            }
+            Event::DependencyRecovered { dependency } => {
+                let label = dependency_label(*dependency);
+                self.dependency_recoveries.get_or_create(&label).inc();
+                self.dependency_failing.get_or_create(&label).set(0);
+            }
+            _ => add(&self.other, 1),
+        }
+    }
+}
+
+fn register<M: Metric + Clone>(names: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    names.register(name, help, metric.clone());
+    metric
+}
+
+fn add(counter: &Counter, count: usize) {
+    counter.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+}
+
+const fn dependency_label(dependency: Dependency) -> Label {
+    [("dependency", dependency.as_str())]
+}
+
+/// 100 µs to 105 s in steps of 4.
+fn run_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 4.0, 11))
+}
+
+/// 1 ms to 4.7 h in steps of 4.
+fn elapsed_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 4.0, 13))
+}
+
+/// A gauge as further lines of either format.
+pub(crate) fn write_gauge(text: &mut String, name: &str, help: &str, value: impl fmt::Display) {
+    // Writing into a String cannot fail.
+    let _ = write!(
+        text,
+        "# HELP {PREFIX}_{name} {help}\n# TYPE {PREFIX}_{name} gauge\n{PREFIX}_{name} {value}\n"
+    );
+}
+
+/// OpenMetrics names a counter without `_total`, the older format with it; the older one knows no units.
+fn prometheus_text(openmetrics: &str) -> String {
+    let mut text = String::with_capacity(openmetrics.len() + 1_024);
+    let mut help = "";
+    for line in openmetrics.lines() {
+        if line.starts_with("# HELP ") {
+            // Held back until the type is known.
+            help = line;
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap_or((rest, "untyped"));
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            let words = help
+                .strip_prefix("# HELP ")
+                .and_then(|rest| rest.split_once(' '))
+                .map_or("", |(_, words)| words);
+            // Writing into a String cannot fail.
+            let _ = writeln!(
+                text,
+                "# HELP {name}{suffix} {words}\n# TYPE {name}{suffix} {kind}"
+            );
+        } else if !line.starts_with('#') {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use domain::ports::TaskId;
+
+    use super::*;
+
+    fn check(event: Event, expected: &[&str]) {
+        let meters = Meters::new();
+        let before = meters.render();
+        meters.observe(&event);
+        let after = meters.render();
+        for line in expected {
+            let line = format!("{PREFIX}_{line}");
+            assert!(!before.lines().any(|found| found == line), "before: {line}");
+            assert!(
+                after.lines().any(|found| found == line),
+                "{line} is missing in\n{after}"
+            );
+        }
+        assert!(
+            after.contains("task_processor_events_other_total 0\n"),
+            "{event:?} has no meter"
+        );
+    }
+
+    fn id() -> TaskId {
+        TaskId(
+            "01890a5d-ac96-774b-bcce-b302099a8057"
+                .parse()
+                .expect("a UUID"),
+        )
+    }
+
+    #[test]
+    fn every_event_is_counted() {
+        check(Event::Submitted { count: 3 }, &["tasks_submitted_total 3"]);
+        check(
+            Event::Published { count: 2 },
+            &["messages_published_total 2"],
+        );
+        check(
+            Event::PublishFailed {
+                count: 2,
+                error: "down".into(),
+            },
+            &["messages_unpublished_total 2"],
+        );
+        for reason in SkipReason::ALL {
+            let line = format!("records_skipped_total{{reason=\"{}\"}} 4", reason.as_str());
+            check(Event::Skipped { reason, count: 4 }, &[&line]);
+        }
+        check(
+            Event::Claimed {
+                by: ClaimedBy::Age,
+                count: 5,
+            },
+            &["tasks_claimed_total{by=\"age\"} 5"],
+        );
+        let ran = |error| Event::Ran {
+            id: id(),
+            took: Duration::from_millis(1),
+            error,
+        };
+        check(
+            ran(None),
+            &["run_duration_seconds_count{outcome=\"success\"} 1"],
+        );
+        check(
+            ran(Some("broken".into())),
+            &[
+                "run_duration_seconds_count{outcome=\"failure\"} 1",
+                "run_duration_seconds_bucket{le=\"0.0016\",outcome=\"failure\"} 1",
+            ],
+        );
+        check(
+            Event::Settled {
+                id: id(),
+                status: TaskStatus::Done,
+                elapsed_micros: Some(2_000_000),
+            },
+            &[
+                "tasks_settled_total{status=\"done\"} 1",
+                "task_duration_seconds_sum 2.0",
+                "task_duration_seconds_bucket{le=\"4.096\"} 1",
+            ],
+        );
+        check(
+            Event::Settled {
+                id: id(),
+                status: TaskStatus::Failed,
+                elapsed_micros: None,
+            },
+            &["tasks_settled_total{status=\"failed\"} 1"],
+        );
+        check(Event::Late { id: id() }, &["results_late_total 1"]);
+        check(
+            Event::HandedBack { count: 2 },
+            &["tasks_handed_back_total 2"],
+        );
+        check(Event::Rescued { count: 7 }, &["tasks_rescued_total 7"]);
+        check(
+            Event::Outlived { abandoned: 3 },
+            &["worker_outlived_total 1", "runs_abandoned_total 3"],
+        );
+        check(
+            Event::CacheLookup { hit: true },
+            &["cache_lookups_total{result=\"hit\"} 1"],
+        );
+        check(
+            Event::CacheLookup { hit: false },
+            &["cache_lookups_total{result=\"miss\"} 1"],
+        );
+        check(
+            Event::DependencyFailed {
+                dependency: Dependency::Cache,
+                doing: "get",
+                error: "refused".into(),
+            },
+            &[
+                "dependency_failures_total{dependency=\"cache\",doing=\"get\"} 1",
+                "dependency_failing{dependency=\"cache\"} 1",
+            ],
+        );
+        check(
+            Event::DependencyRecovered {
+                dependency: Dependency::Log,
+            },
+            &["dependency_recoveries_total{dependency=\"log\"} 1"],
+        );
+    }
+
+    #[test]
+    fn the_older_format_names_counters_with_their_suffix() {
+        let text = Meters::new().render();
+        assert!(text.contains(
+            "# HELP task_processor_tasks_submitted_total Tasks accepted.\n\
+             # TYPE task_processor_tasks_submitted_total counter\n\
+             task_processor_tasks_submitted_total 0\n"
+        ));
+        assert!(!text.contains("# EOF") && !text.contains("# UNIT"));
+    }
+
+    #[test]
+    fn openmetrics_ends_as_it_must() {
+        let text = Meters::new().render_openmetrics();
+        assert!(text.contains("# TYPE task_processor_tasks_submitted counter\n"));
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
