@@ -12,6 +12,7 @@ mod port;
 mod postgres;
 mod redis;
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Install what is missing, start what is not running, print the environment to use
+    /// Install what is missing, start what is not running, print the environment to use: eval "$(cargo xtask services up)"
     Up {
         /// Use the Docker engine and deploy/compose.yaml instead of programs of this machine
         #[arg(long)]
@@ -115,18 +116,26 @@ impl Endpoints {
         ]
     }
 
-    fn print(&self) {
-        println!("\n# for the tests");
+    /// Prints what a shell can evaluate. All else that is said goes to the standard error.
+    fn print(&self) -> Result<(), Failure> {
+        let mut lines = String::from("# for the tests\n");
         for (name, value) in self.test_environment() {
-            println!("export {name}={value}");
+            lines.push_str(&format!("export {name}={value}\n"));
         }
-        println!(
-            "\n# for the binaries (Kafka 3.9 is at 127.0.0.1:{})",
+        lines.push_str(&format!(
+            "# for the programs (Kafka 3.9 is at 127.0.0.1:{})\n",
             self.kafka_3
-        );
+        ));
         for (name, value) in self.binary_environment() {
-            println!("export {name}={value}");
+            lines.push_str(&format!("export {name}={value}\n"));
         }
+        lines.push_str("# stop the services with: cargo xtask services down\n");
+        std::io::stdout()
+            .write_all(lines.as_bytes())
+            .map_err(|source| Failure::System {
+                doing: "cannot print the environment".to_owned(),
+                source,
+            })
     }
 }
 
@@ -142,9 +151,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             } else {
                 up(&place, port_offset)?
             };
-            up.endpoints.print();
-            println!("\n# stop them with: cargo xtask services down");
-            Ok(())
+            up.endpoints.print()
         }
         Verb::Status => status(&place),
         Verb::Down => down(&place),
@@ -197,7 +204,7 @@ pub(crate) fn up(place: &Place, port_offset: Option<u16>) -> Result<Up, Failure>
     ] {
         if daemon.is_running() {
             found_running = true;
-            println!(
+            eprintln!(
                 "{:<10} runs already on 127.0.0.1:{}",
                 daemon.name, daemon.port
             );
@@ -220,7 +227,7 @@ pub(crate) fn up(place: &Place, port_offset: Option<u16>) -> Result<Up, Failure>
             Start::Kafka(_) => kafka::answers(daemon.port),
         };
         daemon.wait_until(START_LIMIT, answers)?;
-        println!("{:<10} answers on 127.0.0.1:{}", daemon.name, daemon.port);
+        eprintln!("{:<10} answers on 127.0.0.1:{}", daemon.name, daemon.port);
     }
     Ok(Up {
         endpoints,
@@ -260,7 +267,7 @@ fn status(place: &Place) -> Result<(), Failure> {
         return docker::status(place);
     }
     let Some(endpoints) = place.endpoints()? else {
-        println!("nothing was started from this checkout");
+        eprintln!("nothing was started from this checkout");
         return Ok(());
     };
     let mut running = 0;
@@ -269,19 +276,18 @@ fn status(place: &Place) -> Result<(), Failure> {
         match daemon.pid() {
             Some(pid) => {
                 running += 1;
-                println!(
+                eprintln!(
                     "{:<10} runs on 127.0.0.1:{}, pid {pid}, log {}",
                     daemon.name,
                     daemon.port,
                     daemon.log().display()
                 );
             }
-            None => println!("{:<10} does not run", daemon.name),
+            None => eprintln!("{:<10} does not run", daemon.name),
         }
     }
     if running == daemons.len() {
-        endpoints.print();
-        return Ok(());
+        return endpoints.print();
     }
     Err(Failure::said(
         "not all services run; start them with: cargo xtask services up",
@@ -295,11 +301,11 @@ pub(crate) fn down(place: &Place) -> Result<(), Failure> {
     } else if let Some(endpoints) = place.endpoints()? {
         for daemon in daemons(place, &endpoints) {
             if daemon.stop()? {
-                println!("{:<10} stopped", daemon.name);
+                eprintln!("{:<10} stopped", daemon.name);
             }
         }
     } else {
-        println!("nothing was started from this checkout");
+        eprintln!("nothing was started from this checkout");
     }
     place.forget(alone)
 }

@@ -37,6 +37,7 @@ fn compose(place: &Place, arguments: &[&str]) -> Result<(), Failure> {
         .arg(place.checkout().join("deploy/compose.yaml"))
         .args(arguments)
         .stdin(Stdio::null())
+        .stdout(std::io::stderr())
         .status()
         .map_err(Failure::starting("docker"))?;
     if status.success() {
@@ -88,8 +89,7 @@ pub(super) fn up(place: &Place, _alone: &Alone) -> Result<Up, Failure> {
 
 pub(super) fn status(place: &Place) -> Result<(), Failure> {
     compose(place, &["ps"])?;
-    ENDPOINTS.print();
-    Ok(())
+    ENDPOINTS.print()
 }
 
 pub(super) fn down(place: &Place) -> Result<(), Failure> {

@@ -45,9 +45,10 @@ pub(super) fn everything(place: &Place) -> Result<Programs, Failure> {
     let missing: Vec<&str> = [
         (postgres_directory().is_none(), "postgresql"),
         (program("redis-server").is_none(), "redis-server"),
-        // The walkthrough looks at Redis and Kafka through clients that are not ours.
+        // The walkthrough looks at everything through clients that are not ours.
         (program("redis-cli").is_none(), "redis-tools"),
         (program("kcat").is_none(), "kcat"),
+        (program("curl").is_none(), "curl"),
         (program("java").is_none(), "default-jre-headless"),
         (!cached && program("mvn").is_none(), "maven"),
     ]
@@ -135,7 +136,7 @@ fn install(packages: &[&str], root: bool) -> Result<(), Failure> {
             "missing: {list}\nthis system has no apt-get; install what these Debian packages hold, or use --docker"
         )));
     }
-    println!("installing {list}");
+    eprintln!("installing {list}");
     let _quiet = ServicesStayDown::hold()?;
     // An old list of packages names versions that are gone, so it is fetched first.
     for arguments in [
@@ -153,6 +154,7 @@ fn install(packages: &[&str], root: bool) -> Result<(), Failure> {
             .args(&arguments)
             .env("DEBIAN_FRONTEND", "noninteractive")
             .stdin(Stdio::null())
+            .stdout(std::io::stderr())
             .status()
             .map_err(Failure::starting("apt-get"))?;
         if !status.success() {
@@ -276,7 +278,7 @@ fn download(release: &Release, place: &Place) -> Result<PathBuf, Failure> {
     }
     let mvn = program("mvn")
         .ok_or_else(|| Failure::said("mvn is not on the PATH though package maven is installed"))?;
-    println!("downloading Apache Kafka {}", release.version);
+    eprintln!("downloading Apache Kafka {}", release.version);
     let work = place.path(&format!("{}-download", release.name));
     fs::create_dir_all(&work).map_err(Failure::at("create", &work))?;
     let pom = work.join("pom.xml");
@@ -290,6 +292,7 @@ fn download(release: &Release, place: &Place) -> Result<PathBuf, Failure> {
         .arg(format!("-DoutputDirectory={}", filling.display()))
         .arg("-DincludeScope=runtime")
         .stdin(Stdio::null())
+        .stdout(std::io::stderr())
         .status()
         .map_err(Failure::starting("mvn"))?;
     if !status.success() {
