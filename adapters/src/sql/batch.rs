@@ -1,0 +1,75 @@
+//! What both databases do with a batch before and after they are asked.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
+use ports::{Next, Spent, Task, TaskId, Transition, TransitionOutcome, WriteOutcome};
+
+/// Each key once, in ascending order: two statements that meet on the same rows then lock them in the same order.
+pub(super) fn distinct<T: Copy + Ord>(keys: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut keys: Vec<T> = keys.into_iter().collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// The first item of each key, in ascending order of the keys.
+pub(super) fn first_of_each<T, K: Copy + Ord + Hash>(
+    items: &[T],
+    key: impl Fn(&T) -> K,
+) -> Vec<&T> {
+    let mut seen = HashSet::with_capacity(items.len());
+    let mut first: Vec<&T> = items.iter().filter(|item| seen.insert(key(item))).collect();
+    first.sort_unstable_by_key(|item| key(item));
+    first
+}
+
+/// The rows that were found, in the order in which they were asked for.
+pub(super) fn in_order(ids: &[TaskId], found: Vec<Task>) -> Vec<Option<Task>> {
+    let mut by_id: HashMap<TaskId, Task> = found.into_iter().map(|task| (task.id, task)).collect();
+    let mut answers: Vec<Option<Task>> = Vec::with_capacity(ids.len());
+    let mut answered: HashMap<TaskId, usize> = HashMap::with_capacity(ids.len());
+    for id in ids {
+        let answer = match by_id.remove(id) {
+            Some(task) => Some(task),
+            // The same id again: the row has been handed out above.
+            None => answered.get(id).and_then(|&index| answers[index].clone()),
+        };
+        answered.entry(*id).or_insert(answers.len());
+        answers.push(answer);
+    }
+    answers
+}
+
+/// What the row of a transition that did not happen now says: whether the very same one happened before.
+pub(super) fn outcome_of_unmoved(transition: &Transition, row: Option<&Task>) -> TransitionOutcome {
+    match row {
+        Some(task) if is_left_as(task, transition) => TransitionOutcome {
+            write: WriteOutcome::AlreadyApplied,
+            updated_at: Some(task.updated_at),
+        },
+        _ => TransitionOutcome {
+            write: WriteOutcome::Stale,
+            updated_at: None,
+        },
+    }
+}
+
+fn is_left_as(task: &Task, transition: &Transition) -> bool {
+    let content = match &transition.to {
+        Next::Done { result } => task.result.as_ref() == Some(result),
+        Next::Failed { error } => task.error.as_ref() == Some(error),
+        Next::Cancelled => true,
+        Next::Pending { error, .. } => error.is_none() || task.error == *error,
+    };
+    let counted = match transition.spent {
+        Spent::Attempt => task.attempts >= 1,
+        Spent::Rescue => task.rescues >= 1,
+        Spent::Nothing => true,
+        Spent::Reset => task.attempts == 0 && task.rescues == 0,
+    };
+    content
+        && counted
+        && task.fence == transition.fence.next()
+        && task.status == transition.to.status()
+}

@@ -1,0 +1,93 @@
+//! What went wrong in the database, in the words of the port.
+
+use std::borrow::Cow;
+
+use ports::StoreError;
+use sea_orm::sqlx::Error as DriverError;
+use sea_orm::{DbErr, RuntimeErr};
+
+/// Something that trying again cannot cure, said before the database was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unsupported(String);
+
+impl Unsupported {
+    pub(super) fn scheme(scheme: &str) -> Self {
+        Self(format!(
+            "database URLs of the scheme \"{scheme}\" are not supported by this program"
+        ))
+    }
+
+    #[cfg(feature = "sqlite")]
+    pub(super) fn because(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+/// The driver's error inside, if it is one.
+fn driver_error(error: &DbErr) -> Option<&DriverError> {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(inner))
+        | DbErr::Exec(RuntimeErr::SqlxError(inner))
+        | DbErr::Query(RuntimeErr::SqlxError(inner)) => Some(inner.as_ref()),
+        _ => None,
+    }
+}
+
+/// The database's code: an SQLSTATE on PostgreSQL, a decimal extended result code on SQLite.
+fn code(error: &DbErr) -> Option<Cow<'_, str>> {
+    match driver_error(error)? {
+        DriverError::Database(inner) => inner.code(),
+        _ => None,
+    }
+}
+
+#[cfg(feature = "postgres")]
+const PG_UNIQUE_VIOLATION: &str = "23505";
+#[cfg(feature = "postgres")]
+const PG_FOREIGN_KEY_VIOLATION: &str = "23503";
+#[cfg(feature = "sqlite")]
+const SQLITE_CONSTRAINT_FOREIGNKEY: &str = "787";
+
+/// Whether a row with this key exists.
+#[cfg(feature = "postgres")]
+pub(super) fn is_unique_violation(error: &DbErr) -> bool {
+    code(error).as_deref() == Some(PG_UNIQUE_VIOLATION)
+}
+
+/// Whether a row that is referred to is missing, or one that is still referred to was to go.
+pub(super) fn is_foreign_key_violation(error: &DbErr) -> bool {
+    match code(error).as_deref() {
+        #[cfg(feature = "postgres")]
+        Some(PG_FOREIGN_KEY_VIOLATION) => true,
+        #[cfg(feature = "sqlite")]
+        Some(SQLITE_CONSTRAINT_FOREIGNKEY) => true,
+        _ => false,
+    }
+}
+
+/// Whether the same data will be refused again.
+fn is_about_data(error: &DbErr) -> bool {
+    match driver_error(error) {
+        Some(DriverError::Encode(_)) => true,
+        Some(DriverError::Database(inner)) => inner.code().is_some_and(|code| {
+            if let [_, _, _, _, _] = code.as_bytes() {
+                // SQLSTATE classes: data exception, integrity constraint violation, program limit exceeded.
+                matches!(&code[..2], "22" | "23" | "54")
+            } else {
+                // SQLite's primary result codes: SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH.
+                matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(18..=20))
+            }
+        }),
+        _ => false,
+    }
+}
+
+/// What the caller is told: refused for what is in it, or not available.
+pub(super) fn store_error(error: DbErr) -> StoreError {
+    if is_about_data(&error) {
+        StoreError::Rejected(Box::new(error))
+    } else {
+        StoreError::Unavailable(Box::new(error))
+    }
+}

@@ -1,0 +1,161 @@
+//! Connections to PostgreSQL, and what every session of ours is set to.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, QueryResult,
+    RuntimeErr, Statement, Value,
+};
+
+use crate::sql::SqlOptions;
+
+/// How much longer than the server's own limits an answer is awaited before the server counts as hung.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a given-up pool may take to close.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// The planner is told what it cannot know about tables that are all churn; the statements leave it one plan. Generic
+/// plans are made once per session instead of once per call.
+const SESSION: [(&str, &str); 12] = [
+    ("timezone", "UTC"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_nestloop", "off"),
+    ("enable_mergejoin", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
+    ("default_transaction_isolation", "read committed"),
+    ("lock_timeout", "0"),
+    // A client that vanished without a word holds no locks for longer than about a minute.
+    ("tcp_keepalives_idle", "30"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "3"),
+];
+
+pub(super) struct Pool {
+    current: RwLock<Arc<DatabaseConnection>>,
+    options: SqlOptions,
+}
+
+impl Pool {
+    pub(super) async fn connect(options: SqlOptions) -> Result<Self, DbErr> {
+        let database = Database::connect(settings(&options, false)).await?;
+        Ok(Self {
+            current: RwLock::new(Arc::new(database)),
+            options,
+        })
+    }
+
+    pub(super) fn current(&self) -> DatabaseConnection {
+        self.shared().as_ref().clone()
+    }
+
+    fn shared(&self) -> Arc<DatabaseConnection> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&current)
+    }
+
+    /// The rows that a statement answers.
+    pub(super) async fn rows(
+        &self,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> Result<Vec<QueryResult>, DbErr> {
+        let database = self.shared();
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        self.within_patience(&database, database.query_all_raw(statement))
+            .await
+    }
+
+    /// How many rows a statement wrote.
+    pub(super) async fn execute(
+        &self,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> Result<u64, DbErr> {
+        let database = self.shared();
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        let outcome = self
+            .within_patience(&database, database.execute_raw(statement))
+            .await?;
+        Ok(outcome.rows_affected())
+    }
+
+    async fn within_patience<T>(
+        &self,
+        database: &Arc<DatabaseConnection>,
+        work: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
+        let limit = self.options.acquire_timeout + self.options.statement_timeout + PATIENCE;
+        match tokio::time::timeout(limit, work).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => {
+                self.replace(database).await?;
+                Err(DbErr::Conn(RuntimeErr::Internal(format!(
+                    "no answer from the database within {limit:?}"
+                ))))
+            }
+        }
+    }
+
+    /// Gives up every connection of a pool whose server is silent: the driver would wait for each of them as long as the
+    /// operating system does, which may be for ever, and they would never be free again.
+    async fn replace(&self, silent: &Arc<DatabaseConnection>) -> Result<(), DbErr> {
+        let fresh = Arc::new(Database::connect(settings(&self.options, true)).await?);
+        let given_up = {
+            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            if !Arc::ptr_eq(&current, silent) {
+                return Ok(());
+            }
+            std::mem::replace(&mut *current, fresh)
+        };
+        tracing::warn!("the database is silent: its connections are given up");
+        tokio::spawn(async move {
+            let database = given_up.as_ref().clone();
+            if tokio::time::timeout(CLOSING, database.close())
+                .await
+                .is_err()
+            {
+                tracing::debug!("given-up connections are left to the operating system");
+            }
+        });
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) {
+        if let Err(error) = self.current().close().await {
+            tracing::warn!(%error, "closing the database connections failed");
+        }
+    }
+}
+
+fn settings(options: &SqlOptions, lazy: bool) -> ConnectOptions {
+    let mut settings = ConnectOptions::new(options.url.clone());
+    settings
+        .max_connections(options.max_connections)
+        .min_connections(options.min_connections)
+        .acquire_timeout(options.acquire_timeout)
+        .idle_timeout(options.idle_timeout)
+        .max_lifetime(options.max_lifetime)
+        .test_before_acquire(false)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        .connect_lazy(lazy)
+        .set_application_name(options.application_name.clone());
+    let limits = [
+        ("statement_timeout", options.statement_timeout),
+        (
+            "idle_in_transaction_session_timeout",
+            options.idle_in_transaction_timeout,
+        ),
+    ]
+    .map(|(name, limit)| (name, limit.as_millis().to_string()));
+    settings.map_sqlx_postgres_opts(move |driver| {
+        driver
+            .options(SESSION)
+            .options(limits.iter().map(|(name, limit)| (name, limit)))
+    });
+    settings
+}

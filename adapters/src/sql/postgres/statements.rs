@@ -1,0 +1,257 @@
+//! The statements.
+//!
+//! Their plans must not depend on what the planner believes about tables that are all churn: sessions run with
+//! sequential scans, bitmap scans, nested loops and merge joins off and with generic plans (see `pool`), and every table
+//! is entered through `= ANY(array)` on its primary key or through the one range of the queue's index, so that an index
+//! scan is the only plan left. Entering by array also locks rows in the order of their ids.
+//!
+//! `LOCALTIMESTAMP` is the time at which the statement began, in the session's time zone, which is UTC.
+
+/// Stores tasks none of which exists: a duplicate is an error.
+pub(super) const INSERT_FRESH: &str = "
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[], $5::timestamp[], $6::bool[])
+        AS input (id, payload, priority, max_attempts, run_at, messaged)
+), stored AS (
+    INSERT INTO tasks (id, payload, priority, status, created_at, updated_at, max_attempts)
+    SELECT id, payload, priority, 'pending', LOCALTIMESTAMP, LOCALTIMESTAMP, max_attempts FROM input
+), queued AS (
+    INSERT INTO queue (task_id, not_before, messaged, priority)
+    SELECT id, greatest(run_at, LOCALTIMESTAMP), messaged, priority FROM input
+)
+SELECT LOCALTIMESTAMP";
+
+/// Stores those tasks that do not exist, and answers which.
+pub(super) const INSERT_REPEATED: &str = "
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[], $5::timestamp[], $6::bool[])
+        AS input (id, payload, priority, max_attempts, run_at, messaged)
+), stored AS (
+    INSERT INTO tasks (id, payload, priority, status, created_at, updated_at, max_attempts)
+    SELECT id, payload, priority, 'pending', LOCALTIMESTAMP, LOCALTIMESTAMP, max_attempts FROM input
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+), queued AS (
+    INSERT INTO queue (task_id, not_before, messaged, priority)
+    SELECT id, greatest(run_at, LOCALTIMESTAMP), messaged, priority
+    FROM input WHERE id IN (SELECT id FROM stored)
+    ON CONFLICT (task_id) DO NOTHING
+)
+SELECT id FROM stored";
+
+pub(super) const CREATED_AT: &str = "SELECT id, created_at FROM tasks WHERE id = ANY($1)";
+
+pub(super) const GET: &str = "
+SELECT id, payload, priority, status::text, result, error, attempts, max_attempts, rescues, fence,
+    created_at, updated_at
+FROM tasks WHERE id = ANY($1)";
+
+/// Kinds of rows that a claiming statement answers, in its first column.
+pub(super) const KIND_GATE: i32 = 0;
+pub(super) const KIND_CLAIMED: i32 = 1;
+
+/// Waits until no claim under this ticket is under way.
+pub(super) const AWAIT_TICKET: &str = "SELECT 1 FROM pg_advisory_xact_lock($1)";
+
+/// Asks the worker and the ticket first: `$1` claim, `$2` worker, `$3` the ticket's lock.
+macro_rules! gate {
+    () => {
+        "gate AS MATERIALIZED (
+    SELECT EXISTS (SELECT FROM workers WHERE id = $2 AND NOT dead) AS alive,
+        EXISTS (SELECT FROM claims WHERE id = $1) AS held
+    FROM pg_advisory_xact_lock($3)
+)"
+    };
+}
+
+/// Records the claim of what was taken and answers the gate and the claimed tasks, from `picked` and `taken`.
+macro_rules! record_and_answer {
+    () => {
+        "recorded AS (
+    INSERT INTO claims (id, worker_id, task_ids, fences, claimed_at)
+    SELECT $1, $2, array_agg(id ORDER BY id), array_agg(fence ORDER BY id), LOCALTIMESTAMP
+    FROM taken HAVING count(*) > 0
+)
+SELECT 0, alive, held, NULL::text, NULL::uuid, NULL::text, NULL::int, NULL::int, NULL::int,
+    NULL::bigint, NULL::timestamp, NULL::timestamp, NULL::timestamp
+FROM gate
+UNION ALL
+SELECT 1, NULL, NULL, NULL, taken.id, payload, taken.priority, attempts, max_attempts, fence, created_at,
+    coalesce(picked.not_before, created_at), LOCALTIMESTAMP
+FROM taken LEFT JOIN picked ON picked.task_id = taken.id"
+    };
+}
+
+/// `$4` the delivered ids. The sums with an empty interval keep `not_before` away from the index that starts with
+/// `messaged`: entered without it, that index is walked from end to end.
+pub(super) const CLAIM_DELIVERED: &str = concat!(
+    "WITH ",
+    gate!(),
+    ", picked AS MATERIALIZED (
+    SELECT task_id, not_before FROM queue
+    WHERE task_id = ANY($4) AND not_before + interval '0' <= LOCALTIMESTAMP
+        AND (SELECT alive AND NOT held FROM gate)
+    FOR UPDATE SKIP LOCKED
+), others AS MATERIALIZED (
+    SELECT unnest($4) AS id EXCEPT SELECT task_id FROM picked
+), waiting AS MATERIALIZED (
+    SELECT task_id, not_before + interval '0' > LOCALTIMESTAMP AS early FROM queue
+    WHERE task_id = ANY(ARRAY(SELECT id FROM others))
+), unqueued AS MATERIALIZED (
+    SELECT id FROM tasks
+    WHERE id = ANY(ARRAY(SELECT id FROM others EXCEPT SELECT task_id FROM waiting))
+        AND status = 'pending' AND fence = 0 AND (SELECT alive AND NOT held FROM gate)
+    FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE tasks SET status = 'processing', fence = fence + 1, updated_at = LOCALTIMESTAMP
+    WHERE id = ANY(ARRAY(SELECT task_id FROM picked UNION ALL SELECT id FROM unqueued))
+        AND status = 'pending'
+    RETURNING id, payload, priority, attempts, max_attempts, fence, created_at
+), removed AS (
+    DELETE FROM queue WHERE task_id = ANY(ARRAY(SELECT task_id FROM picked))
+), ",
+    record_and_answer!(),
+    "
+UNION ALL
+SELECT 2, coalesce(early, false), NULL, status::text, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM (SELECT id, status FROM tasks WHERE id = ANY(ARRAY(SELECT id FROM others))) AS passed
+LEFT JOIN waiting ON waiting.task_id = passed.id"
+);
+
+/// `$4` the latest `not_before`, `$5` the grace in microseconds, `$6` the limit.
+macro_rules! claim_aged {
+    ($first:literal, $first_range:expr, $second:literal, $second_range:expr) => {
+        concat!(
+            "WITH ",
+            gate!(),
+            ", earlier AS MATERIALIZED (
+    SELECT task_id, not_before FROM queue
+    WHERE messaged = ",
+            $first,
+            " AND not_before <= ",
+            $first_range,
+            " AND (SELECT alive AND NOT held FROM gate)
+    ORDER BY not_before LIMIT $6
+    FOR UPDATE SKIP LOCKED
+), later AS MATERIALIZED (
+    SELECT task_id, not_before FROM queue
+    WHERE messaged = ",
+            $second,
+            " AND not_before <= ",
+            $second_range,
+            " AND (SELECT alive AND NOT held FROM gate)
+    ORDER BY not_before LIMIT greatest($6 - (SELECT count(*) FROM earlier), 0)
+    FOR UPDATE SKIP LOCKED
+), picked AS MATERIALIZED (
+    SELECT * FROM earlier UNION ALL SELECT * FROM later
+), taken AS (
+    UPDATE tasks SET status = 'processing', fence = fence + 1, updated_at = LOCALTIMESTAMP
+    WHERE id = ANY(ARRAY(SELECT task_id FROM picked)) AND status = 'pending'
+    RETURNING id, payload, priority, attempts, max_attempts, fence, created_at
+), removed AS (
+    DELETE FROM queue WHERE task_id = ANY(ARRAY(SELECT task_id FROM picked))
+), ",
+            record_and_answer!()
+        )
+    };
+}
+
+macro_rules! unmessaged_range {
+    () => {
+        "least($4::timestamp, LOCALTIMESTAMP)"
+    };
+}
+
+macro_rules! messaged_range {
+    () => {
+        "least($4::timestamp, LOCALTIMESTAMP) - $5::bigint * interval '1 microsecond'"
+    };
+}
+
+pub(super) const CLAIM_AGED_UNMESSAGED_FIRST: &str =
+    claim_aged!("false", unmessaged_range!(), "true", messaged_range!());
+
+pub(super) const CLAIM_AGED_MESSAGED_FIRST: &str =
+    claim_aged!("true", messaged_range!(), "false", unmessaged_range!());
+
+/// What a recorded claim still holds, as if just claimed.
+pub(super) const HELD: &str = "
+WITH held AS MATERIALIZED (
+    SELECT unnest(task_ids) AS id, unnest(fences) AS fence, claimed_at FROM claims WHERE id = $1
+)
+SELECT tasks.id, payload, priority, attempts, max_attempts, tasks.fence, created_at, created_at, claimed_at
+FROM tasks JOIN held ON held.id = tasks.id AND held.fence = tasks.fence
+WHERE tasks.id = ANY(ARRAY(SELECT id FROM held)) AND status = 'processing'";
+
+/// `$1` ids, `$2` fences, `$3` from, `$4` to, `$5` results, `$6` whether the error is kept, `$7` errors,
+/// `$8` delays in microseconds, `$9` whether counters are reset, `$10` attempts and `$11` rescues to add, `$12` the ids that
+/// are moved from `pending`.
+///
+/// Queue rows are locked before tasks, in the order in which claims lock them. A task becomes done at most once, so
+/// totals are exact.
+pub(super) const TRANSITION: &str = "
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::text[],
+            $8::bigint[], $9::bool[], $10::int[], $11::int[])
+        AS input (id, fence, was, becomes, result, keeps_error, error, delay, resets, attempts, rescues)
+), locked AS MATERIALIZED (
+    SELECT task_id FROM queue WHERE task_id = ANY($12) FOR UPDATE
+), moved AS (
+    UPDATE tasks SET
+        status = input.becomes::task_status,
+        fence = tasks.fence + 1,
+        updated_at = LOCALTIMESTAMP,
+        result = CASE WHEN input.becomes = 'done' THEN input.result END,
+        error = CASE WHEN input.keeps_error THEN tasks.error WHEN input.becomes <> 'done' THEN input.error END,
+        attempts = CASE WHEN input.resets THEN 0 ELSE tasks.attempts + input.attempts END,
+        rescues = CASE WHEN input.resets THEN 0 ELSE tasks.rescues + input.rescues END
+    FROM input
+    WHERE tasks.id = ANY($1) AND tasks.id = input.id AND tasks.fence = input.fence
+        AND tasks.status = input.was::task_status AND (SELECT count(*) FROM locked) >= 0
+    RETURNING tasks.id, tasks.priority, tasks.created_at, input.was, input.becomes, input.delay
+), queued AS (
+    INSERT INTO queue (task_id, not_before, messaged, priority)
+    SELECT id, LOCALTIMESTAMP + delay * interval '1 microsecond', false, least(greatest(priority, 0), 10)
+    FROM moved WHERE becomes = 'pending'
+    ON CONFLICT (task_id) DO UPDATE SET not_before = excluded.not_before, messaged = false
+), removed AS (
+    DELETE FROM queue
+    WHERE task_id = ANY(ARRAY(SELECT id FROM moved WHERE was = 'pending' AND becomes <> 'pending'))
+), totalled AS (
+    INSERT INTO totals (shard, done, elapsed_us)
+    SELECT pg_backend_pid() % 16, count(*), extract(epoch FROM sum(LOCALTIMESTAMP - created_at)) * 1000000
+    FROM moved WHERE becomes = 'done' HAVING count(*) > 0
+    ON CONFLICT (shard) DO UPDATE SET
+        done = totals.done + excluded.done, elapsed_us = totals.elapsed_us + excluded.elapsed_us
+)
+SELECT id, LOCALTIMESTAMP FROM moved";
+
+pub(super) const RELEASE: &str = "DELETE FROM claims WHERE id = ANY($1)";
+
+pub(super) const CLAIMS_OF: &str = "
+SELECT id, worker_id, task_ids, fences, claimed_at FROM claims WHERE worker_id = $1
+ORDER BY claimed_at, id LIMIT $2";
+
+pub(super) const MARK_UNMESSAGED: &str =
+    "UPDATE queue SET messaged = false WHERE task_id = ANY($1) AND messaged IS TRUE";
+
+pub(super) const TOTALS: &str = "
+SELECT coalesce(sum(done), 0)::bigint, coalesce(sum(elapsed_us), 0)::numeric(38, 0)::text FROM totals";
+
+pub(super) const PING: &str = "SELECT 1";
+
+pub(super) const REGISTER: &str = "
+INSERT INTO workers (id, name, beat, dead, registered_at) VALUES ($1, $2, 0, false, LOCALTIMESTAMP)
+ON CONFLICT (id) DO NOTHING";
+
+pub(super) const BEAT: &str =
+    "UPDATE workers SET beat = beat + 1, position = $2 WHERE id = $1 AND NOT dead";
+
+pub(super) const WORKERS: &str = "SELECT id, name, beat, position, dead FROM workers ORDER BY id";
+
+pub(super) const DECLARE_DEAD: &str =
+    "UPDATE workers SET dead = true WHERE id = $1 AND NOT dead AND beat = $2";
+
+pub(super) const IS_DEAD: &str = "SELECT 1 FROM workers WHERE id = $1 AND dead";
+
+pub(super) const REMOVE: &str = "DELETE FROM workers WHERE id = $1";

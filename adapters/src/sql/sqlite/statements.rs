@@ -1,0 +1,95 @@
+//! The statements. A batch comes as one JSON array, which `json_each` takes apart; `CROSS JOIN` keeps the planner from
+//! walking a table to look for each of its rows in the batch.
+
+pub(super) const INSERT: &str = "
+INSERT INTO tasks (id, payload, priority, status, created_at, updated_at, max_attempts)
+SELECT value ->> 0, value ->> 1, value ->> 2, 'pending', ?2, ?2, value ->> 3 FROM json_each(?1) WHERE true
+ON CONFLICT (id) DO NOTHING
+RETURNING id";
+
+pub(super) const ENQUEUE: &str = "
+INSERT INTO queue (task_id, not_before, messaged, priority)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1) WHERE true
+ON CONFLICT (task_id) DO UPDATE SET not_before = excluded.not_before, messaged = excluded.messaged";
+
+pub(super) const DEQUEUE: &str =
+    "DELETE FROM queue WHERE task_id IN (SELECT value FROM json_each(?1))";
+
+pub(super) const CREATED_AT: &str = "
+SELECT id, created_at FROM json_each(?1) AS wanted CROSS JOIN tasks ON tasks.id = wanted.value";
+
+pub(super) const GET: &str = "
+SELECT tasks.id, payload, priority, status, result, error, attempts, max_attempts, rescues, fence, created_at, updated_at
+FROM json_each(?1) AS wanted CROSS JOIN tasks ON tasks.id = wanted.value";
+
+pub(super) const WAITING: &str = "
+SELECT task_id, not_before FROM json_each(?1) AS wanted CROSS JOIN queue ON task_id = wanted.value";
+
+/// `?1` the latest `not_before` of a row without a message, `?2` of one with, `?3` the limit. Each part reads at most the
+/// limit from the index; the oldest of both are taken.
+pub(super) const AGED: &str = "
+SELECT task_id, not_before FROM (
+    SELECT * FROM (
+        SELECT task_id, not_before FROM queue WHERE messaged = 0 AND not_before <= ?1
+        ORDER BY not_before LIMIT ?3
+    )
+    UNION ALL
+    SELECT * FROM (
+        SELECT task_id, not_before FROM queue WHERE messaged = 1 AND not_before <= ?2
+        ORDER BY not_before LIMIT ?3
+    )
+) ORDER BY not_before LIMIT ?3";
+
+pub(super) const TAKE: &str = "
+UPDATE tasks SET status = 'processing', fence = fence + 1, updated_at = ?2
+WHERE id IN (SELECT value FROM json_each(?1))";
+
+pub(super) const RECORD: &str =
+    "INSERT INTO claims (id, worker_id, tasks, claimed_at) VALUES (?1, ?2, ?3, ?4)";
+
+pub(super) const CLAIM: &str = "SELECT id, worker_id, tasks, claimed_at FROM claims WHERE id = ?1";
+
+pub(super) const CLAIMS_OF: &str = "
+SELECT id, worker_id, tasks, claimed_at FROM claims WHERE worker_id = ?1 ORDER BY claimed_at, id LIMIT ?2";
+
+pub(super) const RELEASE: &str = "DELETE FROM claims WHERE id IN (SELECT value FROM json_each(?1))";
+
+pub(super) const MOVE: &str = "
+UPDATE tasks SET status = moved.status, fence = moved.fence, attempts = moved.attempts, rescues = moved.rescues,
+    result = moved.result, error = moved.error, updated_at = moved.updated_at
+FROM (
+    SELECT value ->> 0 AS id, value ->> 1 AS status, value ->> 2 AS fence, value ->> 3 AS attempts,
+        value ->> 4 AS rescues, value ->> 5 AS result, value ->> 6 AS error, value ->> 7 AS updated_at
+    FROM json_each(?1)
+) AS moved
+WHERE tasks.id = moved.id";
+
+pub(super) const TOTAL: &str = "
+INSERT INTO totals (shard, done, elapsed_us) VALUES (0, ?1, ?2)
+ON CONFLICT (shard) DO UPDATE SET done = done + excluded.done, elapsed_us = elapsed_us + excluded.elapsed_us";
+
+pub(super) const MARK_UNMESSAGED: &str = "UPDATE queue SET messaged = 0 WHERE messaged = 1 AND task_id IN (SELECT value FROM json_each(?1))";
+
+pub(super) const TOTALS: &str =
+    "SELECT coalesce(sum(done), 0), coalesce(sum(elapsed_us), 0) FROM totals";
+
+/// Reads the file, unlike a statement without a table.
+pub(super) const PING: &str = "SELECT count(*) FROM sqlite_schema";
+
+pub(super) const REGISTER: &str = "
+INSERT INTO workers (id, name, beat, dead, registered_at) VALUES (?1, ?2, 0, 0, ?3)
+ON CONFLICT (id) DO NOTHING";
+
+pub(super) const BEAT: &str =
+    "UPDATE workers SET beat = beat + 1, position = ?2 WHERE id = ?1 AND NOT dead";
+
+pub(super) const WORKERS: &str = "SELECT id, name, beat, position, dead FROM workers ORDER BY id";
+
+pub(super) const DECLARE_DEAD: &str =
+    "UPDATE workers SET dead = 1 WHERE id = ?1 AND NOT dead AND beat = ?2";
+
+pub(super) const IS_DEAD: &str = "SELECT 1 FROM workers WHERE id = ?1 AND dead";
+
+pub(super) const IS_ALIVE: &str = "SELECT 1 FROM workers WHERE id = ?1 AND NOT dead";
+
+pub(super) const REMOVE: &str = "DELETE FROM workers WHERE id = ?1";
