@@ -14,7 +14,6 @@ use poem_openapi::OpenApi;
 
 use crate::document;
 use crate::problem::Problem;
-use crate::routes::Routes;
 
 /// The outermost endpoint.
 pub(crate) struct Front {
@@ -24,7 +23,7 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(routes: Routes) -> Self {
+    pub(crate) fn new(routes: impl OpenApi + Clone + 'static) -> Self {
         Self {
             allowed: allowed(routes.clone()),
             routes: document::service(routes).into_endpoint(),
@@ -76,7 +75,7 @@ impl Endpoint for Front {
     }
 }
 
-fn allowed(routes: Routes) -> HashMap<String, HeaderValue> {
+fn allowed(routes: impl OpenApi) -> HashMap<String, HeaderValue> {
     let mut table = HashMap::new();
     routes.add_routes(&mut table);
     table

@@ -18,6 +18,7 @@ mod front;
 mod health;
 mod listener;
 mod meters;
+mod probes;
 mod problem;
 mod routes;
 mod schema;
@@ -28,6 +29,7 @@ pub use meters::Meters;
 
 use front::Front;
 use listener::LimitedListener;
+use probes::Probes;
 use routes::Routes;
 
 /// HTTP/2 streams that one connection may have open.
@@ -105,12 +107,38 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let listener = LimitedListener::new(listener, config.max_connections, config.idle_timeout)?;
     let routes = Routes::new(api, config);
     let front = Front::new(routes.clone());
+    serve(front, move || routes.stop(), config, listener, shutdown).await
+}
+
+/// Serves health and metrics alone, for a process that does not serve the API; otherwise as [`run`].
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_probes(
+    ports: &Ports,
+    meters: Arc<Meters>,
+    config: HttpConfig,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let probes = Probes::new(ports, meters, config);
+    let front = Front::new(probes.clone());
+    serve(front, move || probes.stop(), config, listener, shutdown).await
+}
+
+async fn serve(
+    front: Front,
+    turn_red: impl FnOnce(),
+    config: HttpConfig,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listener = LimitedListener::new(listener, config.max_connections, config.idle_timeout)?;
     let stop = async {
         shutdown.await;
-        routes.stop();
+        turn_red();
         tokio::time::sleep(config.drain_delay).await;
     };
     Server::new_with_acceptor(listener)

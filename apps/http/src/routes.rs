@@ -16,7 +16,7 @@ use crate::health::{Health, Live, Ready};
 use crate::meters::write_gauge;
 use crate::problem::{Failures, Kind, Problem, Refused};
 use crate::submission::TaskBody;
-use crate::{Api, HttpConfig};
+use crate::{Api, HttpConfig, Meters, Ports, Reader};
 
 /// Every route of the API.
 #[derive(Clone)]
@@ -46,20 +46,55 @@ impl Routes {
     pub(crate) fn stop(&self) {
         self.shared.health.stop();
     }
+}
 
-    /// A failure of the store is told to the observer, who counts and logs it.
-    fn store_failed(&self, doing: &'static str, error: StoreError) -> Problem {
-        self.shared
-            .api
-            .ports
-            .observer
-            .observe(&Event::DependencyFailed {
-                dependency: Dependency::Store,
-                doing,
-                error: with_causes(&error),
-            });
-        error.into()
+/// The answer to `GET /metrics` in the form the client likes best.
+pub(crate) async fn measure(
+    reader: &Reader,
+    ports: &Ports,
+    meters: &Meters,
+    headers: &HeaderMap,
+) -> Result<Measured, Problem> {
+    let format = MetricsFormat::negotiate(headers);
+    let numbers = reader
+        .metrics()
+        .await
+        .map_err(|error| store_failed(ports, "totals", error));
+    let mut text = match format {
+        MetricsFormat::Json => return Ok(Measured::Numbers(numbers?)),
+        MetricsFormat::Prometheus | MetricsFormat::OpenMetrics => String::new(),
+    };
+    if let Ok(numbers) = numbers {
+        write_gauge(
+            &mut text,
+            "tasks_done",
+            "Tasks that ever became done, by all workers.",
+            numbers.total_tasks,
+        );
+        if let Some(mean) = numbers.average_processing_time_ms {
+            write_gauge(
+                &mut text,
+                "task_mean_duration_seconds",
+                "Mean time from a task's creation until it was done, over all tasks that ever became done.",
+                mean as f64 / 1_000.0,
+            );
+        }
     }
+    text.push_str(&match format {
+        MetricsFormat::OpenMetrics => meters.render_openmetrics(),
+        _ => meters.render(),
+    });
+    Ok(Measured::Text(format, text))
+}
+
+/// A failure of the store is told to the observer, who counts and logs it.
+fn store_failed(ports: &Ports, doing: &'static str, error: StoreError) -> Problem {
+    ports.observer.observe(&Event::DependencyFailed {
+        dependency: Dependency::Store,
+        doing,
+        error: with_causes(&error),
+    });
+    error.into()
 }
 
 /// An error and its causes on one line.
@@ -179,7 +214,7 @@ impl Routes {
             .reader
             .read(TaskId(id.0))
             .await
-            .map_err(|error| self.store_failed("read", error))?;
+            .map_err(|error| store_failed(&self.shared.api.ports, "read", error))?;
         Ok(Found::from_reading(reading)
             .ok_or_else(|| Problem::new(Kind::UnknownTask, "there is no task with this id"))?)
     }
@@ -200,37 +235,7 @@ impl Routes {
         headers: &HeaderMap,
     ) -> Result<Measured, Refused<MetricsFailures>> {
         let api = &self.shared.api;
-        let format = MetricsFormat::negotiate(headers);
-        let numbers = api
-            .reader
-            .metrics()
-            .await
-            .map_err(|error| self.store_failed("totals", error));
-        let mut text = match format {
-            MetricsFormat::Json => return Ok(Measured::Numbers(numbers?)),
-            MetricsFormat::Prometheus | MetricsFormat::OpenMetrics => String::new(),
-        };
-        if let Ok(numbers) = numbers {
-            write_gauge(
-                &mut text,
-                "tasks_done",
-                "Tasks that ever became done, by all workers.",
-                numbers.total_tasks,
-            );
-            if let Some(mean) = numbers.average_processing_time_ms {
-                write_gauge(
-                    &mut text,
-                    "task_mean_duration_seconds",
-                    "Mean time from a task's creation until it was done, over all tasks that ever became done.",
-                    mean as f64 / 1_000.0,
-                );
-            }
-        }
-        text.push_str(&match format {
-            MetricsFormat::OpenMetrics => api.meters.render_openmetrics(),
-            _ => api.meters.render(),
-        });
-        Ok(Measured::Text(format, text))
+        Ok(measure(&api.reader, &api.ports, &api.meters, headers).await?)
     }
 
     /// Is the process alive?
