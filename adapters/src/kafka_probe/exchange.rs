@@ -100,4 +100,19 @@ impl<'a> Reader<'a> {
     pub(crate) fn i32(&mut self) -> Result<i32, Broken> {
         self.take().map(i32::from_be_bytes)
     }
+
+    /// A text, or `None` where Kafka writes null.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn text(&mut self) -> Result<Option<String>, Broken> {
+        let length = self.i16()?;
+        let Ok(length) = usize::try_from(length) else {
+            return Ok(None);
+        };
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or(Broken::Unreadable)?;
+        self.rest = rest;
+        Ok(Some(String::from_utf8_lossy(taken).into_owned()))
+    }
 }
