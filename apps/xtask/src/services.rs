@@ -13,7 +13,7 @@ mod postgres;
 mod redis;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -47,6 +47,17 @@ enum Verb {
     },
     /// Say what runs, where, and the environment to use
     Status,
+    /// Be a Kafka broker in the foreground, for tests that take one away
+    #[command(hide = true)]
+    Broker {
+        /// 3 or 4
+        #[arg(value_parser = clap::value_parser!(u8).range(3..=4))]
+        major: u8,
+        /// Where it keeps its data
+        directory: PathBuf,
+        /// It listens on this port and the next
+        port: u16,
+    },
     /// Stop what `up` started and delete its data; downloads are kept
     Down,
 }
@@ -141,19 +152,32 @@ impl Endpoints {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let place = Place::of_this_checkout()?;
-    match arguments.verb {
+    match &arguments.verb {
         Verb::Up {
             docker,
             port_offset,
         } => {
-            let up = if docker {
+            let up = if *docker {
                 docker::up(&place, &place.lock()?)?
             } else {
-                up(&place, port_offset)?
+                up(&place, *port_offset)?
             };
             up.endpoints.print()
         }
         Verb::Status => status(&place),
+        Verb::Broker {
+            major,
+            directory,
+            port,
+        } => {
+            let release = if *major == 3 {
+                &kafka::KAFKA_3
+            } else {
+                &kafka::KAFKA_4
+            };
+            let programs = install::everything(&place)?;
+            Err(release.become_broker(directory, *port, &programs))
+        }
         Verb::Down => down(&place),
     }
 }

@@ -119,16 +119,23 @@ fn build_programs(checkout: &Path) -> Result<PathBuf, Failure> {
         }
         must_succeed(&mut command)?;
         for (_, program) in *programs {
-            let from = built.join("debug").join(program);
-            let to = kept.join(program);
-            // A program that still runs cannot be written over, only replaced.
-            if to.exists() {
-                fs::remove_file(&to).map_err(Failure::at("remove", &to))?;
-            }
-            fs::copy(&from, &to).map_err(Failure::at("copy", &from))?;
+            replace(&built.join("debug").join(program), &kept.join(program))?;
         }
     }
+    // This program too: it can be a broker for a test that takes one away.
+    let own = std::env::current_exe().map_err(Failure::starting("this program again"))?;
+    replace(&own, &kept.join("xtask"))?;
     Ok(kept)
+}
+
+/// A program that still runs cannot be written over, only replaced.
+fn replace(from: &Path, to: &Path) -> Result<(), Failure> {
+    if to.exists() {
+        fs::remove_file(to).map_err(Failure::at("remove", to))?;
+    }
+    fs::copy(from, to)
+        .map(drop)
+        .map_err(Failure::at("copy", from))
 }
 
 /// This program was built there.

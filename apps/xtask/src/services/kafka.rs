@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -51,10 +52,34 @@ impl Release {
         daemon: &Daemon,
         programs: &Programs,
     ) -> Result<(), Failure> {
-        let home = place.path(self.name);
-        fs::create_dir_all(&home).map_err(Failure::at("create", &home))?;
+        let broker = self.prepare(
+            &place.path(self.name),
+            daemon.port,
+            programs,
+            detached(&programs.java),
+        )?;
+        daemon.start(broker)
+    }
+
+    /// Becomes a broker that keeps its data in `home` and listens on `port` and the next. Returns only if that fails.
+    pub(super) fn become_broker(&self, home: &Path, port: u16, programs: &Programs) -> Failure {
+        match self.prepare(home, port, programs, Command::new(&programs.java)) {
+            Ok(mut broker) => Failure::starting(self.name)(broker.exec()),
+            Err(failure) => failure,
+        }
+    }
+
+    /// Lays out the directory `home` if it is new, and completes `java` to a command that runs the broker in it.
+    fn prepare(
+        &self,
+        home: &Path,
+        port: u16,
+        programs: &Programs,
+        mut java: Command,
+    ) -> Result<Command, Failure> {
+        fs::create_dir_all(home).map_err(Failure::at("create", home))?;
         let properties = home.join("server.properties");
-        fs::write(&properties, self.properties(daemon.port, &home))
+        fs::write(&properties, self.properties(port, home))
             .map_err(Failure::at("write", &properties))?;
         let logging = home.join("log4j.properties");
         fs::write(&logging, LOG4J_1).map_err(Failure::at("write", &logging))?;
@@ -62,9 +87,9 @@ impl Release {
         fs::write(&logging_2, LOG4J_2).map_err(Failure::at("write", &logging_2))?;
 
         let jars = programs.jars(self).join("*");
-        let java = |command: &mut Command| {
+        let complete = |command: &mut Command| {
             command
-                .current_dir(&home)
+                .current_dir(home)
                 .args([
                     "-Xms128m",
                     "-Xmx384m",
@@ -80,7 +105,7 @@ impl Release {
                 .arg(&jars);
         };
         let mut format = Command::new(&programs.java);
-        java(&mut format);
+        complete(&mut format);
         format
             .args([
                 "kafka.tools.StorageTool",
@@ -103,10 +128,9 @@ impl Release {
                 String::from_utf8_lossy(&output.stderr)
             )));
         }
-        let mut broker = detached(&programs.java);
-        java(&mut broker);
-        broker.arg("kafka.Kafka").arg(&properties);
-        daemon.start(broker)
+        complete(&mut java);
+        java.arg("kafka.Kafka").arg(&properties);
+        Ok(java)
     }
 
     /// The single-node values that Kafka's own quickstart uses, with fewer partitions for the internal topics (each costs
