@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,11 +54,11 @@ where
     let command = match Invocation::of(std::env::args_os().skip(1), S::COMMANDS) {
         Invocation::Run(command) => command,
         Invocation::Help => {
-            print!("{}", settings::help::<S>(program.name, program.about));
+            say(&settings::help::<S>(program.name, program.about));
             return ExitCode::SUCCESS;
         }
         Invocation::Version => {
-            println!("{} {}", program.name, program.version);
+            say(&format!("{} {}\n", program.name, program.version));
             return ExitCode::SUCCESS;
         }
         Invocation::Wrong(reason) => return wrong_use(program, &reason),
@@ -104,6 +105,12 @@ where
             _ => failed(program, error.as_ref()),
         },
     }
+}
+
+/// Writes to standard output. That nobody reads it any more (`| head`) is no reason to fail, as it is for `print!`.
+pub fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn wrong_use(program: &Program, reason: &str) -> ExitCode {

@@ -10,12 +10,16 @@
 //!
 //! The files in [`wiring`] are the only ones that name concrete adapters.
 
+pub mod heartbeat;
+pub mod listen;
 pub mod settings;
 pub mod shutdown;
 pub mod startup;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod wiring;
 
 mod launch;
 
-pub use launch::{Failure, Program, Start, launch};
+pub use launch::{Failure, Program, Start, launch, say};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use domain::ports::{Dependency, Event, Observer, SkipReason, TaskStatus};
+use domain::worker::Stopped;
 use tracing::{debug, info, trace, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -25,6 +26,26 @@ pub fn start(settings: &LogSettings) {
     };
     if let Err(error) = started {
         debug!(event = "telemetry.started_before", %error, "logging was started before");
+    }
+}
+
+/// Logs events, and tells `also` of them.
+#[must_use]
+pub fn observed_by(also: Arc<dyn Observer>) -> Arc<dyn Observer> {
+    Arc::new(Tee::new(vec![Arc::new(LogObserver::default()), also]))
+}
+
+/// Logs how a worker's last life ended.
+pub fn stopped(worker: Stopped) {
+    let Stopped { handed_back, clean } = worker;
+    if clean {
+        info!(event = "worker.stopped", handed_back, "the worker stopped");
+    } else {
+        warn!(
+            event = "worker.stopped_unclean",
+            handed_back,
+            "the worker stopped and could not give everything back; it will be taken back from it"
+        );
     }
 }
 

@@ -1,1 +1,6 @@
-//! Ports made of adapters.
+//! Ports made of adapters: the only place that names both.
+
+#[cfg(feature = "distributed")]
+pub mod distributed;
+#[cfg(feature = "embedded")]
+pub mod embedded;

@@ -1,1 +1,45 @@
-fn main() {}
+//! The API on PostgreSQL, Kafka and Redis.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bootstrap::listen::listen;
+use bootstrap::settings::ServerSettings;
+use bootstrap::wiring::distributed;
+use bootstrap::{Failure, Program, Start, launch, telemetry};
+use domain::Submitter;
+use http_api::{Api, HttpConfig, Meters};
+
+const PROGRAM: Program = Program {
+    name: env!("CARGO_PKG_NAME"),
+    version: env!("CARGO_PKG_VERSION"),
+    about: "The API of Task Processor on PostgreSQL, Kafka and Redis. Run any number of them.",
+};
+
+fn main() -> ExitCode {
+    launch(&PROGRAM, serve)
+}
+
+async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
+    let Start {
+        settings, shutdown, ..
+    } = start;
+    let meters = Arc::new(Meters::new());
+    let observer = telemetry::observed_by(meters.clone());
+    let wired = distributed::server(&settings, observer, &shutdown).await?;
+    let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
+    let api = Api::new(&wired.ports, submitter, meters);
+    let config = HttpConfig {
+        max_body_bytes: settings.http.max_body,
+        body_timeout: settings.http.body_timeout,
+        idle_timeout: settings.http.idle_timeout,
+        max_connections: settings.http.max_connections,
+        drain_delay: settings.http.drain_delay,
+        stop_timeout: settings.drain_deadline,
+        ..HttpConfig::default()
+    };
+    let listener = listen(&settings.http).await?;
+    http_api::run(api, config, listener, shutdown.requested()).await?;
+    wired.close().await;
+    Ok(())
+}

@@ -1,1 +1,61 @@
-fn main() {}
+//! API and worker in one process on a SQLite file.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bootstrap::listen::listen;
+use bootstrap::settings::StandaloneSettings;
+use bootstrap::wiring::embedded;
+use bootstrap::{Failure, Program, Start, launch, say, telemetry};
+use domain::{ReverseText, Submitter, Worker};
+use http_api::{Api, HttpConfig, Meters};
+
+const PROGRAM: Program = Program {
+    name: env!("CARGO_PKG_NAME"),
+    version: env!("CARGO_PKG_VERSION"),
+    about: "Task Processor in one process: API and worker on a SQLite file. Needs no other service.",
+};
+
+fn main() -> ExitCode {
+    launch(&PROGRAM, serve)
+}
+
+async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
+    let Start {
+        settings, shutdown, ..
+    } = start;
+    let meters = Arc::new(Meters::new());
+    let observer = telemetry::observed_by(meters.clone());
+    let wired = embedded::open(&settings, observer).await?;
+    let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
+    let api = Api::new(&wired.ports, submitter, meters);
+    let worker = Worker::new(
+        wired.ports.clone(),
+        wired.feed.clone(),
+        Arc::new(ReverseText),
+        settings.work.clone(),
+    );
+    let config = HttpConfig {
+        max_body_bytes: settings.http.max_body,
+        body_timeout: settings.http.body_timeout,
+        idle_timeout: settings.http.idle_timeout,
+        max_connections: settings.http.max_connections,
+        drain_delay: settings.http.drain_delay,
+        stop_timeout: settings.work.drain_deadline,
+        ..HttpConfig::default()
+    };
+    let listener = listen(&settings.http).await?;
+    let address = listener.local_addr()?;
+    say(&format!(
+        "API         http://{address}\nSwagger UI  http://{address}/docs\n"
+    ));
+    // The API stops taking first, and the worker may still finish what came last.
+    let (worked, served) = tokio::join!(
+        worker.run(shutdown.requested()),
+        http_api::run(api, config, listener, shutdown.requested()),
+    );
+    wired.close().await;
+    served?;
+    telemetry::stopped(worked);
+    Ok(())
+}

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use super::Reader;
 
+const SECOND: Duration = Duration::from_secs(1);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+const MAX_CONNECTIONS: usize = 8_192;
+
 /// What the HTTP side listens on, and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
@@ -13,6 +18,12 @@ pub struct HttpSettings {
     pub port: u16,
     /// The longest request body in bytes.
     pub max_body: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// How long nothing may move on a connection before it is closed.
+    pub idle_timeout: Duration,
+    /// How many connections may be open; more wait.
+    pub max_connections: usize,
     /// How long a stopping process goes on serving while its readiness is already red.
     pub drain_delay: Duration,
 }
@@ -35,12 +46,35 @@ impl HttpSettings {
             1 << 10..=64 << 20,
             "the longest request body that is taken in; longer ones are answered 413",
         );
-        let drain_delay = read_drain_delay(reader, drain_delay);
         Self {
             host,
             port,
             max_body,
-            drain_delay,
+            body_timeout: reader.duration(
+                "BODY_TIMEOUT",
+                BODY_TIMEOUT,
+                SECOND..=SECOND * 3_600,
+                "how long a request body may take to arrive; then it is answered 408",
+            ),
+            idle_timeout: reader.duration(
+                "IDLE_TIMEOUT",
+                IDLE_TIMEOUT,
+                SECOND..=SECOND * 3_600,
+                "how long nothing may move on a connection before it is closed",
+            ),
+            max_connections: reader.number(
+                "MAX_CONNECTIONS",
+                MAX_CONNECTIONS,
+                1..=1_000_000,
+                "connections",
+                "how many may be open; more wait to be accepted",
+            ),
+            drain_delay: reader.duration(
+                "DRAIN_DELAY",
+                drain_delay,
+                Duration::ZERO..=SECOND * 300,
+                "at a stop, how long to go on serving with readiness red, so that load balancers look elsewhere",
+            ),
         }
     }
 
@@ -59,6 +93,9 @@ impl HttpSettings {
             host,
             port,
             max_body: 1 << 10,
+            body_timeout: BODY_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            max_connections: MAX_CONNECTIONS,
             drain_delay: Duration::ZERO,
         }
     }
@@ -84,14 +121,5 @@ fn read_host(reader: &mut Reader, default: &'static str) -> String {
             }
             Ok(())
         },
-    )
-}
-
-fn read_drain_delay(reader: &mut Reader, default: Duration) -> Duration {
-    reader.duration(
-        "DRAIN_DELAY",
-        default,
-        Duration::ZERO..=Duration::from_secs(300),
-        "at a stop, how long to go on serving with readiness red, so that load balancers look elsewhere",
     )
 }

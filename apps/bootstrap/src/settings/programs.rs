@@ -27,6 +27,8 @@ pub trait Settings: Sized {
 pub struct ServerSettings {
     /// What it listens on.
     pub http: HttpSettings,
+    /// How long requests under way may take at a stop.
+    pub drain_deadline: Duration,
     /// How it takes submissions in.
     pub submit: SubmitConfig,
     /// Where tasks are stored.
@@ -124,6 +126,12 @@ impl Settings for ServerSettings {
     fn read(reader: &mut Reader) -> Self {
         let http = HttpSettings::read_api(reader, "0.0.0.0", Duration::from_secs(2));
         Self {
+            drain_deadline: reader.duration(
+                "DRAIN_DEADLINE",
+                Duration::from_secs(25),
+                Duration::ZERO..=Duration::from_secs(3_600),
+                "at a stop, how long requests under way may take before their connections are cut",
+            ),
             submit: submit::read(reader, http.max_body),
             http,
             database: PostgresSettings::read(reader, 10),

@@ -1,0 +1,110 @@
+//! Opening the port.
+
+use std::io;
+
+use tokio::net::TcpListener;
+use tracing::warn;
+
+use crate::settings::HttpSettings;
+
+/// Why the port was not opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {host}:{port}{hint}")]
+pub struct ListenError {
+    host: String,
+    port: u16,
+    hint: &'static str,
+    source: io::Error,
+}
+
+/// Opens the port of the API.
+///
+/// # Errors
+/// When it is taken, or the host is not an address of this machine.
+pub async fn listen(settings: &HttpSettings) -> Result<TcpListener, ListenError> {
+    let listener = open(settings, settings.port).await?;
+    warn_if_exposed(settings);
+    Ok(listener)
+}
+
+/// Opens the port of a worker's health and metrics. Several workers may run on one machine with the same settings, and the
+/// work matters more than this port: where it is taken, a free one is.
+///
+/// # Errors
+/// When the host is not an address of this machine.
+pub async fn listen_somewhere(settings: &HttpSettings) -> Result<TcpListener, ListenError> {
+    let listener = match open(settings, settings.port).await {
+        Err(error) if error.source.kind() == io::ErrorKind::AddrInUse => {
+            let listener = open(settings, 0).await?;
+            warn!(
+                event = "http.port_taken",
+                wanted = settings.port,
+                got = listener.local_addr().map_or(0, |address| address.port()),
+                "the port is taken; health and metrics are on another one"
+            );
+            listener
+        }
+        opened => opened?,
+    };
+    warn_if_exposed(settings);
+    Ok(listener)
+}
+
+async fn open(settings: &HttpSettings, port: u16) -> Result<TcpListener, ListenError> {
+    TcpListener::bind((settings.host.as_str(), port))
+        .await
+        .map_err(|source| ListenError {
+            host: settings.host.clone(),
+            port,
+            hint: match source.kind() {
+                io::ErrorKind::AddrInUse => " (another program has it; choose another port)",
+                io::ErrorKind::AddrNotAvailable => " (HOST is no address of this machine)",
+                _ => "",
+            },
+            source,
+        })
+}
+
+fn warn_if_exposed(settings: &HttpSettings) {
+    if settings.is_exposed() {
+        warn!(
+            event = "http.exposed",
+            host = settings.host,
+            "other machines can reach this port, and it asks nobody who they are; HOST=127.0.0.1 keeps it local"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn settings(port: u16) -> HttpSettings {
+        HttpSettings {
+            host: "127.0.0.1".to_owned(),
+            port,
+            max_body: 1_024,
+            body_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            max_connections: 1,
+            drain_delay: Duration::ZERO,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_stops_the_api_and_moves_a_worker() {
+        let first = listen(&settings(0)).await.expect("a free port");
+        let taken = first.local_addr().expect("it has one").port();
+        let error = listen(&settings(taken)).await.expect_err("it is taken");
+        assert!(
+            error.to_string().contains("another program has it"),
+            "{error}"
+        );
+        let second = listen_somewhere(&settings(taken))
+            .await
+            .expect("another port");
+        assert_ne!(second.local_addr().expect("it has one").port(), taken);
+    }
+}

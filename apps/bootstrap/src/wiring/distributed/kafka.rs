@@ -1,0 +1,212 @@
+//! Kafka, through whichever client was chosen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters::kafka_options::{
+    KafkaConnectError, KafkaFeedOptions, KafkaOptions, TopicError, TopicSettings, TopicState,
+};
+use adapters::kafka_probe::{self, KafkaClient as Client, ProbeError};
+use adapters::rdkafka::{self, RdkafkaLog, RdkafkaTaskFeed};
+use domain::ports::{Announcer, TaskFeed, TaskPublisher, WorkerRegistry};
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::settings::{KafkaClient, KafkaSettings};
+use crate::startup::{StartupError, chain};
+
+/// How long each step of the probe may take.
+const PROBE: Duration = Duration::from_secs(2);
+/// Between two attempts to prepare the topics.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long workers that start together are given to appear in the registry before they are counted.
+const GATHERING: Duration = Duration::from_secs(5);
+
+/// The two writing ends.
+pub(super) struct Log {
+    pub(super) publisher: Arc<dyn TaskPublisher>,
+    pub(super) announcer: Arc<dyn Announcer>,
+}
+
+/// Kafka as this process uses it.
+pub(super) struct Kafka {
+    client: Client,
+    options: KafkaOptions,
+    settings: KafkaSettings,
+}
+
+impl Kafka {
+    /// Asks the broker whether the chosen client can talk to it. A broker that does not answer is no reason not to start:
+    /// tasks are accepted without it, and processed by age.
+    ///
+    /// # Errors
+    /// When client and broker have no language in common.
+    pub(super) async fn choose(
+        settings: &KafkaSettings,
+        client_id: &str,
+    ) -> Result<Self, StartupError> {
+        let client = match settings.client {
+            KafkaClient::Auto => Client::Auto,
+            KafkaClient::KafkaRust => Client::KafkaRust,
+            KafkaClient::Rdkafka => Client::Rdkafka,
+        }
+        .resolved();
+        match kafka_probe::check(client, &settings.brokers, PROBE).await {
+            Ok(_versions) => {}
+            Err(error) if error.is_transient() => warn!(
+                event = "kafka.not_there",
+                brokers = settings.brokers.join(","),
+                reason = chain(&error),
+                "Kafka does not answer; starting without it, tasks are processed by age until it does"
+            ),
+            Err(error) => {
+                return Err(StartupError::Refused {
+                    what: format!("Kafka at {}", settings.brokers.join(",")),
+                    reason: chain(&error),
+                });
+            }
+        }
+        info!(
+            event = "kafka.client",
+            client = client.as_str(),
+            "the Kafka client"
+        );
+        let options = KafkaOptions {
+            client_id: client_id.to_owned(),
+            ..KafkaOptions::new(settings.brokers.clone())
+        };
+        Ok(Self {
+            client,
+            options,
+            settings: settings.clone(),
+        })
+    }
+}
+
+impl Kafka {
+    /// Makes the writing ends; no broker need be up.
+    pub(super) fn log(&self) -> Result<Log, KafkaConnectError> {
+        let log = Arc::new(RdkafkaLog::connect(&self.options)?);
+        Ok(Log {
+            publisher: log.clone(),
+            announcer: log,
+        })
+    }
+
+    /// Makes the reading end; no broker need be up.
+    pub(super) fn feed(&self) -> Result<Feed, KafkaConnectError> {
+        let options = KafkaFeedOptions {
+            group_id: self.settings.group.clone(),
+            ..KafkaFeedOptions::default()
+        };
+        Ok(Feed::Rdkafka(Arc::new(RdkafkaTaskFeed::connect(
+            &self.options,
+            &options,
+        )?)))
+    }
+
+    /// Creates the topics that are missing, however long it takes until a broker answers, and warns when there are fewer
+    /// partitions than workers. `registry` is that of a worker.
+    pub(super) async fn prepare(self, registry: Option<Arc<dyn WorkerRegistry>>) {
+        let topics = self.topics().await;
+        for topic in topics.iter().filter(|topic| topic.created) {
+            info!(
+                event = "kafka.topic_created",
+                topic = topic.name,
+                partitions = topic.partitions,
+                "a missing topic was created"
+            );
+        }
+        let input = topics
+            .iter()
+            .find(|topic| topic.name == self.options.topics.input);
+        let (Some(input), Some(registry)) = (input, registry) else {
+            return;
+        };
+        sleep(GATHERING).await;
+        let living = match registry.workers().await {
+            Ok(workers) => workers.iter().filter(|worker| !worker.dead).count(),
+            // Whoever works with the registry reports its failures; this was only a courtesy.
+            Err(_) => return,
+        };
+        let shares = usize::try_from(self.settings.share.count).unwrap_or(usize::MAX);
+        let workers = living.max(shares);
+        let partitions = usize::try_from(input.partitions).unwrap_or(0);
+        if workers > partitions {
+            warn!(
+                event = "kafka.too_few_partitions",
+                topic = input.name,
+                partitions,
+                workers,
+                "more workers than partitions: some get nothing from the log and only help by age; add partitions to the topic"
+            );
+        }
+    }
+
+    async fn topics(&self) -> Vec<TopicState> {
+        let settings = TopicSettings {
+            partitions: self.settings.partitions,
+            ..TopicSettings::default()
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // The broker may not have answered when the client was chosen, and be one that it cannot talk to.
+            match kafka_probe::check(self.client, &self.settings.brokers, PROBE).await {
+                Ok(_versions) => match rdkafka::ensure_topics(&self.options, settings).await {
+                    Ok(topics) => return topics,
+                    Err(refused @ TopicError::Refused(_)) => {
+                        let reason = chain(&refused);
+                        error!(
+                            event = "kafka.topics_refused",
+                            reason, "the topics are not there"
+                        );
+                    }
+                    Err(error) => {
+                        let reason = chain(&error);
+                        warn!(
+                            event = "kafka.topics_not_ready",
+                            reason, "the topics are not there yet"
+                        );
+                    }
+                },
+                Err(unsuitable @ ProbeError::Incompatible(_)) => {
+                    let reason = chain(&unsuitable);
+                    error!(
+                        event = "kafka.unsuitable",
+                        reason, "Kafka cannot be used like this"
+                    );
+                }
+                // Said when the client was chosen; whoever uses the log reports its failures.
+                Err(_) => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// The reading end.
+pub(super) enum Feed {
+    Rdkafka(Arc<RdkafkaTaskFeed>),
+}
+
+impl Feed {
+    pub(super) fn port(&self) -> Arc<dyn TaskFeed> {
+        match self {
+            Self::Rdkafka(feed) => feed.clone(),
+        }
+    }
+
+    /// Leaves the group, so that the others take its partitions over at once.
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Rdkafka(feed) => {
+                feed.close(LEAVING).await;
+            }
+        }
+    }
+}
+
+/// How long leaving the group may hold a stop up.
+const LEAVING: Duration = Duration::from_secs(3);

@@ -1,0 +1,66 @@
+//! The program as it is called: arguments, settings, exit codes.
+
+use std::path::Path;
+
+use bootstrap::testing::Sandbox;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_task-processor");
+
+#[test]
+fn help_is_the_committed_one() {
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help.txt");
+    Sandbox::new().check_help(PROGRAM, &committed);
+}
+
+#[test]
+fn version_is_that_of_the_package() {
+    let said = Sandbox::new().run(PROGRAM, &["--version"], &[]);
+    let expected = format!("task-processor {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((said.code, said.out), (Some(0), expected));
+}
+
+#[test]
+fn an_unknown_argument_is_refused() {
+    let said = Sandbox::new().run(PROGRAM, &["serve"], &[]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("\"serve\""), "{}", said.err);
+}
+
+#[test]
+fn settings_of_the_distributed_programs_are_refused_with_the_right_name() {
+    let sandbox = Sandbox::new();
+    std::fs::write(
+        sandbox.path().join(".env"),
+        "KAFKA_BROKERS=localhost:9092\n",
+    )
+    .expect("a file");
+    let said = sandbox.run(
+        PROGRAM,
+        &[],
+        &[
+            ("DATABASE_URL", "postgres://task:hunter2@localhost/taskdb"),
+            ("REDIS_HOST", "localhost"),
+            ("PORT", "70000"),
+            ("BATCH", "10000"),
+        ],
+    );
+    assert_eq!(said.code, Some(2));
+    assert_eq!(said.out, "");
+    assert!(said.err.contains("5 settings are wrong"), "{}", said.err);
+    for name in [
+        "DATABASE_URL",
+        "REDIS_HOST",
+        "KAFKA_BROKERS",
+        "PORT",
+        "BATCH",
+    ] {
+        assert!(
+            said.err.contains(&format!("  {name} ")),
+            "{name} in {}",
+            said.err
+        );
+    }
+    assert!(said.err.contains("task-processor-server"), "{}", said.err);
+    assert!(!said.err.contains("hunter2"), "{}", said.err);
+    assert!(!sandbox.path().join("task-processor.db").exists());
+}

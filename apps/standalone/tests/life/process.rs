@@ -1,0 +1,145 @@
+//! A running program and the least HTTP client that can talk to it.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bootstrap::testing::Sandbox;
+use serde_json::{Value, json};
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_task-processor");
+
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(20);
+
+pub(crate) struct Process {
+    address: SocketAddr,
+    child: Mutex<Child>,
+    log: Mutex<Option<JoinHandle<String>>>,
+}
+
+impl Process {
+    /// Starts the program on a free port and waits until it says where it is.
+    pub(crate) fn start(sandbox: &Sandbox, settings: &[(&str, &str)]) -> Self {
+        let mut environment = vec![("PORT", "0")];
+        environment.extend(settings);
+        let mut child = sandbox
+            .command(PROGRAM, &environment)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut errors = child.stderr.take().expect("it is piped");
+        let log = thread::spawn(move || {
+            let mut text = Vec::new();
+            // What was read before the pipe broke is all there is.
+            let _ = errors.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let out = BufReader::new(child.stdout.take().expect("it is piped"));
+        let address = out
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("http://")?.1.parse().ok());
+        let Some(address) = address else {
+            let code = child.wait();
+            panic!("it did not start ({code:?}): {:?}", log.join());
+        };
+        Self {
+            address,
+            child: Mutex::new(child),
+            log: Mutex::new(Some(log)),
+        }
+    }
+
+    /// Posts a task; its id if it was accepted, `None` if the process is gone.
+    pub(crate) fn post(&self, payload: &str) -> Option<String> {
+        let body = json!({ "payload": payload, "priority": 1 }).to_string();
+        let (status, answer) = self.exchange("POST", "/tasks", &body).ok()?;
+        assert_eq!(status, 201, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).ok()?;
+        Some(answer["id"].as_str()?.to_owned())
+    }
+
+    pub(crate) fn get(&self, path: &str) -> io::Result<(u16, Value)> {
+        let (status, text) = self.get_text(path)?;
+        Ok((status, serde_json::from_str(&text)?))
+    }
+
+    pub(crate) fn get_text(&self, path: &str) -> io::Result<(u16, String)> {
+        self.exchange("GET", path, "")
+    }
+
+    /// Waits until a task is done, as a client that polls.
+    pub(crate) fn result_of(&self, id: &str, patience: Duration) -> String {
+        let until = Instant::now() + patience;
+        loop {
+            let (status, answer) = self.get(&format!("/tasks/{id}")).expect("an answer");
+            assert_eq!(status, 200, "{answer}");
+            if let Some(result) = answer["result"].as_str() {
+                assert_eq!(answer["taskId"], id);
+                return result.to_owned();
+            }
+            assert!(Instant::now() < until, "not done in time: {answer}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&self) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+    }
+
+    /// SIGTERM; the exit code and the log.
+    pub(crate) fn stop(self) -> (Option<i32>, String) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = Command::new("kill")
+            .args(["-TERM", &child.id().to_string()])
+            .status()
+            .expect("kill is there");
+        assert!(asked.success());
+        let code = child.wait().expect("it ends").code();
+        drop(child);
+        let log = self
+            .log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let log = log.map(|reading| reading.join().unwrap_or_default());
+        (code, log.unwrap_or_default())
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        let length = body.len();
+        stream.write_all(
+            format!(
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                 Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+            .as_bytes(),
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // It may have ended already.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
