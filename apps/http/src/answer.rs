@@ -17,7 +17,10 @@ use crate::accept::MetricsFormat;
 use crate::schema::{Member, Shape, choice, id, integer, nullable, object, text, time, uri};
 
 /// The media type of every JSON answer, as the existing service sends it.
-pub(crate) const JSON: &str = "application/json; charset=utf-8";
+const JSON: &str = "application/json; charset=utf-8";
+
+/// The same in the document, without the parameter that client generators stumble over.
+const JSON_DESCRIBED: &str = "application/json";
 
 const JSON_VALUE: HeaderValue = HeaderValue::from_static(JSON);
 
@@ -54,7 +57,7 @@ impl<T: Shape> ApiResponse for Json<T> {
             status: Some(200),
             status_range: None,
             content: vec![MetaMediaType {
-                content_type: JSON,
+                content_type: JSON_DESCRIBED,
                 schema: T::reference(),
             }],
             headers: Vec::new(),
@@ -133,7 +136,7 @@ impl ApiResponse for Created {
             status: Some(201),
             status_range: None,
             content: vec![MetaMediaType {
-                content_type: JSON,
+                content_type: JSON_DESCRIBED,
                 schema: Self::reference(),
             }],
             headers: vec![MetaHeader {
@@ -213,7 +216,7 @@ impl ApiResponse for Found {
             status: Some(200),
             status_range: None,
             content: vec![MetaMediaType {
-                content_type: JSON,
+                content_type: JSON_DESCRIBED,
                 schema: Self::reference(),
             }],
             headers: Vec::new(),
@@ -445,15 +448,15 @@ impl ApiResponse for Measured {
             status_range: None,
             content: vec![
                 MetaMediaType {
-                    content_type: MetricsFormat::Json.content_type(),
+                    content_type: JSON_DESCRIBED,
                     schema: Numbers::reference(),
                 },
                 MetaMediaType {
-                    content_type: MetricsFormat::Prometheus.content_type(),
+                    content_type: "text/plain",
                     schema: text_schema(),
                 },
                 MetaMediaType {
-                    content_type: MetricsFormat::OpenMetrics.content_type(),
+                    content_type: "application/openmetrics-text",
                     schema: text_schema(),
                 },
             ],

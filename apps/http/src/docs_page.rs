@@ -82,7 +82,7 @@ impl ApiResponse for DocsPage {
             status: Some(200),
             status_range: None,
             content: vec![MetaMediaType {
-                content_type: CONTENT_TYPE,
+                content_type: "text/html",
                 schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))),
             }],
             headers: Vec::new(),

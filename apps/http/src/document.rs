@@ -14,10 +14,8 @@ use poem_openapi::{ApiResponse, LicenseObject, OpenApi, OpenApiService, ServerOb
 use serde_json::{Map, Value, json};
 
 use crate::answer::one_response;
-use crate::problem::{self, Failures, Kind, of_status};
-use crate::routes::{
-    DocsFailures, MetricsFailures, ReadFailures, ReadyFailures, Routes, SubmitFailures,
-};
+use crate::problem::{self, Kind, of_status};
+use crate::routes::{FAILURES, Routes};
 use crate::schema::uri;
 
 const DESCRIPTION: &str = "\
@@ -30,15 +28,6 @@ unknown route `404`.";
 
 /// The order of the groups in the page.
 const TAGS: [&str; 4] = ["Tasks", "Metrics", "Health", "Documentation"];
-
-/// The failures of every operation that can fail.
-const FAILURES: [(&str, &[Kind]); 5] = [
-    (SubmitFailures::OPERATION, SubmitFailures::KINDS),
-    (ReadFailures::OPERATION, ReadFailures::KINDS),
-    (MetricsFailures::OPERATION, MetricsFailures::KINDS),
-    (ReadyFailures::OPERATION, ReadyFailures::KINDS),
-    (DocsFailures::OPERATION, DocsFailures::KINDS),
-];
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(build);
 

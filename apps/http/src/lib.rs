@@ -18,7 +18,6 @@ mod front;
 mod health;
 mod listener;
 mod meters;
-mod probes;
 mod problem;
 mod routes;
 mod schema;
@@ -29,8 +28,7 @@ pub use meters::Meters;
 
 use front::Front;
 use listener::LimitedListener;
-use probes::Probes;
-use routes::Routes;
+use routes::{Documentation, Probes, Tasks};
 
 /// HTTP/2 streams that one connection may have open.
 const STREAMS_PER_CONNECTION: u32 = 200;
@@ -107,9 +105,9 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let routes = Routes::new(api, config);
-    let front = Front::new(routes.clone());
-    serve(front, move || routes.stop(), config, listener, shutdown).await
+    let probes = Probes::new(api.reader.clone(), &api.ports, api.meters.clone(), config);
+    let front = Front::new((Tasks::new(api, config), probes.clone(), Documentation));
+    serve(front, probes, config, listener, shutdown).await
 }
 
 /// Serves health and metrics alone, for a process that does not serve the API; otherwise as [`run`].
@@ -123,14 +121,14 @@ pub async fn run_probes(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let probes = Probes::new(ports, meters, config);
+    let probes = Probes::new(Reader::new(ports), ports, meters, config);
     let front = Front::new(probes.clone());
-    serve(front, move || probes.stop(), config, listener, shutdown).await
+    serve(front, probes, config, listener, shutdown).await
 }
 
 async fn serve(
     front: Front,
-    turn_red: impl FnOnce(),
+    probes: Probes,
     config: HttpConfig,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
@@ -138,7 +136,7 @@ async fn serve(
     let listener = LimitedListener::new(listener, config.max_connections, config.idle_timeout)?;
     let stop = async {
         shutdown.await;
-        turn_red();
+        probes.stop();
         tokio::time::sleep(config.drain_delay).await;
     };
     Server::new_with_acceptor(listener)

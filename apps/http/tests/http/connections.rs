@@ -1,0 +1,160 @@
+//! Connections: kept, limited, cut, and never the reason for a loss.
+
+use std::time::Duration;
+
+use task_processor_http::HttpConfig;
+
+use crate::client::Client;
+use crate::server::{Server, post};
+
+#[tokio::test]
+async fn one_connection_serves_many_requests_even_sent_at_once() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    for _ in 0..3 {
+        client
+            .send(post("application/json", r#"{"payload":"x"}"#))
+            .await;
+        assert_eq!(client.receive().await.status, 201);
+        client
+            .send("GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\n")
+            .await;
+        client.receive().await.problem(404);
+    }
+    let two = [
+        post("application/json", r#"{"payload":1}"#),
+        post("application/json", r#"{"payload":"x"}"#),
+    ]
+    .concat();
+    client.send(two).await;
+    client.receive().await.problem(400);
+    assert_eq!(client.receive().await.status, 201);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_http_end_their_own_connection_only() {
+    let server = Server::start().await;
+    let mut healthy = server.connect().await;
+    for rubbish in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"\0\0\0\0\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nhost: test\r\nno colon\r\n\r\n",
+    ] {
+        let mut client = server.connect().await;
+        client.send(rubbish).await;
+        drop(client);
+        healthy
+            .send("GET /health/live HTTP/1.1\r\nhost: test\r\n\r\n")
+            .await;
+        assert_eq!(healthy.receive().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_loses_nothing() {
+    let server = Server::start().await;
+    for sent in 1..=20 {
+        let mut client = server.connect().await;
+        client
+            .send(post("application/json", r#"{"payload":"x"}"#))
+            .await;
+        drop(client);
+        // Whatever became of its connection: the next request is served, and what was stored is whole.
+        assert_eq!(server.post(r#"{"payload":"y"}"#).await.status, 201);
+        let snapshot = server.memory.store.snapshot();
+        assert_eq!(snapshot.contradictions(), Vec::<String>::new());
+        assert!(snapshot.tasks.len() >= sent && snapshot.tasks.len() <= 2 * sent);
+    }
+}
+
+#[tokio::test]
+async fn half_a_body_stores_nothing() {
+    let server = Server::start().await;
+    let request = post("application/json", r#"{"payload":"x"}"#);
+    for length in [1, request.len() - 20, request.len() - 1] {
+        let mut client = server.connect().await;
+        client.send(&request[..length]).await;
+        drop(client);
+    }
+    assert_eq!(server.post(r#"{"payload":"y"}"#).await.status, 201);
+    assert_eq!(server.memory.store.snapshot().tasks.len(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_closed_wherever_it_stands() {
+    let config = HttpConfig {
+        idle_timeout: Duration::from_millis(200),
+        ..HttpConfig::default()
+    };
+    let server = Server::start_with(config, |_| {}).await;
+    let mut fresh = server.connect().await;
+    let mut half = server.connect().await;
+    half.send("GET /health/live HTTP/1.1\r\nhos").await;
+    let mut used = server.connect().await;
+    used.send("GET /health/live HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await;
+    assert_eq!(used.receive().await.status, 200);
+    for client in [&mut fresh, &mut half, &mut used] {
+        assert!(client.is_closed().await);
+    }
+}
+
+#[tokio::test]
+async fn beyond_the_limit_a_connection_waits_for_a_place() {
+    let config = HttpConfig {
+        max_connections: 1,
+        ..HttpConfig::default()
+    };
+    let server = Server::start_with(config, |_| {}).await;
+    let mut first = server.connect().await;
+    first
+        .send("GET /health/live HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await;
+    assert_eq!(first.receive().await.status, 200);
+    let mut second = server.connect().await;
+    second
+        .send("GET /health/live HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await;
+    let waiting = tokio::time::timeout(Duration::from_millis(100), second.receive()).await;
+    assert!(waiting.is_err(), "the second connection has no place");
+    drop(first);
+    assert_eq!(second.receive().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_under_way() {
+    let server = Server::start().await;
+    let address = server.address;
+    let request = post("application/json", r#"{"payload":"x"}"#);
+    let (first, rest) = request.split_at(request.len() - 5);
+    let mut client = server.connect().await;
+    client.send(first).await;
+    // Only when the server has read the first part is the request under way.
+    let mut other = server.connect().await;
+    other
+        .send("GET /health/live HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await;
+    other.receive().await;
+    let stopping = server.stop();
+    assert!(other.is_closed().await, "an idle connection is closed");
+    client.send(rest).await;
+    assert_eq!(client.receive().await.status, 201);
+    assert_eq!(stopping.memory.store.snapshot().tasks.len(), 1);
+    stopping.stopped().await;
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_ever() {
+    let config = HttpConfig {
+        stop_timeout: Duration::from_millis(100),
+        ..HttpConfig::default()
+    };
+    let server = Server::start_with(config, |_| {}).await;
+    let mut stuck: Client = server.connect().await;
+    stuck.send("POST /tasks HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{").await;
+    let mut half = server.connect().await;
+    half.send("GET / HT").await;
+    server.stop().stopped().await;
+}

@@ -1,0 +1,11 @@
+//! The API as its clients see it: the real server on a port of its own, adapters in memory, bytes on a socket.
+
+mod client;
+mod connections;
+mod documentation;
+mod health;
+mod metrics;
+mod read;
+mod refusals;
+mod server;
+mod submit;
