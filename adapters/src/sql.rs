@@ -13,6 +13,7 @@ mod postgres;
 mod row;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod tickets;
 
 use std::fmt;
 use std::future::Future;
@@ -28,6 +29,7 @@ use ports::{
 use sea_orm::DatabaseConnection;
 
 use failure::Unsupported;
+use tickets::Tickets;
 
 /// How to reach a database, and every limit of the pool. [`SqlOptions::new`] gives the defaults.
 #[derive(Clone)]
@@ -91,6 +93,7 @@ impl fmt::Debug for SqlOptions {
 /// (a lock file beside it) as long as it lives: there is one store per file, and no second process.
 pub struct SqlTaskStore {
     backend: Backend,
+    tickets: Tickets,
 }
 
 #[derive(Clone)]
@@ -121,7 +124,10 @@ impl SqlTaskStore {
                 return Err(StoreError::Rejected(Box::new(Unsupported::scheme(other))));
             }
         };
-        Ok(Arc::new(Self { backend }))
+        Ok(Arc::new(Self {
+            backend,
+            tickets: Tickets::default(),
+        }))
     }
 
     /// The connections, for migrations and checks. On SQLite: the writer. On PostgreSQL take it anew for each use: the
@@ -176,12 +182,46 @@ macro_rules! dispatch {
     };
 }
 
+/// Calls a claiming method of whichever database this is, in a task of its own, when it is this ticket's turn.
+macro_rules! dispatch_claim {
+    ($self:ident, $ticket:ident, $method:ident($($argument:expr),*)) => {{
+        let mut turn = $self.tickets.turn($ticket.claim).await;
+        match $self.backend.clone() {
+            #[cfg(feature = "postgres")]
+            Backend::Postgres(store) => {
+                owned(async move {
+                    if turn.is_doubtful() {
+                        store.await_ticket($ticket.claim).await?;
+                    }
+                    turn.begin();
+                    let outcome = store.$method($ticket, $($argument),*).await;
+                    turn.end(&outcome);
+                    outcome
+                })
+                .await
+            }
+            #[cfg(feature = "sqlite")]
+            // One writer in one process: whatever was under way has ended.
+            Backend::Sqlite(store) => {
+                owned(async move {
+                    turn.begin();
+                    let outcome = store.$method($ticket, $($argument),*).await;
+                    turn.end(&outcome);
+                    outcome
+                })
+                .await
+            }
+        }
+    }};
+}
+
 #[async_trait]
 impl TaskStore for SqlTaskStore {
     async fn insert(&self, tasks: &[NewTask]) -> Result<Vec<InsertOutcome>, StoreError> {
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
+        batch::check_limits(tasks)?;
         let tasks = tasks.to_vec();
         dispatch!(self, insert(tasks))
     }
@@ -203,7 +243,7 @@ impl TaskStore for SqlTaskStore {
             return Ok(Vec::new());
         }
         let ids = ids.to_vec();
-        dispatch!(self, claim_delivered(ticket, ids))
+        dispatch_claim!(self, ticket, claim_delivered(ids))
     }
 
     async fn claim_aged(
@@ -213,7 +253,7 @@ impl TaskStore for SqlTaskStore {
         grace: Duration,
         limit: usize,
     ) -> Result<Vec<ClaimedTask>, ClaimError> {
-        dispatch!(self, claim_aged(ticket, horizon, grace, limit))
+        dispatch_claim!(self, ticket, claim_aged(horizon, grace, limit))
     }
 
     async fn transition(

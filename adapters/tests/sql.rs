@@ -1,1 +1,32 @@
+//! The SQL store: the conformance suites on both databases, the migration, and what only a real server can show.
+//!
+//! SQLite needs nothing. PostgreSQL is reached through `TEST_DATABASE_URL`, whose user must be allowed to create
+//! databases: every test makes one of its own and drops it.
 
+#[path = "sql/adoption.rs"]
+mod adoption;
+#[path = "sql/database.rs"]
+mod database;
+#[path = "sql/exclusive.rs"]
+mod exclusive;
+#[path = "sql/migration.rs"]
+mod migrating;
+#[path = "sql/outage.rs"]
+mod outage;
+#[path = "sql/plans.rs"]
+mod plans;
+
+use database::Subject;
+
+ports::store_conformance!(sqlite_store, Subject::sqlite().await);
+ports::registry_conformance!(sqlite_registry, Subject::sqlite().await);
+ports::store_conformance!(
+    #[ignore = "needs PostgreSQL: run cargo xtask test"]
+    postgres_store,
+    Subject::postgres().await
+);
+ports::registry_conformance!(
+    #[ignore = "needs PostgreSQL: run cargo xtask test"]
+    postgres_registry,
+    Subject::postgres().await
+);

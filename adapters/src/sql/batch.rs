@@ -3,7 +3,29 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
-use ports::{Next, Spent, Task, TaskId, Transition, TransitionOutcome, WriteOutcome};
+use ports::{
+    NewTask, Next, Spent, StoreError, Task, TaskId, Transition, TransitionOutcome, WriteOutcome,
+};
+
+use super::failure::Unsupported;
+
+/// Refuses what the tables' integers cannot hold.
+pub(super) fn check_limits(tasks: &[NewTask]) -> Result<(), StoreError> {
+    match tasks
+        .iter()
+        .find(|task| i32::try_from(task.max_attempts).is_err())
+    {
+        Some(task) => Err(StoreError::Rejected(Box::new(Unsupported::because(
+            format!(
+                "task {} allows {} attempts, which is more than {}",
+                task.id,
+                task.max_attempts,
+                i32::MAX
+            ),
+        )))),
+        None => Ok(()),
+    }
+}
 
 /// Each key once, in ascending order: two statements that meet on the same rows then lock them in the same order.
 pub(super) fn distinct<T: Copy + Ord>(keys: impl IntoIterator<Item = T>) -> Vec<T> {

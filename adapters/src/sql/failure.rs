@@ -18,7 +18,6 @@ impl Unsupported {
         ))
     }
 
-    #[cfg(feature = "sqlite")]
     pub(super) fn because(reason: impl Into<String>) -> Self {
         Self(reason.into())
     }

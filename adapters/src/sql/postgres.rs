@@ -5,7 +5,6 @@ mod rows;
 mod statements;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use ports::{
     WriteOutcome,
 };
 use sea_orm::{DatabaseConnection, DbErr, QueryResult, Value};
-use uuid::Uuid;
 
 use super::SqlOptions;
 use super::batch::{distinct, first_of_each, in_order, outcome_of_unmoved};
@@ -33,8 +31,6 @@ const MEETINGS: usize = 3;
 
 pub(super) struct PostgresStore {
     pool: Pool,
-    /// Tickets whose claim is under way, or was sent and never answered.
-    unanswered: Mutex<HashSet<Uuid>>,
     /// Which kind of waiting rows the next claim by age takes first: under an overload neither kind starves.
     messaged_first: AtomicBool,
 }
@@ -43,7 +39,6 @@ impl PostgresStore {
     pub(super) async fn connect(options: SqlOptions) -> Result<Self, StoreError> {
         Ok(Self {
             pool: Pool::connect(options).await.map_err(store_error)?,
-            unanswered: Mutex::default(),
             messaged_first: AtomicBool::new(false),
         })
     }
@@ -71,11 +66,7 @@ impl PostgresStore {
                         .iter()
                         .map(|task| i32::try_from(task.max_attempts).unwrap_or(i32::MAX)),
                 ),
-                Array::stamps(
-                    fresh
-                        .iter()
-                        .map(|task| task.run_at.unwrap_or(Timestamp::EPOCH)),
-                ),
+                Array::optional_stamps(fresh.iter().map(|task| task.run_at)),
                 Array::bools(fresh.iter().map(|task| task.messaged)),
             ]
         };
@@ -210,6 +201,16 @@ impl PostgresStore {
         Ok(claimed)
     }
 
+    /// Waits until no claim under this ticket is under way in the server. In a statement of its own, so that the next one
+    /// sees what that claim did.
+    pub(super) async fn await_ticket(&self, claim: ClaimId) -> Result<(), StoreError> {
+        self.pool
+            .rows(statements::AWAIT_TICKET, vec![Value::from(lock_key(claim))])
+            .await
+            .map_err(store_error)?;
+        Ok(())
+    }
+
     /// Runs a claiming statement under a ticket. Its parameters are the claim, the worker, the key of the ticket's lock,
     /// and then `values`.
     async fn claim(
@@ -218,42 +219,12 @@ impl PostgresStore {
         statement: &'static str,
         values: impl Fn() -> Vec<Value>,
     ) -> Result<ClaimAnswer, ClaimError> {
-        let lock = lock_key(ticket.claim);
-        if !self.note_unanswered(ticket.claim) {
-            // An earlier call under this ticket may still run in the server. Its lock is awaited in a statement of its
-            // own, so that the next one sees what it did.
-            self.pool
-                .rows(statements::AWAIT_TICKET, vec![Value::from(lock)])
-                .await
-                .map_err(store_error)?;
-        }
-        let outcome = self
-            .claim_until_clear(ticket, statement, lock, values)
-            .await;
-        let answered = match &outcome {
-            Ok(_) | Err(ClaimError::WorkerGone) => true,
-            Err(ClaimError::Store(error)) => !error.is_transient(),
-            Err(_) => false,
-        };
-        if answered {
-            self.forget_unanswered(ticket.claim);
-        }
-        outcome
-    }
-
-    async fn claim_until_clear(
-        &self,
-        ticket: ClaimTicket,
-        statement: &'static str,
-        lock: i64,
-        values: impl Fn() -> Vec<Value>,
-    ) -> Result<ClaimAnswer, ClaimError> {
         let mut met = None;
         for _ in 0..MEETINGS {
             let mut all = vec![
                 Value::from(ticket.claim.0),
                 Value::from(ticket.worker.0),
-                Value::from(lock),
+                Value::from(lock_key(ticket.claim)),
             ];
             all.extend(values());
             let rows = match self.pool.rows(statement, all).await {
@@ -280,20 +251,6 @@ impl PostgresStore {
         }
         let cause = met.map_or_else(|| "the claim met itself".into(), Into::into);
         Err(StoreError::Unavailable(cause).into())
-    }
-
-    fn note_unanswered(&self, claim: ClaimId) -> bool {
-        self.unanswered
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(claim.0)
-    }
-
-    fn forget_unanswered(&self, claim: ClaimId) {
-        self.unanswered
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .remove(&claim.0);
     }
 
     /// What a recorded claim still holds.

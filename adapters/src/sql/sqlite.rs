@@ -90,7 +90,7 @@ impl SqliteStore {
                     task.id.to_string(),
                     task.payload.as_str(),
                     task.priority.get(),
-                    task.max_attempts.min(i32::MAX.unsigned_abs()),
+                    task.max_attempts,
                 ])
             })
             .collect();
@@ -107,7 +107,7 @@ impl SqliteStore {
             .iter()
             .filter(|task| applied.contains(&task.id))
             .map(|task| {
-                let not_before = task.run_at.map_or(now, |time| time.max(now));
+                let not_before = task.run_at.unwrap_or(now);
                 json!([
                     task.id.to_string(),
                     not_before.as_micros(),

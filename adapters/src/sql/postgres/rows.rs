@@ -48,8 +48,15 @@ impl Array {
         Self::of(ArrayType::Bool, items)
     }
 
-    pub(super) fn stamps(items: impl IntoIterator<Item = Timestamp>) -> Value {
-        Self::of(ArrayType::ChronoDateTime, items.into_iter().map(date_time))
+    /// A missing time becomes one before AD 1, which no given time is.
+    pub(super) fn optional_stamps(items: impl IntoIterator<Item = Option<Timestamp>>) -> Value {
+        let missing = DateTimeUtc::from_timestamp_micros(EARLIEST_MICROS - 1)
+            .unwrap_or_default()
+            .naive_utc();
+        let items = items
+            .into_iter()
+            .map(|time| time.map_or(missing, date_time));
+        Self::of(ArrayType::ChronoDateTime, items)
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! `LOCALTIMESTAMP` is the time at which the statement began, in the session's time zone, which is UTC.
 
-/// Stores tasks none of which exists: a duplicate is an error.
+/// Stores tasks none of which exists: a duplicate is an error. `run_at` before AD 1 is none: the driver's arrays hold no
+/// nulls.
 pub(super) const INSERT_FRESH: &str = "
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[], $5::timestamp[], $6::bool[])
@@ -17,7 +18,7 @@ WITH input AS MATERIALIZED (
     SELECT id, payload, priority, 'pending', LOCALTIMESTAMP, LOCALTIMESTAMP, max_attempts FROM input
 ), queued AS (
     INSERT INTO queue (task_id, not_before, messaged, priority)
-    SELECT id, greatest(run_at, LOCALTIMESTAMP), messaged, priority FROM input
+    SELECT id, CASE WHEN run_at < '0001-01-01' THEN LOCALTIMESTAMP ELSE run_at END, messaged, priority FROM input
 )
 SELECT LOCALTIMESTAMP";
 
@@ -33,7 +34,7 @@ WITH input AS MATERIALIZED (
     RETURNING id
 ), queued AS (
     INSERT INTO queue (task_id, not_before, messaged, priority)
-    SELECT id, greatest(run_at, LOCALTIMESTAMP), messaged, priority
+    SELECT id, CASE WHEN run_at < '0001-01-01' THEN LOCALTIMESTAMP ELSE run_at END, messaged, priority
     FROM input WHERE id IN (SELECT id FROM stored)
     ON CONFLICT (task_id) DO NOTHING
 )
@@ -53,12 +54,14 @@ pub(super) const KIND_CLAIMED: i32 = 1;
 /// Waits until no claim under this ticket is under way.
 pub(super) const AWAIT_TICKET: &str = "SELECT 1 FROM pg_advisory_xact_lock($1)";
 
-/// Asks the worker and the ticket first: `$1` claim, `$2` worker, `$3` the ticket's lock.
+/// Asks the worker and the ticket first: `$1` claim, `$2` worker, `$3` the ticket's lock. The worker's row stays locked
+/// until the claim is committed, against death and removal but not against its beats.
 macro_rules! gate {
     () => {
-        "gate AS MATERIALIZED (
-    SELECT EXISTS (SELECT FROM workers WHERE id = $2 AND NOT dead) AS alive,
-        EXISTS (SELECT FROM claims WHERE id = $1) AS held
+        "living AS MATERIALIZED (
+    SELECT id FROM workers WHERE id = $2 AND NOT dead FOR KEY SHARE
+), gate AS MATERIALIZED (
+    SELECT EXISTS (SELECT FROM living) AS alive, EXISTS (SELECT FROM claims WHERE id = $1) AS held
     FROM pg_advisory_xact_lock($3)
 )"
     };
@@ -249,8 +252,12 @@ pub(super) const BEAT: &str =
 
 pub(super) const WORKERS: &str = "SELECT id, name, beat, position, dead FROM workers ORDER BY id";
 
-pub(super) const DECLARE_DEAD: &str =
-    "UPDATE workers SET dead = true WHERE id = $1 AND NOT dead AND beat = $2";
+/// `FOR UPDATE` waits for the claims that the worker is just making; the update alone would not.
+pub(super) const DECLARE_DEAD: &str = "
+WITH standing AS MATERIALIZED (
+    SELECT id FROM workers WHERE id = $1 AND NOT dead AND beat = $2 FOR UPDATE
+)
+UPDATE workers SET dead = true WHERE id = ANY(ARRAY(SELECT id FROM standing))";
 
 pub(super) const IS_DEAD: &str = "SELECT 1 FROM workers WHERE id = $1 AND dead";
 

@@ -16,7 +16,7 @@ pub(super) const DEQUEUE: &str =
     "DELETE FROM queue WHERE task_id IN (SELECT value FROM json_each(?1))";
 
 pub(super) const CREATED_AT: &str = "
-SELECT id, created_at FROM json_each(?1) AS wanted CROSS JOIN tasks ON tasks.id = wanted.value";
+SELECT tasks.id, created_at FROM json_each(?1) AS wanted CROSS JOIN tasks ON tasks.id = wanted.value";
 
 pub(super) const GET: &str = "
 SELECT tasks.id, payload, priority, status, result, error, attempts, max_attempts, rescues, fence, created_at, updated_at

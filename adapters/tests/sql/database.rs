@@ -1,0 +1,229 @@
+//! Databases of a test's own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ports::conformance::store;
+use ports::{TaskId, TaskStore, WorkerRegistry};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, QueryResult, Statement,
+};
+use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
+
+/// A name that no other test has, in this process or another.
+fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("task_processor_{}_{number}", std::process::id())
+}
+
+/// A PostgreSQL database, empty at first.
+pub(crate) struct Postgres {
+    server: String,
+    name: String,
+}
+
+impl Postgres {
+    pub(crate) async fn create() -> Self {
+        let server = std::env::var("TEST_DATABASE_URL")
+            .expect("TEST_DATABASE_URL names a PostgreSQL server: run cargo xtask test");
+        let name = unique_name();
+        let administration = connect(&server).await;
+        execute(
+            &administration,
+            &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+        )
+        .await;
+        execute(&administration, &format!("CREATE DATABASE {name}")).await;
+        administration.close().await.expect("close");
+        Self { server, name }
+    }
+
+    /// With the tables.
+    pub(crate) async fn migrated() -> Self {
+        let postgres = Self::create().await;
+        let connection = postgres.connection().await;
+        migration::up(&connection).await.expect("migrate");
+        connection.close().await.expect("close");
+        postgres
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let (server, database) = self.server.rsplit_once('/').expect("a URL with a database");
+        let parameters = database.split_once('?').map(|(_, rest)| rest);
+        let parameters = parameters
+            .map(|rest| format!("?{rest}"))
+            .unwrap_or_default();
+        format!("{server}/{}{parameters}", self.name)
+    }
+
+    /// Connections with none of the store's settings: another program's.
+    pub(crate) async fn connection(&self) -> DatabaseConnection {
+        connect(&self.url()).await
+    }
+
+    pub(crate) async fn store(&self) -> Arc<SqlTaskStore> {
+        SqlTaskStore::connect(SqlOptions::new(self.url()))
+            .await
+            .expect("connect")
+    }
+
+    pub(crate) async fn drop_database(&self) {
+        let administration = connect(&self.server).await;
+        let name = &self.name;
+        execute(
+            &administration,
+            &format!("DROP DATABASE {name} WITH (FORCE)"),
+        )
+        .await;
+        administration.close().await.expect("close");
+    }
+}
+
+async fn connect(url: &str) -> DatabaseConnection {
+    let mut options = ConnectOptions::new(url);
+    options.sqlx_logging(false).max_connections(20);
+    Database::connect(options).await.expect("connect")
+}
+
+/// Runs statements that answer nothing.
+pub(crate) async fn execute(connection: &DatabaseConnection, sql: &str) {
+    connection.execute_unprepared(sql).await.expect(sql);
+}
+
+/// Runs a statement.
+pub(crate) async fn rows(connection: &DatabaseConnection, sql: &str) -> Vec<QueryResult> {
+    let backend = connection.get_database_backend();
+    let statement = Statement::from_string(backend, sql);
+    connection.query_all_raw(statement).await.expect(sql)
+}
+
+/// The one number that a statement answers.
+pub(crate) async fn number(connection: &DatabaseConnection, sql: &str) -> i64 {
+    let rows = rows(connection, sql).await;
+    rows[0].try_get_by_index(0).expect("a number")
+}
+
+/// The first column of every row.
+pub(crate) async fn texts(connection: &DatabaseConnection, sql: &str) -> Vec<String> {
+    let rows = rows(connection, sql).await;
+    let texts = rows.iter().map(|row| row.try_get_by_index(0));
+    texts.collect::<Result<_, _>>().expect("texts")
+}
+
+/// A SQLite file in a folder of its own.
+pub(crate) struct SqliteFile {
+    folder: PathBuf,
+}
+
+impl SqliteFile {
+    pub(crate) fn create() -> Self {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique_name());
+        // What an earlier process of the same number left behind.
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).expect("remove the old folder");
+        }
+        std::fs::create_dir_all(&folder).expect("make the folder");
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.join("tasks.db")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("sqlite://{}", self.path().display())
+    }
+
+    pub(crate) async fn store(&self) -> Arc<SqlTaskStore> {
+        SqlTaskStore::connect(SqlOptions::new(self.url()))
+            .await
+            .expect("connect")
+    }
+
+    pub(crate) fn remove(&self) {
+        std::fs::remove_dir_all(&self.folder).expect("remove the folder");
+    }
+}
+
+enum Place {
+    Postgres(Postgres),
+    Sqlite(SqliteFile),
+}
+
+/// What the conformance suites try.
+pub(crate) struct Subject {
+    place: Place,
+    store: Arc<SqlTaskStore>,
+}
+
+impl Subject {
+    pub(crate) async fn postgres() -> Self {
+        let postgres = Postgres::migrated().await;
+        let store = postgres.store().await;
+        Self {
+            place: Place::Postgres(postgres),
+            store,
+        }
+    }
+
+    pub(crate) async fn sqlite() -> Self {
+        let file = SqliteFile::create();
+        let store = file.store().await;
+        migration::up(&store.database()).await.expect("migrate");
+        Self {
+            place: Place::Sqlite(file),
+            store,
+        }
+    }
+}
+
+#[async_trait]
+impl store::Subject for Subject {
+    fn store(&self) -> Arc<dyn TaskStore> {
+        Arc::clone(&self.store) as Arc<dyn TaskStore>
+    }
+
+    fn registry(&self) -> Arc<dyn WorkerRegistry> {
+        Arc::clone(&self.store) as Arc<dyn WorkerRegistry>
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    async fn plant(&self, ids: &[TaskId], payload: &str) {
+        let database = self.store.database();
+        for id in ids {
+            let payload = payload.replace('\'', "''");
+            let times = match self.place {
+                Place::Postgres(_) => "(id, payload, priority) VALUES",
+                Place::Sqlite(_) => {
+                    "(created_at, updated_at, id, payload, priority)
+                    SELECT unixepoch() * 1000000, unixepoch() * 1000000, * FROM (VALUES"
+                }
+            };
+            let end = match self.place {
+                Place::Postgres(_) => "",
+                Place::Sqlite(_) => ")",
+            };
+            let sql = format!("INSERT INTO tasks {times} ('{id}', '{payload}', 0){end}");
+            execute(&database, &sql).await;
+        }
+    }
+
+    /// After every case, whatever it did, everything unfinished must be findable and the totals right.
+    async fn close(&self) {
+        let verified = migration::verify(&self.store.database()).await;
+        self.store.close().await;
+        match &self.place {
+            Place::Postgres(postgres) => postgres.drop_database().await,
+            Place::Sqlite(file) => file.remove(),
+        }
+        let report = verified.expect("verify");
+        assert!(report.is_consistent(), "{report}");
+    }
+}
