@@ -1,0 +1,63 @@
+//! Kafka and Redis absent when a task is posted.
+
+use crate::clients::{curl, partitions, records_with_key, redis};
+use crate::eventually;
+use crate::programs::{Program, directory, free_port};
+use crate::world::World;
+
+#[test]
+#[ignore = "needs PostgreSQL, Redis and Kafka 4: run cargo xtask test"]
+fn tasks_are_accepted_and_done_without_kafka_and_redis() {
+    let home = directory(&format!("outage-services-{}", std::process::id()));
+    let (kafka_port, redis_port) = (free_port(), free_port());
+    let kafka = Program::broker("4", kafka_port, &home);
+    let cache = Program::redis(redis_port, &home);
+    let brokers = format!("127.0.0.1:{kafka_port}");
+    let world = World::on(
+        "outage",
+        brokers.clone(),
+        format!("redis://127.0.0.1:{redis_port}"),
+        "rdkafka",
+    );
+    world.migrate();
+    let server = world.server();
+    let worker = world.worker(&[]);
+    for topic in ["tasks-input", "tasks-output", "tasks-dead-letter"] {
+        assert_eq!(partitions(&brokers, topic), 12, "{topic} was made by us");
+    }
+    let before = world.submit(&server, "before");
+    world.done(&server, &before);
+    world.at_rest();
+
+    kafka.kill();
+    cache.kill();
+    let during = world.submit(&server, "during");
+    let body = world.done(&server, &during);
+    assert!(body.contains("gnirud (len=6)"), "{body}");
+    assert_eq!(
+        curl(&format!("{}/health/ready", server.url), &[]).status,
+        200,
+        "the database is all it needs"
+    );
+
+    let _kafka = Program::broker("4", kafka_port, &home);
+    let _cache = Program::redis(redis_port, &home);
+    // What could not be announced is kept until it can be.
+    let announced = eventually("the result is announced after all", || {
+        records_with_key(&brokers, "tasks-output", &during).pop()
+    });
+    assert_eq!(announced.value, body);
+    let after = world.submit(&server, "after");
+    let body = world.done(&server, &after);
+    world.at_rest();
+    eventually("the cache is used again", || {
+        (redis(&world.redis, &["GET", &format!("task:result:{after}")]) == body).then_some(())
+    });
+    assert_eq!(
+        records_with_key(&brokers, "tasks-input", &after).len(),
+        1,
+        "messages are sent again"
+    );
+    assert_eq!(worker.stop().code, Some(0));
+    assert_eq!(server.stop().code, Some(0));
+}
