@@ -71,7 +71,8 @@ pub(crate) fn page() -> String {
         .replacen(&generated.spec(), &document, 1)
         .replacen(
             "<title>Swagger UI</title>",
-            "<title>Task Processor</title>",
+            // Without an icon of its own the browser would ask for `/favicon.ico`.
+            "<title>Task Processor</title>\n    <link rel=\"icon\" href=\"data:,\">",
             1,
         )
 }

@@ -1,8 +1,11 @@
 //! Connections: kept, limited, cut, and never the reason for a loss.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use adapters::faulty::{Fault, Faulty};
 use task_processor_http::HttpConfig;
+use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::server::{Server, post};
@@ -52,20 +55,39 @@ async fn bytes_that_are_no_http_end_their_own_connection_only() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_loses_nothing() {
-    let server = Server::start().await;
-    for sent in 1..=20 {
-        let mut client = server.connect().await;
-        client
-            .send(post("application/json", r#"{"payload":"x"}"#))
-            .await;
-        drop(client);
-        // Whatever became of its connection: the next request is served, and what was stored is whole.
-        assert_eq!(server.post(r#"{"payload":"y"}"#).await.status, 201);
-        let snapshot = server.memory.store.snapshot();
-        assert_eq!(snapshot.contradictions(), Vec::<String>::new());
-        assert!(snapshot.tasks.len() >= sent && snapshot.tasks.len() <= 2 * sent);
-    }
+async fn a_client_that_hangs_up_during_the_commit_loses_nothing() {
+    let mut faults = Arc::default();
+    let server = Server::start_with(HttpConfig::default(), |ports| {
+        let store = Faulty::new(ports.store.clone());
+        faults = store.faults().clone();
+        ports.store = Arc::new(store);
+    })
+    .await;
+    let delay = Fault::Delay(Duration::from_millis(100));
+    faults.next_of("insert", 1, delay);
+    let mut client = server.connect().await;
+    client
+        .send(post("application/json", r#"{"payload":"x"}"#))
+        .await;
+    until(|| faults.calls_of("insert") == 1).await;
+    assert_eq!(server.memory.store.snapshot().tasks.len(), 0);
+    drop(client);
+    until(|| server.memory.store.snapshot().tasks.len() == 1).await;
+    assert_eq!(server.post(r#"{"payload":"y"}"#).await.status, 201);
+    let contradictions = server.memory.store.snapshot().contradictions();
+    assert_eq!(contradictions, Vec::<String>::new());
+}
+
+/// Waits for what others are about to do.
+async fn until(happened: impl Fn() -> bool) {
+    let watch = async {
+        while !happened() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), watch)
+        .await
+        .expect("it happens in time");
 }
 
 #[tokio::test]
@@ -116,7 +138,7 @@ async fn beyond_the_limit_a_connection_waits_for_a_place() {
     second
         .send("GET /health/live HTTP/1.1\r\nhost: test\r\n\r\n")
         .await;
-    let waiting = tokio::time::timeout(Duration::from_millis(100), second.receive()).await;
+    let waiting = timeout(Duration::from_millis(100), second.receive()).await;
     assert!(waiting.is_err(), "the second connection has no place");
     drop(first);
     assert_eq!(second.receive().await.status, 200);

@@ -56,7 +56,7 @@ impl Server {
         let submitter = Submitter::start(
             &ports,
             SubmitConfig {
-                patience: std::time::Duration::from_millis(1),
+                patience: std::time::Duration::from_millis(500),
                 ..SubmitConfig::default()
             },
         );
