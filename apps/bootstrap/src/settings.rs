@@ -26,7 +26,7 @@ pub use self::logging::{LogFormat, LogSettings};
 pub use self::programs::{
     MigrateSettings, ServerSettings, Settings, StandaloneSettings, StartSettings, WorkerSettings,
 };
-pub use self::redis::CacheSettings;
+pub use self::redis::RedisSettings;
 use self::source::NotUnicode;
 pub use self::source::Source;
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use domain::{SubmitConfig, WorkerConfig};
 
 use super::database::DISTRIBUTED;
+use super::redis::read_cache_bytes;
 use super::{
-    CacheSettings, EmbeddedDatabase, HttpSettings, KafkaSettings, LogSettings, PostgresSettings,
-    Reader, submit, work,
+    EmbeddedDatabase, HttpSettings, KafkaSettings, LogSettings, PostgresSettings, Reader,
+    RedisSettings, submit, work,
 };
 
 /// The settings of a program.
@@ -36,7 +37,9 @@ pub struct ServerSettings {
     /// The log.
     pub kafka: KafkaSettings,
     /// Where results are remembered.
-    pub cache: CacheSettings,
+    pub redis: RedisSettings,
+    /// How many bytes of results it keeps in memory.
+    pub cache_bytes: usize,
     /// Whether and how long to wait at the start.
     pub start: StartSettings,
     /// What is logged.
@@ -55,7 +58,7 @@ pub struct WorkerSettings {
     /// The log.
     pub kafka: KafkaSettings,
     /// Where results are remembered.
-    pub cache: CacheSettings,
+    pub redis: RedisSettings,
     /// Whether and how long to wait at the start.
     pub start: StartSettings,
     /// What is logged.
@@ -136,7 +139,8 @@ impl Settings for ServerSettings {
             http,
             database: PostgresSettings::read(reader, 10),
             kafka: KafkaSettings::read_publisher(reader),
-            cache: CacheSettings::read(reader),
+            redis: RedisSettings::read(reader),
+            cache_bytes: read_cache_bytes(reader),
             start: StartSettings::read(reader),
             log: LogSettings::read(reader),
         }
@@ -154,7 +158,7 @@ impl Settings for WorkerSettings {
             work: work::read(reader),
             database: PostgresSettings::read(reader, 10),
             kafka: KafkaSettings::read(reader),
-            cache: CacheSettings::read(reader),
+            redis: RedisSettings::read(reader),
             start: StartSettings::read(reader),
             log: LogSettings::read(reader),
         }
@@ -193,7 +197,7 @@ impl Settings for StandaloneSettings {
             http,
             work: work::read(reader),
             database: EmbeddedDatabase::read(reader),
-            cache_bytes: CacheSettings::read_bytes(reader),
+            cache_bytes: read_cache_bytes(reader),
             log: LogSettings::read(reader),
         }
     }

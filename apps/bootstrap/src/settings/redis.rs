@@ -7,16 +7,14 @@ use url::Url;
 use super::Reader;
 use super::database::mask;
 
-/// Redis and the cache in front of it in this process. `Debug` masks the password.
+/// Where Redis is. `Debug` masks the password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CacheSettings {
+pub struct RedisSettings {
     /// Redis's address, password included.
     pub url: String,
-    /// How many bytes of results this process keeps itself.
-    pub bytes: usize,
 }
 
-impl CacheSettings {
+impl RedisSettings {
     pub(super) fn read(reader: &mut Reader) -> Self {
         reader.section("Redis");
         let whole = reader.optional_secret(
@@ -34,7 +32,6 @@ impl CacheSettings {
             |_| Ok(()),
         );
         let port = reader.number("REDIS_PORT", 6_379, 1..=65_535_u16, "port", "its port");
-        let bytes = Self::read_bytes(reader);
         let url = match whole {
             Some(url) => url,
             None => match composed(&host, port) {
@@ -48,17 +45,7 @@ impl CacheSettings {
                 }
             },
         };
-        Self { url, bytes }
-    }
-
-    /// The size of the cache in this process.
-    pub(super) fn read_bytes(reader: &mut Reader) -> usize {
-        reader.bytes(
-            "CACHE_BYTES",
-            32 << 20,
-            0..=16 << 30,
-            "results this process keeps in its own memory; 0 keeps none",
-        )
+        Self { url }
     }
 
     /// The address with the password masked.
@@ -68,14 +55,23 @@ impl CacheSettings {
     }
 }
 
-impl fmt::Debug for CacheSettings {
+impl fmt::Debug for RedisSettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("CacheSettings")
+            .debug_struct("RedisSettings")
             .field("url", &self.masked())
-            .field("bytes", &self.bytes)
             .finish()
     }
+}
+
+/// How many bytes of results this process keeps itself.
+pub(super) fn read_cache_bytes(reader: &mut Reader) -> usize {
+    reader.bytes(
+        "CACHE_BYTES",
+        32 << 20,
+        0..=16 << 30,
+        "results this process keeps in its own memory; 0 keeps none",
+    )
 }
 
 fn check(text: &str) -> Result<(), String> {

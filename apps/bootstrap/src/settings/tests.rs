@@ -27,7 +27,7 @@ fn the_contracts_defaults_are_the_defaults() {
         server.database.url,
         "postgres://task:task@localhost:5432/taskdb"
     );
-    assert_eq!(server.cache.url, "redis://localhost:6379");
+    assert_eq!(server.redis.url, "redis://localhost:6379");
     assert_eq!(server.kafka.brokers, ["localhost:9092"]);
     assert_eq!(server.kafka.partitions, 12);
     assert_eq!(server.http.max_body, 262_144);
@@ -76,7 +76,7 @@ fn one_url_wins_over_its_parts() {
     ])
     .expect("all right");
     assert_eq!(server.database.url, "postgresql://a:b@db/x");
-    assert_eq!(server.cache.url, "redis://cache:1");
+    assert_eq!(server.redis.url, "redis://cache:1");
 }
 
 #[test]

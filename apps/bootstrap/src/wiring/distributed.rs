@@ -57,7 +57,8 @@ pub async fn server(
     let kafka = Kafka::choose(&settings.kafka, NAME).await?;
     let store = database::open(&settings.database, &settings.start, NAME, shutdown).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let cache = cache::open(&settings.cache, clock.clone()).await?;
+    let redis = cache::open(&settings.redis).await?;
+    let cache = cache::near(redis, settings.cache_bytes, clock.clone(), observer.clone());
     let ports = ports(store.clone(), kafka.log()?, cache, clock, observer);
     let mut preparing = JoinSet::new();
     preparing.spawn(kafka.prepare(None));
@@ -81,7 +82,8 @@ pub async fn worker(
     let kafka = Kafka::choose(&settings.kafka, NAME).await?;
     let store = database::open(&settings.database, &settings.start, NAME, shutdown).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let cache = cache::open(&settings.cache, clock.clone()).await?;
+    // Nobody reads results from a worker, so it keeps none itself.
+    let cache = cache::open(&settings.redis).await?;
     let ports = ports(store.clone(), kafka.log()?, cache, clock, observer);
     let feed_end = kafka.feed()?;
     let mut preparing = JoinSet::new();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use adapters::kafka::{self, KafkaLog, KafkaTaskFeed, Share};
 use adapters::kafka_options::{
     KafkaConnectError, KafkaFeedOptions, KafkaOptions, TopicError, TopicSettings, TopicState,
 };
@@ -12,6 +13,7 @@ use domain::ports::{Announcer, TaskFeed, TaskPublisher, WorkerRegistry};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use crate::Failure;
 use crate::settings::{KafkaClient, KafkaSettings};
 use crate::startup::{StartupError, chain};
 
@@ -27,6 +29,15 @@ const GATHERING: Duration = Duration::from_secs(5);
 pub(super) struct Log {
     pub(super) publisher: Arc<dyn TaskPublisher>,
     pub(super) announcer: Arc<dyn Announcer>,
+}
+
+impl Log {
+    fn of(log: Arc<impl TaskPublisher + Announcer + 'static>) -> Self {
+        Self {
+            publisher: log.clone(),
+            announcer: log,
+        }
+    }
 }
 
 /// Kafka as this process uses it.
@@ -87,23 +98,26 @@ impl Kafka {
 impl Kafka {
     /// Makes the writing ends; no broker need be up.
     pub(super) fn log(&self) -> Result<Log, KafkaConnectError> {
-        let log = Arc::new(RdkafkaLog::connect(&self.options)?);
-        Ok(Log {
-            publisher: log.clone(),
-            announcer: log,
+        Ok(if self.is_kafka_rust() {
+            Log::of(Arc::new(KafkaLog::connect(&self.options)?))
+        } else {
+            Log::of(Arc::new(RdkafkaLog::connect(&self.options)?))
         })
     }
 
     /// Makes the reading end; no broker need be up.
-    pub(super) fn feed(&self) -> Result<Feed, KafkaConnectError> {
+    pub(super) fn feed(&self) -> Result<Feed, Failure> {
         let options = KafkaFeedOptions {
             group_id: self.settings.group.clone(),
             ..KafkaFeedOptions::default()
         };
-        Ok(Feed::Rdkafka(Arc::new(RdkafkaTaskFeed::connect(
-            &self.options,
-            &options,
-        )?)))
+        if self.is_kafka_rust() {
+            let share = Share::new(self.settings.share.index, self.settings.share.count)?;
+            let feed = KafkaTaskFeed::connect(&self.options, &options, share)?;
+            return Ok(Feed::KafkaRust(Arc::new(feed)));
+        }
+        let feed = RdkafkaTaskFeed::connect(&self.options, &options)?;
+        Ok(Feed::Rdkafka(Arc::new(feed)))
     }
 
     /// Creates the topics that are missing, however long it takes until a broker answers, and warns when there are fewer
@@ -144,6 +158,18 @@ impl Kafka {
         }
     }
 
+    fn is_kafka_rust(&self) -> bool {
+        self.client == Client::KafkaRust
+    }
+
+    async fn ensure(&self, settings: TopicSettings) -> Result<Vec<TopicState>, TopicError> {
+        if self.is_kafka_rust() {
+            kafka::ensure_topics(&self.options, settings).await
+        } else {
+            rdkafka::ensure_topics(&self.options, settings).await
+        }
+    }
+
     async fn topics(&self) -> Vec<TopicState> {
         let settings = TopicSettings {
             partitions: self.settings.partitions,
@@ -153,7 +179,7 @@ impl Kafka {
         loop {
             // The broker may not have answered when the client was chosen, and be one that it cannot talk to.
             match kafka_probe::check(self.client, &self.settings.brokers, PROBE).await {
-                Ok(_versions) => match rdkafka::ensure_topics(&self.options, settings).await {
+                Ok(_versions) => match self.ensure(settings).await {
                     Ok(topics) => return topics,
                     Err(refused @ TopicError::Refused(_)) => {
                         let reason = chain(&refused);
@@ -188,22 +214,23 @@ impl Kafka {
 
 /// The reading end.
 pub(super) enum Feed {
+    KafkaRust(Arc<KafkaTaskFeed>),
     Rdkafka(Arc<RdkafkaTaskFeed>),
 }
 
 impl Feed {
     pub(super) fn port(&self) -> Arc<dyn TaskFeed> {
         match self {
+            Self::KafkaRust(feed) => feed.clone(),
             Self::Rdkafka(feed) => feed.clone(),
         }
     }
 
     /// Leaves the group, so that the others take its partitions over at once.
     pub(super) async fn close(&self) {
-        match self {
-            Self::Rdkafka(feed) => {
-                feed.close(LEAVING).await;
-            }
+        // kafka-rust is in no group.
+        if let Self::Rdkafka(feed) = self {
+            feed.close(LEAVING).await;
         }
     }
 }
