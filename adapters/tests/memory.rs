@@ -10,13 +10,24 @@ use ports::{
     Announcer, DeadLetter, Payload, ResultCache, TaskFeed, TaskId, TaskPublisher, TaskStore,
     WorkerRegistry,
 };
-use task_processor_adapters::memory::{CacheLimits, Memory};
+use task_processor_adapters::coalesced::{CoalesceLimits, Coalesced};
+use task_processor_adapters::faulty::Faulty;
+use task_processor_adapters::memory::{CacheLimits, Memory, MemoryResultCache};
+use task_processor_adapters::tiered::Tiered;
 
 ports::store_conformance!(memory_store, StoreInMemory::plain());
 ports::registry_conformance!(memory_registry, StoreInMemory::plain());
 ports::log_conformance!(memory_log, LogInMemory::plain());
 ports::announcer_conformance!(memory_announcer, LogInMemory::plain());
 ports::cache_conformance!(memory_cache, CacheInMemory::plain());
+
+ports::store_conformance!(coalesced_store, StoreInMemory::coalesced());
+ports::registry_conformance!(coalesced_store_registry, StoreInMemory::coalesced());
+ports::cache_conformance!(tiered_cache, CacheInMemory::tiered());
+ports::store_conformance!(faulty_store, StoreInMemory::faulty());
+ports::log_conformance!(faulty_log, FaultyLog(LogInMemory::plain()));
+ports::announcer_conformance!(faulty_announcer, FaultyLog(LogInMemory::plain()));
+ports::cache_conformance!(faulty_cache, CacheInMemory::faulty());
 
 struct StoreInMemory {
     memory: Memory,
@@ -27,6 +38,19 @@ impl StoreInMemory {
     fn plain() -> Self {
         let memory = Memory::new();
         let store = Arc::clone(&memory.store) as Arc<dyn TaskStore>;
+        Self { memory, store }
+    }
+
+    fn coalesced() -> Self {
+        let Self { memory, store } = Self::plain();
+        let store = Arc::new(Coalesced::new(store, CoalesceLimits::default()));
+        Self { memory, store }
+    }
+
+    /// Nothing is ordered to go wrong, so nothing may.
+    fn faulty() -> Self {
+        let Self { memory, store } = Self::plain();
+        let store = Arc::new(Faulty::new(store));
         Self { memory, store }
     }
 }
@@ -109,6 +133,36 @@ impl log::Subject for LogInMemory {
     }
 }
 
+/// Nothing is ordered to go wrong, so nothing may.
+struct FaultyLog(LogInMemory);
+
+#[async_trait]
+impl log::Subject for FaultyLog {
+    fn publisher(&self) -> Arc<dyn TaskPublisher> {
+        Arc::new(Faulty::new(self.0.publisher()))
+    }
+
+    fn announcer(&self) -> Arc<dyn Announcer> {
+        Arc::new(Faulty::new(self.0.announcer()))
+    }
+
+    async fn feed(&self) -> Box<dyn TaskFeed> {
+        Box::new(Faulty::new(Arc::<dyn TaskFeed>::from(self.0.feed().await)))
+    }
+
+    async fn put_raw(&self, key: Option<Vec<u8>>, value: Option<Vec<u8>>) {
+        self.0.put_raw(key, value).await;
+    }
+
+    async fn outputs(&self, at_least: usize) -> Vec<OutputRecord> {
+        self.0.outputs(at_least).await
+    }
+
+    async fn dead_letters(&self, at_least: usize) -> Vec<DeadLetterRecord> {
+        self.0.dead_letters(at_least).await
+    }
+}
+
 fn record_of(letter: DeadLetter) -> DeadLetterRecord {
     match letter {
         DeadLetter::Unreadable {
@@ -147,6 +201,20 @@ impl CacheInMemory {
     fn plain() -> Self {
         let memory = Memory::new();
         let cache = Arc::clone(&memory.cache) as Arc<dyn ResultCache>;
+        Self { memory, cache }
+    }
+
+    fn tiered() -> Self {
+        let Self { memory, cache } = Self::plain();
+        let far = Arc::new(MemoryResultCache::new(memory.clock.clone()));
+        let cache = Arc::new(Tiered::new(cache, far, memory.observer.clone()));
+        Self { memory, cache }
+    }
+
+    /// Nothing is ordered to go wrong, so nothing may.
+    fn faulty() -> Self {
+        let Self { memory, cache } = Self::plain();
+        let cache = Arc::new(Faulty::new(cache));
         Self { memory, cache }
     }
 }
