@@ -22,7 +22,7 @@ use super::failure::{is_foreign_key_violation, is_unique_violation, store_error}
 use super::row::{read, status};
 use pool::Pool;
 use rows::{
-    Array, claim_record, claimed_task, delay_micros, grace_micros, stamp, task, timestamp, uuids,
+    Array, bound, claim_record, claimed_task, delay_micros, grace_micros, task, timestamp, uuids,
     worker_entry,
 };
 
@@ -191,7 +191,7 @@ impl PostgresStore {
         };
         let values = || {
             vec![
-                stamp(before),
+                bound(before),
                 Value::from(grace_micros(grace)),
                 Value::from(i64::try_from(limit).unwrap_or(i64::MAX)),
             ]

@@ -1,1 +1,248 @@
-//! Empty.
+//! The plans must be certain: `queue` and `claims` are all churn, and what the planner believes about them is wrong most
+//! of the time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ports::{
+    ClaimId, ClaimTicket, DeliveryOutcome, Fence, Horizon, NewTask, Next, Payload, Priority, Spent,
+    TaskId, TaskStatus, TaskStore, Timestamp, Transition, WorkerId, WorkerRegistry,
+};
+use sea_orm::DatabaseConnection;
+use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
+use uuid::Uuid;
+
+use crate::database::{Postgres, execute, number, rows, texts};
+
+/// A store of one session, so that the test sees the plans of exactly the session that did the work.
+async fn store_of_one_session(postgres: &Postgres) -> Arc<SqlTaskStore> {
+    let mut options = SqlOptions::new(postgres.url());
+    options.max_connections = 1;
+    SqlTaskStore::connect(options).await.expect("connect")
+}
+
+fn tasks(count: usize, messaged: bool) -> Vec<NewTask> {
+    let one = || NewTask {
+        id: TaskId(Uuid::now_v7()),
+        payload: Payload::new("Hello world!").expect("no NUL"),
+        priority: Priority::default(),
+        max_attempts: 5,
+        run_at: None,
+        messaged,
+    };
+    std::iter::repeat_with(one).take(count).collect()
+}
+
+fn ticket(worker: WorkerId) -> ClaimTicket {
+    ClaimTicket {
+        claim: ClaimId(Uuid::now_v7()),
+        worker,
+    }
+}
+
+fn transition(id: TaskId, fence: Fence, from: TaskStatus, to: Next) -> Transition {
+    Transition {
+        id,
+        fence,
+        from,
+        to,
+        spent: Spent::Attempt,
+    }
+}
+
+fn done() -> Next {
+    Next::Done {
+        result: "!dlrow olleH (len=12)".to_owned(),
+    }
+}
+
+/// Every method at least once, every kind of transition included.
+async fn whole_lives(store: &SqlTaskStore, worker: WorkerId, count: usize) {
+    let fresh = tasks(count, true);
+    let ids: Vec<TaskId> = fresh.iter().map(|task| task.id).collect();
+    store.insert(&fresh).await.expect("insert");
+    store.insert(&fresh[..1]).await.expect("insert again");
+    store.mark_unmessaged(&ids[..1]).await.expect("mark");
+    let cancelled = transition(ids[0], Fence(0), TaskStatus::Pending, Next::Cancelled);
+    store.transition(&[cancelled]).await.expect("cancel");
+    let delivered = ticket(worker);
+    let outcomes = store.claim_delivered(delivered, &ids).await.expect("claim");
+    let claimed = |outcome: &&DeliveryOutcome| matches!(outcome, DeliveryOutcome::Claimed(_));
+    assert_eq!(outcomes.iter().filter(claimed).count(), count - 1);
+    store
+        .claim_delivered(delivered, &ids)
+        .await
+        .expect("claim again");
+    let waiting = Next::Pending {
+        delay: Duration::ZERO,
+        error: None,
+    };
+    let again = transition(ids[1], Fence(1), TaskStatus::Processing, waiting);
+    store.transition(&[again]).await.expect("hand back");
+    let rest: Vec<Transition> = ids[2..]
+        .iter()
+        .map(|id| transition(*id, Fence(1), TaskStatus::Processing, done()))
+        .collect();
+    store.transition(&rest).await.expect("complete");
+    store.transition(&rest[..1]).await.expect("complete again");
+    let mut aged = Vec::new();
+    // Both orders of the two kinds.
+    for _ in 0..2 {
+        let by_age = ticket(worker);
+        let claimed = store.claim_aged(by_age, Horizon::Now, Duration::ZERO, 100);
+        let claimed = claimed.await.expect("claim by age");
+        aged.extend(claimed.iter().map(|task| (task.id, task.fence)));
+        store.release(&[by_age.claim]).await.expect("release");
+    }
+    assert_eq!(aged, [(ids[1], Fence(3))]);
+    let last = transition(ids[1], Fence(3), TaskStatus::Processing, done());
+    store.transition(&[last]).await.expect("complete");
+    store.get(&ids).await.expect("get");
+    store.claims_of(worker, 10).await.expect("claims");
+    store.release(&[delivered.claim]).await.expect("release");
+    store.totals().await.expect("totals");
+}
+
+/// Each statement the session prepared about these tables, with the plan it would run now, whatever the parameters.
+async fn plans(session: &DatabaseConnection) -> Vec<(String, String)> {
+    let prepared = rows(
+        session,
+        "SELECT name, statement, cardinality(parameter_types) FROM pg_prepared_statements
+         WHERE statement ~ '(tasks|queue|claims)' AND statement !~ 'pg_prepared_statements'",
+    )
+    .await;
+    let mut plans = Vec::new();
+    for row in &prepared {
+        let name: String = row.try_get_by_index(0).expect("name");
+        let statement: String = row.try_get_by_index(1).expect("statement");
+        let parameters: i32 = row.try_get_by_index(2).expect("parameters");
+        let nulls = vec!["NULL"; usize::try_from(parameters).expect("a count")].join(", ");
+        let arguments = if nulls.is_empty() {
+            String::new()
+        } else {
+            format!("({nulls})")
+        };
+        let plan = texts(session, &format!("EXPLAIN EXECUTE {name}{arguments}")).await;
+        plans.push((statement, plan.join("\n")));
+    }
+    plans
+}
+
+fn check(statement: &str, plan: &str) {
+    let complain = |what: &str| format!("{what} in\n{plan}\n\nof{statement}");
+    let lines: Vec<&str> = plan.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
+        for table in ["tasks", "queue", "claims"] {
+            let scans = line.contains(&format!(" on {table}")) && line.contains("Scan");
+            if !scans {
+                continue;
+            }
+            assert!(line.contains("Index"), "{}", complain(line.trim()));
+            let condition = lines.get(index + 1).copied().unwrap_or_default();
+            assert!(
+                condition.contains("Index Cond:"),
+                "{}",
+                complain("no index condition")
+            );
+            let by_age = line.contains("queue_by_age");
+            let ranged = condition.contains("messaged = ") && condition.contains("not_before <= ");
+            assert_eq!(by_age, ranged, "{}", complain("the wrong index"));
+        }
+        for join in ["Nested Loop", "Merge Join", "Seq Scan on queue"] {
+            assert!(!line.contains(join), "{}", complain(join));
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn every_plan_is_by_index_whatever_the_statistics_say() {
+    let postgres = Postgres::migrated().await;
+    let other = postgres.connection().await;
+    for table in ["tasks", "queue", "claims", "workers", "totals"] {
+        execute(
+            &other,
+            &format!("ALTER TABLE {table} SET (autovacuum_enabled = off)"),
+        )
+        .await;
+    }
+    let store = store_of_one_session(&postgres).await;
+    let worker = WorkerId(Uuid::now_v7());
+    store.register(worker, "host:1").await.expect("register");
+    // The plans are made on empty tables and kept.
+    whole_lives(&store, worker, 4).await;
+    let session = store.database();
+    let mut checked = 0;
+    for state in ["no statistics", "empty then", "full then", "churned"] {
+        match state {
+            "empty then" => execute(&other, "ANALYZE").await,
+            "full then" => {
+                store.insert(&tasks(5_000, false)).await.expect("insert");
+                execute(&other, "ANALYZE").await;
+                execute(
+                    &other,
+                    "DELETE FROM queue; DELETE FROM tasks WHERE status = 'pending'",
+                )
+                .await;
+            }
+            "churned" => {
+                for _ in 0..20 {
+                    whole_lives(&store, worker, 500).await;
+                }
+            }
+            _ => {}
+        }
+        whole_lives(&store, worker, 4).await;
+        let plans = plans(&session).await;
+        // Insert twice, created_at, get, claim by delivery and twice by age, what is held, transition, claims of a worker,
+        // mark, release.
+        assert!(plans.len() >= 12, "only {} plans: {state}", plans.len());
+        for (statement, plan) in &plans {
+            check(statement, plan);
+            checked += 1;
+        }
+    }
+    assert!(checked >= 48);
+    // What was planned is what happened: only whole tables were never read.
+    let scans = "SELECT coalesce(sum(seq_scan), 0)::bigint FROM pg_stat_xact_user_tables
+        WHERE relname IN ('tasks', 'queue', 'claims')";
+    assert_eq!(number(&session, scans).await, 0);
+    store.close().await;
+    other.close().await.expect("close");
+    postgres.drop_database().await;
+}
+
+/// Tasks deep in the past, a horizon of long ago: the edges of what the database can hold.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn times_beyond_what_the_database_holds_become_its_edges() {
+    let postgres = Postgres::migrated().await;
+    let store = postgres.store().await;
+    let worker = WorkerId(Uuid::now_v7());
+    store.register(worker, "host:1").await.expect("register");
+    let mut extremes = tasks(2, false);
+    extremes[0].run_at = Some(Timestamp::from_micros(i64::MIN));
+    extremes[1].run_at = Some(Timestamp::from_micros(i64::MAX));
+    store.insert(&extremes).await.expect("insert");
+    for horizon in [i64::MIN, i64::MAX].map(Timestamp::from_micros) {
+        let claimed = store
+            .claim_aged(ticket(worker), Horizon::Before(horizon), Duration::MAX, 10)
+            .await
+            .expect("claim by age");
+        let expected = usize::from(horizon.as_micros() > 0);
+        assert_eq!(claimed.len(), expected);
+        let back = claimed.iter().map(|task| {
+            let never = Next::Pending {
+                delay: Duration::MAX,
+                error: None,
+            };
+            transition(task.id, task.fence, TaskStatus::Processing, never)
+        });
+        store
+            .transition(&back.collect::<Vec<_>>())
+            .await
+            .expect("hand back");
+    }
+    store.close().await;
+    postgres.drop_database().await;
+}

@@ -50,12 +50,9 @@ impl Array {
 
     /// A missing time becomes one before AD 1, which no given time is.
     pub(super) fn optional_stamps(items: impl IntoIterator<Item = Option<Timestamp>>) -> Value {
-        let missing = DateTimeUtc::from_timestamp_micros(EARLIEST_MICROS - 1)
-            .unwrap_or_default()
-            .naive_utc();
         let items = items
             .into_iter()
-            .map(|time| time.map_or(missing, date_time));
+            .map(|time| time.map_or_else(before_all, date_time));
         Self::of(ArrayType::ChronoDateTime, items)
     }
 }
@@ -64,8 +61,13 @@ pub(super) fn uuids(items: impl IntoIterator<Item = Uuid>) -> Value {
     Array::of(ArrayType::Uuid, items)
 }
 
-pub(super) fn stamp(time: Timestamp) -> Value {
-    Value::from(date_time(time))
+/// A bound for `not_before`: one earlier than every stored time finds nothing.
+pub(super) fn bound(time: Timestamp) -> Value {
+    if time.as_micros() < EARLIEST_MICROS {
+        Value::from(before_all())
+    } else {
+        Value::from(date_time(time))
+    }
 }
 
 pub(super) fn optional_stamp(time: Option<Timestamp>) -> Value {
@@ -76,6 +78,13 @@ pub(super) fn optional_stamp(time: Option<Timestamp>) -> Value {
 fn date_time(time: Timestamp) -> DateTime {
     let micros = time.as_micros().clamp(EARLIEST_MICROS, LATEST_MICROS);
     DateTimeUtc::from_timestamp_micros(micros)
+        .unwrap_or_default()
+        .naive_utc()
+}
+
+/// Earlier than every time that [`date_time`] gives.
+fn before_all() -> DateTime {
+    DateTimeUtc::from_timestamp_micros(EARLIEST_MICROS - 1)
         .unwrap_or_default()
         .naive_utc()
 }

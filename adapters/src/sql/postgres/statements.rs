@@ -235,8 +235,9 @@ pub(super) const CLAIMS_OF: &str = "
 SELECT id, worker_id, task_ids, fences, claimed_at FROM claims WHERE worker_id = $1
 ORDER BY claimed_at, id LIMIT $2";
 
+/// The cast keeps `messaged` away from the index that starts with it.
 pub(super) const MARK_UNMESSAGED: &str =
-    "UPDATE queue SET messaged = false WHERE task_id = ANY($1) AND messaged IS TRUE";
+    "UPDATE queue SET messaged = false WHERE task_id = ANY($1) AND messaged::int = 1";
 
 pub(super) const TOTALS: &str = "
 SELECT coalesce(sum(done), 0)::bigint, coalesce(sum(elapsed_us), 0)::numeric(38, 0)::text FROM totals";
