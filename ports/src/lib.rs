@@ -37,5 +37,13 @@ pub use task::{
 };
 pub use time::Timestamp;
 
+#[cfg(feature = "mock")]
+pub use {
+    announcer::MockAnnouncer, cache::MockResultCache, clock::MockClock, feed::MockTaskFeed,
+    ids::MockIdSource, observer::MockObserver, processor::MockProcessor,
+    publisher::MockTaskPublisher, random::MockRandom, registry::MockWorkerRegistry,
+    store::MockTaskStore,
+};
+
 /// The cause an adapter attaches to an error, reached through [`std::error::Error::source`].
 pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use domain::{SubmitConfig, SubmitError, Submitter};
 use ports::{Event, TaskFeed, TaskStatus, Timestamp};
 
-use crate::world::{World, submission, submit};
+use crate::world::{World, all, submission, submit};
 
 #[tokio::test(start_paused = true)]
 async fn an_accepted_task_is_stored_queued_and_published() {
@@ -45,28 +45,6 @@ async fn concurrent_submissions_share_commits_and_each_gets_its_own_answer() {
         .observer
         .count(|event| matches!(event, Event::Submitted { .. }));
     assert!(commits < 20, "{commits} commits for 1,000 submissions");
-}
-
-/// Polls borrowed futures together on this one thread, so that they queue while the first commit runs.
-async fn all<T, F: Future<Output = T>>(futures: impl Iterator<Item = F>) -> Vec<T> {
-    let mut waiting: Vec<_> = futures.map(Box::pin).collect();
-    let mut answers = Vec::new();
-    std::future::poll_fn(|context| {
-        waiting.retain_mut(|future| match future.as_mut().poll(context) {
-            Poll::Ready(answer) => {
-                answers.push(answer);
-                false
-            }
-            Poll::Pending => true,
-        });
-        if waiting.is_empty() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-    answers
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! A whole system in memory: what the tests act on.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use adapters::memory::{Memory, TokioClock};
@@ -122,4 +123,26 @@ pub(crate) fn scripted() -> impl Processor {
             _ => Ok(payload.to_uppercase()),
         }
     })
+}
+
+/// Polls borrowed futures together on this one thread, so that they queue while the first commit runs.
+pub(crate) async fn all<T, F: Future<Output = T>>(futures: impl Iterator<Item = F>) -> Vec<T> {
+    let mut waiting: Vec<_> = futures.map(Box::pin).collect();
+    let mut answers = Vec::new();
+    std::future::poll_fn(|context| {
+        waiting.retain_mut(|future| match future.as_mut().poll(context) {
+            Poll::Ready(answer) => {
+                answers.push(answer);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if waiting.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    answers
 }

@@ -1,0 +1,295 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters::faulty::{Fault, Faults, Faulty};
+use domain::{Reader, Reading, SubmitConfig, SubmitError, Submitter, WorkerConfig};
+use ports::{
+    Dependency, Event, InsertOutcome, MockTaskStore, Payload, StoreError, TaskStatus, Timestamp,
+    WriteOutcome,
+};
+use tokio::time::Instant;
+
+use crate::world::{World, all, scripted, submission, submit};
+
+impl World {
+    /// Puts a script of faults between the use cases and the store.
+    fn break_store(&mut self) -> Arc<Faults> {
+        let faulty = Arc::new(Faulty::new(Arc::clone(&self.memory.store)));
+        self.ports.store = faulty.clone();
+        self.ports.registry = faulty.clone();
+        Arc::clone(faulty.faults())
+    }
+
+    /// Puts a script of faults between the use cases and what they tell the log.
+    fn break_log(&mut self) -> Arc<Faults> {
+        let faulty = Arc::new(Faulty::new(Arc::clone(&self.memory.log)));
+        self.ports.publisher = faulty.clone();
+        self.ports.announcer = faulty.clone();
+        Arc::clone(faulty.faults())
+    }
+
+    fn break_cache(&mut self) -> Arc<Faults> {
+        let faulty = Arc::new(Faulty::new(Arc::clone(&self.memory.cache)));
+        self.ports.cache = faulty.clone();
+        Arc::clone(faulty.faults())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_log_down_everything_goes_on_and_is_announced_later() {
+    let mut world = World::new();
+    let log = world.break_log();
+    log.always(Fault::FailBefore);
+    let feed = Arc::new(Faulty::new(Arc::new(world.memory.log.feed())));
+    feed.faults().always(Fault::FailBefore);
+    let submitter = world.submitter();
+    let _worker = world.work_on(feed.clone(), scripted(), WorkerConfig::default());
+    let started = Instant::now();
+    let first = submit(&submitter, &["a"; 2_000]).await;
+    let again = submit(&submitter, &["b"; 2_000]).await;
+    let ids = [first, again].concat();
+    world.memory.store.at_rest(&ids).await;
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(world.memory.log.outputs().is_empty());
+    let kept = world.memory.store.snapshot().claims.len();
+    assert!(kept > 0, "what is owed is recorded");
+
+    log.heal();
+    feed.faults().heal();
+    let all = ids.len();
+    world
+        .memory
+        .log
+        .until_announced(|outputs, _| outputs.len() >= all)
+        .await;
+    world
+        .memory
+        .store
+        .until(|snapshot| snapshot.claims.is_empty())
+        .await;
+    world.assert_consistent();
+    let recovered = Event::DependencyRecovered {
+        dependency: Dependency::Log,
+    };
+    assert!(world.memory.observer.count(|event| *event == recovered) > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_finished_beside_a_long_task_is_announced_before_that_ends() {
+    let mut world = World::new();
+    let log = world.break_log();
+    let submitter = world.submitter();
+    let mut payloads = vec!["ok"; 20];
+    payloads[0] = "sleep 50";
+    let ids = submit(&submitter, &payloads).await;
+    log.always(Fault::FailBefore);
+    let _worker = world.work(scripted());
+    world.memory.store.at_rest(&ids[1..]).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    log.heal();
+    let healed = Instant::now();
+    world
+        .memory
+        .log
+        .until_announced(|outputs, _| outputs.len() == 19)
+        .await;
+    assert!(
+        healed.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        healed.elapsed()
+    );
+    assert_eq!(world.memory.task(ids[0]).status, TaskStatus::Processing);
+    assert_eq!(
+        world.memory.store.snapshot().claims.len(),
+        1,
+        "the long task keeps its claim"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_insert_whose_answer_was_lost_is_repeated_under_the_same_ids() {
+    let mut world = World::new();
+    let store = world.break_store();
+    store.next_of("insert", 2, Fault::FailAfter);
+    let submitter = world.submitter();
+    let ids = submit(&submitter, &["a", "b"]).await;
+    let snapshot = world.memory.store.snapshot();
+    assert_eq!(snapshot.tasks.len(), 2);
+    assert_eq!(world.memory.task(ids[1]).payload.as_str(), "b");
+    assert_eq!(store.calls_of("insert"), 3);
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_stays_down_is_told_to_the_client_within_the_patience() {
+    let mut world = World::new();
+    let store = world.break_store();
+    store.always(Fault::FailBefore);
+    let submitter = world.submitter();
+    let asked = Instant::now();
+    let refused = submitter.submit(vec![submission("a")]).await;
+    assert!(
+        matches!(refused, Err(SubmitError::Unavailable(_))),
+        "{refused:?}"
+    );
+    assert!(
+        asked.elapsed() <= Duration::from_secs(3),
+        "{:?}",
+        asked.elapsed()
+    );
+    store.heal();
+    assert!(
+        submitter.submit(vec![submission("a")]).await.is_ok(),
+        "no restart is needed"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_the_store_refuses_fails_only_for_the_culprit() {
+    let mut world = World::new();
+    let mut mock = MockTaskStore::new();
+    mock.expect_insert().returning(|tasks| {
+        let poison = Payload::new("poison").expect("no NUL");
+        if tasks.iter().any(|task| task.payload == poison) {
+            return Err(StoreError::Rejected("poison".into()));
+        }
+        let stored = InsertOutcome {
+            write: WriteOutcome::Applied,
+            created_at: Timestamp::EPOCH,
+        };
+        Ok(vec![stored; tasks.len()])
+    });
+    world.ports.store = Arc::new(mock);
+    let config = SubmitConfig {
+        writers: 1,
+        ..SubmitConfig::default()
+    };
+    let submitter = Submitter::start(&world.ports, config);
+    let answers = all((0..50).map(|n| {
+        let payload = if n == 17 { "poison" } else { "fine" };
+        submitter.submit(vec![submission(payload)])
+    }))
+    .await;
+    let refused = answers
+        .iter()
+        .filter(|answer| matches!(answer, Err(SubmitError::Rejected(_))));
+    assert_eq!(refused.count(), 1);
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 49);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_lost_answer_of_the_store_is_made_good_by_repeating() {
+    for method in [
+        "claim_delivered",
+        "claim_aged",
+        "transition",
+        "release",
+        "register",
+        "beat",
+    ] {
+        let mut world = World::new();
+        let store = world.break_store();
+        let submitter = world.submitter();
+        store.next_of(method, 3, Fault::FailAfter);
+        let _worker = world.work(scripted());
+        let ids = submit(&submitter, &["a", "b", "permanent"]).await;
+        world.memory.store.at_rest(&ids).await;
+        world
+            .memory
+            .store
+            .until(|snapshot| snapshot.claims.is_empty())
+            .await;
+        for id in &ids {
+            let task = world.memory.task(*id);
+            assert_eq!((task.attempts, task.rescues), (1, 0), "{method}: {task:?}");
+        }
+        assert_eq!(
+            world.ports.store.totals().await.expect("totals").done,
+            2,
+            "{method}"
+        );
+        world.assert_consistent();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minute_without_the_store_kills_no_worker_and_spends_no_attempt() {
+    let mut world = World::new();
+    let store = world.break_store();
+    let submitter = world.submitter();
+    let _one = world.work(scripted());
+    let _two = world.work(scripted());
+    let ids = submit(&submitter, &["sleep 5", "sleep 30", "ok"]).await;
+    world
+        .memory
+        .store
+        .until(|snapshot| snapshot.queue.is_empty())
+        .await;
+    let before = world.memory.store.snapshot().workers;
+    store.always(Fault::FailBefore);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    store.heal();
+    let healed = Instant::now();
+    world.memory.store.at_rest(&ids).await;
+    assert!(
+        healed.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        healed.elapsed()
+    );
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let after = world.memory.store.snapshot().workers;
+    let names = |workers: Vec<ports::WorkerEntry>| {
+        workers
+            .into_iter()
+            .map(|worker| worker.id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(before), names(after), "the same workers live on");
+    for id in ids {
+        let task = world.memory.task(id);
+        assert_eq!(
+            (task.status, task.attempts, task.rescues),
+            (TaskStatus::Done, 1, 0)
+        );
+    }
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_is_down_costs_no_answer() {
+    let mut world = World::new();
+    let cache = world.break_cache();
+    cache.always(Fault::FailBefore);
+    let submitter = world.submitter();
+    let _worker = world.work(scripted());
+    let ids = submit(&submitter, &["ok"]).await;
+    world.memory.store.at_rest(&ids).await;
+    world
+        .memory
+        .store
+        .until(|snapshot| snapshot.claims.is_empty())
+        .await;
+    let reading = Reader::new(&world.ports).read(ids[0]).await.expect("read");
+    assert!(matches!(reading, Reading::Done(_)), "{reading:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_the_store_refuses_fails_its_task_and_no_other() {
+    let mut world = World::new();
+    let store = world.break_store();
+    // The whole batch, then halves, until one stands alone.
+    let submitter = world.submitter();
+    let ids = submit(&submitter, &["a", "b", "c", "d"]).await;
+    store.next_of("transition", 3, Fault::Refuse);
+    let _worker = world.work(scripted());
+    world.memory.store.at_rest(&ids).await;
+    let failed = ids
+        .iter()
+        .filter(|id| world.memory.task(**id).status == TaskStatus::Failed);
+    assert_eq!(failed.count(), 1);
+}
