@@ -1,6 +1,7 @@
 //! `cargo xtask lint`: everything that can be said about the code without running it.
 
 mod dependencies;
+mod documents;
 mod text;
 
 use std::path::Path;
@@ -36,6 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         must_succeed(cargo(checkout).args(["fmt", "--all", "--check"]))
     });
     steps.run("words and paths", || text::check(checkout));
+    steps.run("what the architecture names", || documents::check(checkout));
     steps.run("workspace edges", || dependencies::check_edges(checkout));
     steps.run("what domain may depend on", || {
         dependencies::check_domain(checkout)
