@@ -63,7 +63,7 @@ impl Share {
 /// goes on where this one stopped; nothing keeps two workers of one share apart.
 ///
 /// A record has no time of its own here (kafka-rust reads none): that of a version 7 task id stands in for it, or
-/// else the time of its receipt. An empty key or value cannot be told from a missing one.
+/// else the time of its receipt. Records compressed with lz4 or zstd arrive as unreadable: kafka-rust cannot read them.
 pub struct KafkaTaskFeed {
     shared: Arc<Shared>,
     committer: Link,

@@ -115,4 +115,24 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         Ok(Some(String::from_utf8_lossy(taken).into_owned()))
     }
+
+    #[cfg(feature = "kafka")]
+    pub(crate) fn i64(&mut self) -> Result<i64, Broken> {
+        self.take().map(i64::from_be_bytes)
+    }
+
+    /// Passes over bytes, and says whether there were any (`false`: Kafka's null).
+    #[cfg(feature = "kafka")]
+    pub(crate) fn skip_bytes(&mut self) -> Result<bool, Broken> {
+        let length = self.i32()?;
+        let Ok(length) = usize::try_from(length) else {
+            return Ok(false);
+        };
+        let (_passed, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or(Broken::Unreadable)?;
+        self.rest = rest;
+        Ok(true)
+    }
 }

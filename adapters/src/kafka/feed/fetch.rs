@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use kafka::client::fetch::Message;
 use kafka::client::{FetchPartition, KafkaClient as Client};
 use kafka::error::{Error as KafkaError, KafkaCode};
+use ports::TaskId;
 
 use super::super::link::Health;
 use crate::kafka_probe::exchange::{Broken, Reader, Wire};
+use crate::wire;
 
 /// How much is fetched of a partition at once. More than a broker's limit of a batch (1 MiB unless told otherwise), so
 /// that any batch fits.
@@ -34,11 +37,17 @@ pub(super) struct Cursor {
     pub(super) bytes: i32,
 }
 
-/// A record as kafka-rust gives it.
+/// A record, read.
 pub(super) struct Record {
     pub(super) offset: i64,
-    pub(super) key: Vec<u8>,
-    pub(super) value: Vec<u8>,
+    pub(super) content: Result<TaskId, Unreadable>,
+}
+
+/// A record that is no task message.
+pub(super) struct Unreadable {
+    pub(super) reason: String,
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) value: Option<Vec<u8>>,
 }
 
 /// What came of one partition.
@@ -95,8 +104,13 @@ pub(super) fn fetch_all(
             // Nobody leads the partition at the moment: kafka-rust leaves it out of the request.
             None => Fetched::Failed,
         };
-        if matches!(one, Fetched::Failed | Fetched::OutOfRange) {
-            health = Health::Suspect;
+        let mut one = one;
+        match &mut one {
+            Fetched::Records { records, .. } => {
+                tell_missing_from_empty(client, topic, *cursor, records);
+            }
+            Fetched::Failed | Fetched::OutOfRange => health = Health::Suspect,
+            Fetched::Illegible(_) => {}
         }
         fetched.insert(cursor.partition, one);
     }
@@ -130,8 +144,7 @@ fn fetch(
                     .iter()
                     .map(|message| Record {
                         offset: message.offset,
-                        key: message.key.to_vec(),
-                        value: message.value.to_vec(),
+                        content: read(message),
                     })
                     .collect(),
                 end: data.highwatermark_offset(),
@@ -158,6 +171,18 @@ fn fetch(
         }
     }
     Ok(fetched)
+}
+
+fn read(message: &Message<'_>) -> Result<TaskId, Unreadable> {
+    wire::decode_message_id(message.value).map_err(|error| Unreadable {
+        reason: if message.value.is_empty() {
+            "the record has no value".into()
+        } else {
+            error.to_string()
+        },
+        key: Some(message.key.to_vec()),
+        value: Some(message.value.to_vec()),
+    })
 }
 
 /// kafka-rust forgets uncompressed records that stand before a compressed batch in the same answer. With less in the
@@ -213,8 +238,8 @@ fn why(error: &KafkaError) -> String {
     }
 }
 
-/// kafka-rust knows the errors of its day by name and calls every other `Unknown`; here is the number.
-fn ask_for_code(client: &Client, topic: &str, cursor: Cursor) -> Option<i16> {
+/// The same fetch in Kafka's own bytes, for what kafka-rust does not tell.
+fn ask(client: &Client, topic: &str, cursor: Cursor) -> Option<Vec<u8>> {
     let topics = client.topics();
     let partitions = topics.partitions(topic)?;
     let leader = partitions.partition(cursor.partition)?.leader()?;
@@ -231,15 +256,88 @@ fn ask_for_code(client: &Client, topic: &str, cursor: Cursor) -> Option<i16> {
     body.extend(cursor.partition.to_be_bytes());
     body.extend(cursor.offset.to_be_bytes());
     body.extend(cursor.bytes.to_be_bytes());
-    let answer = wire.ask(FETCH, 0, &body).ok()?;
-    read_code(&answer).ok()
+    wire.ask(FETCH, 0, &body).ok()
 }
 
-fn read_code(answer: &[u8]) -> Result<i16, Broken> {
-    let mut reader = Reader::new(answer);
+/// kafka-rust knows the errors of its day by name and calls every other `Unknown`; here is the number.
+fn ask_for_code(client: &Client, topic: &str, cursor: Cursor) -> Option<i16> {
+    let answer = ask(client, topic, cursor)?;
+    read_head(&mut Reader::new(&answer)).ok()
+}
+
+/// Reads up to the error code of the one partition that was asked for.
+fn read_head(reader: &mut Reader<'_>) -> Result<i16, Broken> {
     let _topics = reader.i32()?;
     let _topic = reader.text()?;
     let _partitions = reader.i32()?;
     let _partition = reader.i32()?;
     reader.i16()
+}
+
+/// kafka-rust shows a key or value that is missing as empty. Whoever reads the log for its content wants to know which it
+/// was, so the broker is asked again, once for many records. Inside a compressed batch it cannot be seen, and what is
+/// empty is taken to be missing, which it nearly always is.
+fn tell_missing_from_empty(client: &Client, topic: &str, cursor: Cursor, records: &mut [Record]) {
+    let mut seen: BTreeMap<i64, Missing> = BTreeMap::new();
+    for record in records {
+        let Err(reason) = record.content.as_mut() else {
+            continue;
+        };
+        let empty = [&reason.key, &reason.value]
+            .iter()
+            .any(|bytes| bytes.as_ref().is_some_and(Vec::is_empty));
+        if !empty {
+            continue;
+        }
+        if !seen.contains_key(&record.offset) {
+            let here = Cursor {
+                offset: record.offset,
+                ..cursor
+            };
+            if let Some(answer) = ask(client, topic, here) {
+                read_missing(&mut Reader::new(&answer), &mut seen).ok();
+            }
+        }
+        let missing = seen.get(&record.offset).copied().unwrap_or(Missing {
+            key: true,
+            value: true,
+        });
+        if missing.key && reason.key.as_ref().is_some_and(Vec::is_empty) {
+            reason.key = None;
+        }
+        if missing.value && reason.value.as_ref().is_some_and(Vec::is_empty) {
+            reason.value = None;
+        }
+    }
+}
+
+/// What of a record is missing.
+#[derive(Clone, Copy)]
+struct Missing {
+    key: bool,
+    value: bool,
+}
+
+/// Reads the messages of the one partition that was asked for, up to the end or to one that is cut off.
+fn read_missing(reader: &mut Reader<'_>, seen: &mut BTreeMap<i64, Missing>) -> Result<(), Broken> {
+    let _code = read_head(reader)?;
+    let _end = reader.i64()?;
+    let _length = reader.i32()?;
+    loop {
+        let offset = reader.i64()?;
+        let _size = reader.i32()?;
+        let _checksum = reader.i32()?;
+        let [_magic, attributes] = reader.i16()?.to_be_bytes();
+        let key = reader.skip_bytes()?;
+        let value = reader.skip_bytes()?;
+        if attributes & 0x07 == 0 {
+            seen.insert(
+                offset,
+                Missing {
+                    key: !key,
+                    value: !value,
+                },
+            );
+        }
+    }
 }

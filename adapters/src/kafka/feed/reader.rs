@@ -9,9 +9,8 @@ use kafka::error::{Error as KafkaError, KafkaCode};
 use ports::{Delivery, Position, RecordContent, TaskId, Timestamp};
 
 use super::super::link::{Health, Link, LinkFault, partition_count};
-use super::fetch::{Cursor, FETCH_BYTES, Fetched, Record, fetch_all};
+use super::fetch::{Cursor, FETCH_BYTES, Fetched, Record, Unreadable, fetch_all};
 use super::{Owned, Share, Shared};
-use crate::wire;
 
 /// How long one fetch of everything may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(15);
@@ -301,28 +300,16 @@ fn read(partition: i32, record: Record) -> Delivery {
         partition,
         offset: record.offset,
     };
-    if record.value.is_empty() {
-        return unreadable(position, "the record has no value".into(), record);
-    }
-    match wire::decode_message_id(&record.value) {
+    match record.content {
         Ok(id) => Delivery {
             position,
             recorded_at: time_of(id),
             content: RecordContent::Task(id),
         },
-        Err(error) => unreadable(position, error.to_string(), record),
-    }
-}
-
-fn unreadable(position: Position, reason: String, record: Record) -> Delivery {
-    Delivery {
-        position,
-        recorded_at: now(),
-        content: RecordContent::Unreadable {
-            reason,
-            // kafka-rust shows what is missing as empty, and empty keys and values are hardly ever meant.
-            key: Some(record.key).filter(|key| !key.is_empty()),
-            value: Some(record.value).filter(|value| !value.is_empty()),
+        Err(Unreadable { reason, key, value }) => Delivery {
+            position,
+            recorded_at: now(),
+            content: RecordContent::Unreadable { reason, key, value },
         },
     }
 }

@@ -28,7 +28,7 @@ const FULL_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How often a log that is down is asked whether it is back, and how long it has to answer.
 const RETURN_INTERVAL: Duration = Duration::from_millis(500);
-const RETURN_TIMEOUT: Duration = Duration::from_millis(300);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Between two attempts of a commit that met a rebalance, and for how long.
 const COMMIT_PAUSE: Duration = Duration::from_millis(100);
