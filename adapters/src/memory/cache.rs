@@ -209,3 +209,70 @@ impl ResultCache for MemoryResultCache {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::ManualClock;
+
+    fn result(number: u128, length: usize) -> TaskResult {
+        TaskResult {
+            id: TaskId(uuid::Uuid::from_u128(number)),
+            result: "x".repeat(length),
+            processed_at: Timestamp::EPOCH,
+        }
+    }
+
+    async fn held(cache: &MemoryResultCache, numbers: impl IntoIterator<Item = u128>) -> Vec<bool> {
+        let ids: Vec<TaskId> = numbers
+            .into_iter()
+            .map(|number| result(number, 0).id)
+            .collect();
+        let found = cache.get(&ids).await.expect("get");
+        found.iter().map(Option::is_some).collect()
+    }
+
+    #[tokio::test]
+    async fn what_came_first_goes_first_and_the_bytes_are_bounded() {
+        let limits = CacheLimits {
+            max_bytes: 3 * (ENTRY_BYTES + 100),
+            ..CacheLimits::default()
+        };
+        let cache = MemoryResultCache::with_limits(Arc::new(ManualClock::default()), limits);
+        cache
+            .put(&[result(1, 100), result(2, 100), result(3, 100)])
+            .await
+            .expect("put");
+        assert_eq!(held(&cache, 1..=3).await, [true; 3]);
+        // Put again, the first is the youngest.
+        cache
+            .put(&[result(1, 100), result(4, 100)])
+            .await
+            .expect("put");
+        assert_eq!(held(&cache, 1..=4).await, [true, false, true, true]);
+        assert_eq!(cache.bytes(), limits.max_bytes);
+        // What can never fit pushes nothing out, but what stood under its id is gone.
+        cache
+            .put(&[result(3, limits.max_bytes)])
+            .await
+            .expect("put");
+        assert_eq!(held(&cache, 1..=4).await, [true, false, false, true]);
+        cache.clear();
+        assert!(cache.is_empty());
+        assert_eq!(cache.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_expired_is_forgotten_at_the_next_put() {
+        let clock = Arc::new(ManualClock::default());
+        let cache = MemoryResultCache::new(clock.clone());
+        cache.put(&[result(1, 1), result(2, 1)]).await.expect("put");
+        clock.advance(CacheLimits::default().time_to_live);
+        assert_eq!(
+            (cache.len(), held(&cache, 1..=2).await),
+            (2, vec![false, false])
+        );
+        cache.put(&[result(3, 1)]).await.expect("put");
+        assert_eq!(cache.len(), 1);
+    }
+}

@@ -570,3 +570,162 @@ impl TaskFeed for MemoryFeed {
         standing
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use ports::{IdSource, Payload, Priority};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::memory::{ManualClock, SequentialIds};
+
+    fn log(limits: LogLimits) -> MemoryLog {
+        MemoryLog::with_limits(Arc::new(ManualClock::default()), limits)
+    }
+
+    fn messages(count: usize) -> Vec<TaskMessage> {
+        let ids = SequentialIds::default();
+        let made = std::iter::repeat_with(|| TaskMessage {
+            id: ids.task_id(),
+            payload: Payload::default(),
+            priority: Priority::default(),
+        });
+        made.take(count).collect()
+    }
+
+    fn partitions(deliveries: &[Delivery]) -> BTreeSet<i32> {
+        deliveries
+            .iter()
+            .map(|delivery| delivery.position.partition)
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_full_log_refuses_and_an_acknowledgement_makes_room() {
+        let log = log(LogLimits {
+            input_records: 3,
+            ..LogLimits::default()
+        });
+        let outcomes = log.publish(&messages(4)).await;
+        assert!(outcomes[..3].iter().all(Result::is_ok));
+        let refused = outcomes[3].as_ref().expect_err("full");
+        assert!(refused.is_transient());
+        assert!(log.put_unreadable("rubbish", None, None).is_err());
+        let feed = log.feed();
+        let deliveries = feed.receive(10).await.expect("receive");
+        assert_eq!(log.unacknowledged(), 3);
+        feed.acknowledge(&[deliveries[0].position])
+            .await
+            .expect("acknowledge");
+        assert_eq!(log.unacknowledged(), 2);
+        assert!(log.publish(&messages(1)).await[0].is_ok());
+    }
+
+    #[tokio::test]
+    async fn members_share_the_partitions_and_inherit_what_was_not_acknowledged() {
+        let log = log(LogLimits {
+            partitions: 4,
+            ..LogLimits::default()
+        });
+        let (one, other) = (log.feed(), log.feed());
+        log.publish(&messages(40)).await;
+        let first = one.receive(100).await.expect("receive");
+        let second = other.receive(100).await.expect("receive");
+        assert_eq!(first.len() + second.len(), 40);
+        assert!(partitions(&first).is_disjoint(&partitions(&second)));
+        // What belongs to another member is passed over.
+        other
+            .acknowledge(&[first[0].position])
+            .await
+            .expect("acknowledge");
+        assert_eq!(log.unacknowledged(), 40);
+        drop(one);
+        let inherited = other.receive(100).await.expect("receive");
+        assert_eq!(partitions(&inherited), partitions(&first));
+        assert_eq!(inherited.len(), first.len());
+    }
+
+    #[tokio::test]
+    async fn a_member_without_partitions_says_so_and_gets_some_when_another_goes() {
+        let log = log(LogLimits {
+            partitions: 1,
+            ..LogLimits::default()
+        });
+        let (one, other) = (log.feed(), log.feed());
+        assert_eq!(
+            (one.standing(), other.standing()),
+            (Standing::CaughtUp, Standing::Unassigned)
+        );
+        log.publish(&messages(1)).await;
+        assert!(
+            timeout(Duration::from_millis(10), other.receive(1))
+                .await
+                .is_err()
+        );
+        let (deliveries, ()) = tokio::join!(other.receive(1), async { drop(one) });
+        assert_eq!(deliveries.expect("receive").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn groups_read_apart_and_records_stay_until_all_have_them() {
+        let log = log(LogLimits::default());
+        let (one, other) = (log.feed(), log.feed_of("audit"));
+        log.publish(&messages(1)).await;
+        for (feed, left) in [(&one, 1), (&other, 0)] {
+            let deliveries = feed.receive(10).await.expect("receive");
+            feed.acknowledge(&[deliveries[0].position])
+                .await
+                .expect("acknowledge");
+            assert_eq!(log.unacknowledged(), left);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_busy_partition_does_not_starve_the_others() {
+        let log = log(LogLimits {
+            partitions: 2,
+            ..LogLimits::default()
+        });
+        let feed = log.feed();
+        for _ in 0..100 {
+            log.put_unreadable("rubbish", None, None).expect("room");
+        }
+        let quiet: Vec<TaskMessage> = messages(2);
+        log.publish(&quiet).await;
+        let mut seen = BTreeSet::new();
+        for _ in 0..2 {
+            seen.extend(partitions(&feed.receive(5).await.expect("receive")));
+        }
+        assert_eq!(seen, BTreeSet::from([0, 1]));
+    }
+
+    #[tokio::test]
+    async fn announcements_are_kept_within_both_limits() {
+        let result = |length: usize| TaskResult {
+            id: TaskId(uuid::Uuid::nil()),
+            result: "x".repeat(length),
+            processed_at: Timestamp::EPOCH,
+        };
+        let log = log(LogLimits {
+            kept_records: 3,
+            kept_bytes: 100,
+            ..LogLimits::default()
+        });
+        let lengths = |log: &MemoryLog| {
+            log.outputs()
+                .iter()
+                .map(|kept| kept.result.len())
+                .collect::<Vec<_>>()
+        };
+        log.announce(&[result(1), result(2), result(3), result(4)])
+            .await;
+        assert_eq!(lengths(&log), [2, 3, 4]);
+        log.announce(&[result(95)]).await;
+        assert_eq!(lengths(&log), [4, 95]);
+        log.announce(&[result(101)]).await;
+        assert!(lengths(&log).is_empty());
+    }
+}
