@@ -89,7 +89,10 @@ where
     runtime.shutdown_timeout(LEFTOVERS);
     match outcome {
         Ok(()) => {
-            info!(event = "process.stopped", "stopped");
+            // A command has said what it did.
+            if command.is_empty() {
+                info!(event = "process.stopped", "stopped");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => match error.downcast_ref::<StartupError>() {
@@ -102,7 +105,11 @@ where
                 );
                 ExitCode::SUCCESS
             }
-            _ => failed(program, error.as_ref()),
+            _ if command.is_empty() => failed(program, error.as_ref()),
+            _ => {
+                eprintln!("{}: {}", program.name, chain(error.as_ref()));
+                ExitCode::from(FAILED)
+            }
         },
     }
 }

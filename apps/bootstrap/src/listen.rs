@@ -3,7 +3,7 @@
 use std::io;
 
 use tokio::net::TcpListener;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::settings::HttpSettings;
 
@@ -23,7 +23,7 @@ pub struct ListenError {
 /// When it is taken, or the host is not an address of this machine.
 pub async fn listen(settings: &HttpSettings) -> Result<TcpListener, ListenError> {
     let listener = open(settings, settings.port).await?;
-    warn_if_exposed(settings);
+    announce(settings, &listener);
     Ok(listener)
 }
 
@@ -39,14 +39,13 @@ pub async fn listen_somewhere(settings: &HttpSettings) -> Result<TcpListener, Li
             warn!(
                 event = "http.port_taken",
                 wanted = settings.port,
-                got = listener.local_addr().map_or(0, |address| address.port()),
                 "the port is taken; health and metrics are on another one"
             );
             listener
         }
         opened => opened?,
     };
-    warn_if_exposed(settings);
+    announce(settings, &listener);
     Ok(listener)
 }
 
@@ -65,7 +64,10 @@ async fn open(settings: &HttpSettings, port: u16) -> Result<TcpListener, ListenE
         })
 }
 
-fn warn_if_exposed(settings: &HttpSettings) {
+fn announce(settings: &HttpSettings, listener: &TcpListener) {
+    if let Ok(address) = listener.local_addr() {
+        info!(event = "http.listening", %address, "listening on http://{address}");
+    }
     if settings.is_exposed() {
         warn!(
             event = "http.exposed",

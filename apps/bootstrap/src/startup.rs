@@ -92,7 +92,7 @@ where
         let reason = match outcome {
             Ok(Ok(ready)) => {
                 if waited {
-                    info!(event = "startup.found", what, "{what} is there");
+                    info!(event = "startup.found", "{what} is there");
                 }
                 return Ok(ready);
             }
@@ -117,7 +117,6 @@ where
         let next = pause.min(left);
         warn!(
             event = "startup.waiting",
-            what,
             reason,
             left_s = left.as_secs(),
             "waiting for {what}"

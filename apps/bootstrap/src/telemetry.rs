@@ -21,7 +21,8 @@ pub fn start(settings: &LogSettings) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let started = match settings.format {
-        LogFormat::Pretty => subscriber.try_init(),
+        // The event's name says more than the module it comes from.
+        LogFormat::Pretty => subscriber.with_target(false).try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     if let Err(error) = started {

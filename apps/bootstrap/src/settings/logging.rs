@@ -43,7 +43,12 @@ impl LogSettings {
             ],
             "how much of our own is logged; libraries log warnings and errors",
         );
-        let libraries = if level == "error" { "error" } else { "warn" };
+        // While a broker is down librdkafka warns many times a second; whoever is hurt reports it, at its own pace.
+        let libraries = match level {
+            "error" => "error",
+            "warn" | "info" => "warn,librdkafka=error",
+            _ => "warn",
+        };
         let directives = reader.text(
             "RUST_LOG",
             "",

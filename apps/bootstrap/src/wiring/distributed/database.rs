@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use adapters::sql::{SqlOptions, SqlTaskStore};
 use domain::ports::{StoreError, WorkerRegistry};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tracing::info;
+use url::Url;
 
 use crate::settings::{MigrateSettings, PostgresSettings, StartSettings};
 use crate::shutdown::Shutdown;
@@ -13,6 +16,9 @@ use crate::startup::{Obstacle, StartupError, wait_for};
 
 /// How long one statement of the heartbeat may take: shorter than any sensible lease.
 const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may take to open before its host counts as silent.
+const KNOCK: Duration = Duration::from_secs(3);
+const DEFAULT_PORT: u16 = 5_432;
 
 /// Connects to PostgreSQL when it is there, and waits until its schema is up to date, or brings it up to date.
 pub(super) async fn open(
@@ -100,6 +106,7 @@ async fn connect(
 ) -> Result<Arc<SqlTaskStore>, StartupError> {
     let what = format!("PostgreSQL at {address}");
     wait_for(&what, limit, shutdown, || async {
+        knock(&options.url).await?;
         SqlTaskStore::connect(options.clone())
             .await
             .map_err(|error| {
@@ -111,4 +118,24 @@ async fn connect(
             })
     })
     .await
+}
+
+/// Opens a TCP connection and drops it. A pool tries for seconds to connect to a port that refuses, and then only says that
+/// it ran out of time.
+async fn knock(address: &str) -> Result<(), Obstacle> {
+    let Ok(url) = Url::parse(address) else {
+        return Ok(());
+    };
+    let by_socket = url.query_pairs().any(|(name, _)| name == "host");
+    let Some(host) = url.host_str().filter(|_| !by_socket) else {
+        return Ok(());
+    };
+    // A URL writes an IPv6 address in brackets, a socket address does not take them.
+    let host = host.trim_matches(['[', ']']);
+    let port = url.port().unwrap_or(DEFAULT_PORT);
+    match timeout(KNOCK, TcpStream::connect((host, port))).await {
+        Ok(Ok(_connection)) => Ok(()),
+        Ok(Err(error)) => Err(Obstacle::not_yet(&error)),
+        Err(_elapsed) => Err(Obstacle::NotYet("its host does not answer".to_owned())),
+    }
 }
