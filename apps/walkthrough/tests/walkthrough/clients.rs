@@ -80,26 +80,20 @@ pub(crate) fn post_all(url: &str, bodies: &[String]) -> Vec<Value> {
     let mut requests = String::new();
     for body in bodies {
         let quoted = body.replace('\\', "\\\\").replace('"', "\\\"");
-        // A body ends with a line break, so that the answers can be told apart.
+        // Options hold for one request. A body ends with a line break, so that the answers can be told apart.
         writeln!(
             requests,
-            "next\nurl = \"{url}\"\nheader = \"Content-Type: application/json\"\ndata-binary = \"{quoted}\"\nwrite-out = \"\\n\""
+            "next\nshow-error\nfail\nurl = \"{url}\"\nheader = \"Content-Type: application/json\"\n\
+             data-binary = \"{quoted}\"\nwrite-out = \"\\n\""
         )
         .expect("a string takes everything");
     }
     let mut child = Command::new("curl")
-        .args([
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--parallel",
-            "--parallel-max",
-            "16",
-            "--config",
-            "-",
-        ])
+        .args(["--parallel", "--parallel-max", "16", "--config", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // In parallel curl shows its progress whatever it was told.
+        .stderr(Stdio::piped())
         .spawn()
         .expect("curl is installed");
     let mut input = child.stdin.take().expect("it is piped");
@@ -108,9 +102,10 @@ pub(crate) fn post_all(url: &str, bodies: &[String]) -> Vec<Value> {
         .expect("curl reads its configuration");
     drop(input);
     let output = child.wait_with_output().expect("curl ends");
+    let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "posting {} tasks: {}",
+        "posting {} tasks: {}\n{errors}",
         bodies.len(),
         output.status
     );

@@ -47,11 +47,9 @@ fn walk(world: &World) {
     world.migrate();
     let server = world.server();
     for topic in ["tasks-input", "tasks-output"] {
-        assert_ne!(
-            partitions(&world.brokers, topic),
-            0,
-            "{topic} does not exist"
-        );
+        eventually("the topics are known", || {
+            (partitions(&world.brokers, topic) > 0).then_some(())
+        });
     }
 
     // Nobody works yet, so the first form can be seen.

@@ -6,18 +6,29 @@ use crate::programs::{Program, directory, free_port};
 use crate::world::World;
 
 #[test]
-#[ignore = "needs PostgreSQL, Redis and Kafka 4: run cargo xtask test"]
-fn tasks_are_accepted_and_done_without_kafka_and_redis() {
-    let home = directory(&format!("outage-services-{}", std::process::id()));
+#[ignore = "needs PostgreSQL, and programs to start Redis and Kafka 4: run cargo xtask test"]
+fn tasks_are_done_without_kafka_and_redis_with_rdkafka() {
+    outage("outage_rdkafka", "4", "rdkafka");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL, and programs to start Redis and Kafka 3.9: run cargo xtask test"]
+fn tasks_are_done_without_kafka_and_redis_with_kafka_rust() {
+    outage("outage_kafka_rust", "3", "kafka-rust");
+}
+
+/// A broker and a Redis of its own go away and come back.
+fn outage(name: &'static str, major: &str, client: &str) {
+    let home = directory(&format!("{name}-services-{}", std::process::id()));
     let (kafka_port, redis_port) = (free_port(), free_port());
-    let kafka = Program::broker("4", kafka_port, &home);
+    let kafka = Program::broker(major, kafka_port, &home);
     let cache = Program::redis(redis_port, &home);
     let brokers = format!("127.0.0.1:{kafka_port}");
     let world = World::on(
-        "outage",
+        name,
         brokers.clone(),
         format!("redis://127.0.0.1:{redis_port}"),
-        "rdkafka",
+        client,
     );
     world.migrate();
     let server = world.server();
@@ -40,7 +51,7 @@ fn tasks_are_accepted_and_done_without_kafka_and_redis() {
         "the database is all it needs"
     );
 
-    let _kafka = Program::broker("4", kafka_port, &home);
+    let _kafka = Program::broker(major, kafka_port, &home);
     let _cache = Program::redis(redis_port, &home);
     // What could not be announced is kept until it can be.
     let announced = eventually("the result is announced after all", || {
