@@ -96,16 +96,20 @@ impl Observer for LogObserver {
                 }
             }
             Event::Skipped { reason, count } if *reason == SkipReason::Unreadable => {
-                warn!(
-                    event = "records.unreadable",
-                    count, "records of tasks-input cannot be read"
-                );
+                if let Some(before) = self.trouble(Dependency::Log, "read records") {
+                    warn!(
+                        event = "records.unreadable",
+                        count,
+                        suppressed = before,
+                        "records of tasks-input cannot be read; they go to tasks-dead-letter"
+                    );
+                }
             }
             Event::Skipped { reason, count } => {
                 debug!(event = "records.skipped", reason = reason.as_str(), count);
             }
             Event::Claimed { by, count } => {
-                debug!(event = "tasks.claimed", by = by.as_str(), count)
+                debug!(event = "tasks.claimed", by = by.as_str(), count);
             }
             Event::Ran { id, took, error } => {
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);

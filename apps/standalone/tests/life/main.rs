@@ -32,10 +32,31 @@ fn it_stops_when_asked_and_goes_on_where_it_stopped() {
     let sandbox = Sandbox::new();
     let process = Process::start(&sandbox, &[]);
     let id = process.post("stop").expect("accepted");
-    let (code, log) = process.stop();
+    process.signal("TERM");
+    let (code, log) = process.wait();
     assert_eq!(code, Some(0), "{log}");
     let again = Process::start(&sandbox, &[]);
     assert_eq!(again.result_of(&id, PATIENCE), "pots (len=4)");
+}
+
+#[test]
+fn a_stop_is_announced_before_it_happens_and_a_second_signal_quits() {
+    let sandbox = Sandbox::new();
+    let process = Process::start(&sandbox, &[("DRAIN_DELAY", "5m")]);
+    assert_eq!(process.get_text("/health/ready").expect("an answer").0, 200);
+    process.signal("TERM");
+    let until = Instant::now() + PATIENCE;
+    while process
+        .get_text("/health/ready")
+        .expect("it still serves")
+        .0
+        != 503
+    {
+        assert!(Instant::now() < until, "readiness stays green");
+    }
+    assert!(process.post("still taken").is_some());
+    process.signal("INT");
+    assert_eq!(process.wait().0, Some(130));
 }
 
 #[test]

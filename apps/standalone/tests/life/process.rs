@@ -95,14 +95,19 @@ impl Process {
         child.wait().expect("it ends");
     }
 
-    /// SIGTERM; the exit code and the log.
-    pub(crate) fn stop(self) -> (Option<i32>, String) {
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = Command::new("kill")
-            .args(["-TERM", &child.id().to_string()])
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), child.id().to_string()])
             .status()
             .expect("kill is there");
-        assert!(asked.success());
+        assert!(sent.success());
+    }
+
+    /// Waits for the end; the exit code and the log.
+    pub(crate) fn wait(self) -> (Option<i32>, String) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         let code = child.wait().expect("it ends").code();
         drop(child);
         let log = self
