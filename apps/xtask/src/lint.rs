@@ -9,7 +9,7 @@ use std::path::Path;
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::services::Place;
+use crate::services::{self, Place};
 use crate::steps::{Steps, cargo, must_succeed};
 use crate::{deploy, openapi};
 
@@ -33,6 +33,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return deploy::check(&place);
     }
     let mut steps = Steps::default();
+    steps.run("tools", services::build_tools);
     steps.run("formatting", || {
         must_succeed(cargo(checkout).args(["fmt", "--all", "--check"]))
     });

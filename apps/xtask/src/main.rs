@@ -16,7 +16,8 @@ use crate::failure::Failure;
 
 #[derive(Parser)]
 #[command(
-    name = "cargo xtask",
+    name = "xtask",
+    bin_name = "cargo xtask",
     about = "The project's chores",
     disable_help_subcommand = true
 )]

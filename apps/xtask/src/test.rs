@@ -38,6 +38,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     let mut caretaker = None;
 
     let services_up = steps.run("services", || {
+        services::build_tools()?;
         let up = services::up(&place, None)?;
         environment.extend(
             up.endpoints

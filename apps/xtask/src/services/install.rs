@@ -37,6 +37,15 @@ impl Programs {
     }
 }
 
+/// Installs what librdkafka is built with; everything else needs no more than Rust does.
+pub(crate) fn build_tools() -> Result<(), Failure> {
+    let missing: Vec<&str> = [("cc", "gcc"), ("make", "make")]
+        .into_iter()
+        .filter_map(|(name, package)| program(name).is_none().then_some(package))
+        .collect();
+    install(&missing, own_uid()? == 0)
+}
+
 pub(super) fn everything(place: &Place) -> Result<Programs, Failure> {
     let root = own_uid()? == 0;
     let cached = [&KAFKA_3, &KAFKA_4]
@@ -55,9 +64,7 @@ pub(super) fn everything(place: &Place) -> Result<Programs, Failure> {
     .into_iter()
     .filter_map(|(is_missing, package)| is_missing.then_some(package))
     .collect();
-    if !missing.is_empty() {
-        install(&missing, root)?;
-    }
+    install(&missing, root)?;
     let found = |name: &str, package: &str| {
         program(name).ok_or_else(|| {
             Failure::said(format!(
@@ -123,6 +130,9 @@ fn postgres_directory() -> Option<PathBuf> {
 }
 
 fn install(packages: &[&str], root: bool) -> Result<(), Failure> {
+    if packages.is_empty() {
+        return Ok(());
+    }
     let list = packages.join(" ");
     let by_hand =
         format!("sudo apt-get update && sudo apt-get install --no-install-recommends {list}");
