@@ -325,7 +325,10 @@ fn read_missing(reader: &mut Reader<'_>, seen: &mut BTreeMap<i64, Missing>) -> R
     let _length = reader.i32()?;
     loop {
         let offset = reader.i64()?;
-        let _size = reader.i32()?;
+        // A broker that converts records for an old client pads its answer.
+        if reader.i32()? <= 0 {
+            return Ok(());
+        }
         let _checksum = reader.i32()?;
         let [_magic, attributes] = reader.i16()?.to_be_bytes();
         let key = reader.skip_bytes()?;

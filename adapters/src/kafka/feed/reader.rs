@@ -25,6 +25,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Failures in a row for less than this are no outage, as long as there is a broker.
+const HICCUP: Duration = Duration::from_secs(1);
+
 /// A batch that does not fit is asked for in twice the size, up to this.
 const LARGEST_FETCH_BYTES: i32 = 64 * 1024 * 1024;
 
@@ -71,17 +74,22 @@ impl Reader {
     /// Runs until it is aborted.
     pub(super) async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
+        let mut failing_since = None;
         loop {
-            match self.turn().await {
-                Ok(()) => pause = FIRST_PAUSE,
-                Err(fault) => {
-                    tracing::warn!(%fault, "kafka.feed.error");
-                    self.shared.lock().outage = Some(Arc::new(fault));
-                    self.shared.arrived.notify_one();
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
+            let Err(fault) = self.turn().await else {
+                pause = FIRST_PAUSE;
+                failing_since = None;
+                continue;
+            };
+            tracing::warn!(%fault, "kafka.feed.error");
+            let since = *failing_since.get_or_insert_with(Instant::now);
+            // A connection that had been idle for long, or a leader that moved, is put right by the next turn.
+            if matches!(fault, LinkFault::Probe(_)) || since.elapsed() >= HICCUP {
+                self.shared.lock().outage = Some(Arc::new(fault));
+                self.shared.arrived.notify_one();
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
