@@ -38,6 +38,7 @@ pub(crate) enum Kind {
     Overloaded,
     StoreUnavailable,
     NotReady,
+    Stopping,
     Internal,
     /// Anything else that the framework refuses.
     Other(StatusCode),
@@ -52,7 +53,7 @@ impl Kind {
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Overloaded | Self::StoreUnavailable | Self::NotReady => {
+            Self::Overloaded | Self::StoreUnavailable | Self::NotReady | Self::Stopping => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -75,6 +76,7 @@ impl Kind {
             Self::Overloaded => "overloaded",
             Self::StoreUnavailable => "store-unavailable",
             Self::NotReady => "not-ready",
+            Self::Stopping => "stopping",
             Self::Internal => "internal",
             Self::Other(_) => return None,
         })
@@ -94,6 +96,7 @@ impl Kind {
             Self::Overloaded => "Too many requests are waiting",
             Self::StoreUnavailable => "The task store is unavailable",
             Self::NotReady => "The service is not ready",
+            Self::Stopping => "The service is stopping",
             Self::Internal => "Something went wrong",
             Self::Other(status) => status.canonical_reason().unwrap_or("Refused"),
         }
@@ -102,7 +105,7 @@ impl Kind {
     /// After how many seconds trying again makes sense.
     const fn retry_after_seconds(self) -> Option<u16> {
         match self {
-            Self::Overloaded | Self::NotReady => Some(1),
+            Self::Overloaded | Self::NotReady | Self::Stopping => Some(1),
             Self::StoreUnavailable => Some(2),
             _ => None,
         }
@@ -127,6 +130,9 @@ impl Kind {
                 "The task store did not answer. After a POST it is not known whether the task was stored."
             }
             Self::NotReady => "A required dependency does not answer, or the service is stopping.",
+            Self::Stopping => {
+                "The service is stopping; it is not known whether the task was stored."
+            }
             Self::Internal => "A defect of the service. The details are in its log.",
             Self::Other(_) => "Refused.",
         }
@@ -155,6 +161,7 @@ impl Kind {
                 "too many tasks are waiting to be stored; nothing was stored",
             ),
             Self::StoreUnavailable => ("/tasks", "the task store did not answer in time"),
+            Self::Stopping => ("/tasks", "try again: another instance will answer"),
             Self::NotReady => ("/health/ready", "the task store does not answer"),
             Self::Internal | Self::Other(_) => {
                 ("/tasks", "the details are in the log of the service")
@@ -331,10 +338,9 @@ impl From<SubmitError> for Problem {
                 Kind::StoreUnavailable,
                 "the task store did not answer in time",
             ),
-            SubmitError::Stopped => Self::new(
-                Kind::NotReady,
-                "the service is stopping; nothing was stored",
-            ),
+            SubmitError::Stopped => {
+                Self::new(Kind::Stopping, "try again: another instance will answer")
+            }
             SubmitError::Rejected(_) => {
                 Self::new(Kind::InvalidTask, "the task store cannot keep this task")
             }

@@ -44,6 +44,7 @@ impl Failures for SubmitFailures {
         Kind::UnsupportedMediaType,
         Kind::StoreUnavailable,
         Kind::Overloaded,
+        Kind::Stopping,
         Kind::Internal,
     ];
 }

@@ -171,6 +171,8 @@ async fn a_stop_finishes_what_is_under_way() {
 async fn a_stop_does_not_wait_for_ever() {
     let config = HttpConfig {
         stop_timeout: Duration::from_millis(100),
+        body_timeout: Duration::MAX,
+        idle_timeout: Duration::from_hours(1),
         ..HttpConfig::default()
     };
     let server = Server::start_with(config, |_| {}).await;
@@ -178,5 +180,7 @@ async fn a_stop_does_not_wait_for_ever() {
     stuck.send("POST /tasks HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{").await;
     let mut half = server.connect().await;
     half.send("GET / HT").await;
-    server.stop().stopped().await;
+    timeout(Duration::from_secs(20), server.stop().stopped())
+        .await
+        .expect("the server stops");
 }
