@@ -1,0 +1,176 @@
+//! Receiving as one process sees it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use adapters::memory::MemoryFeed;
+use async_trait::async_trait;
+use ports::{Delivery, Dependency, FeedError, Position, RecordContent, Standing, TaskFeed, TaskId};
+use tokio::time::sleep;
+
+use super::Struck;
+use crate::link::Link;
+use crate::sky::{Call, Fate, Outage};
+
+/// How many records a feed remembers, to bring them again.
+const REMEMBERED: usize = 32;
+
+/// What all feeds of a history know of the topic.
+#[derive(Default)]
+pub(crate) struct Topic {
+    /// Records up to this time (the log's clock, microseconds) were wiped.
+    wiped_until: AtomicI64,
+    /// Whether every message is lost.
+    loses_all: AtomicBool,
+    /// Tasks of the old API: nothing but the message says that they want work, so the weather must not lose it.
+    precious: Mutex<Vec<TaskId>>,
+}
+
+impl Topic {
+    pub(crate) fn wipe(&self, now: i64) {
+        self.wiped_until.store(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lose_all(&self, loses_all: bool) {
+        self.loses_all.store(loses_all, Ordering::Relaxed);
+    }
+
+    pub(crate) fn cherish(&self, id: TaskId) {
+        self.precious
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(id);
+    }
+
+    fn is_precious(&self, id: TaskId) -> bool {
+        self.precious
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&id)
+    }
+}
+
+pub(crate) struct ChaosFeed {
+    inner: Arc<MemoryFeed>,
+    topic: Arc<Topic>,
+    link: Arc<Link>,
+    /// Received, and not handed on.
+    shelf: Mutex<Shelf>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    ready: VecDeque<Delivery>,
+    remembered: VecDeque<Delivery>,
+}
+
+impl ChaosFeed {
+    pub(crate) fn new(inner: MemoryFeed, topic: Arc<Topic>, link: Arc<Link>) -> Self {
+        Self {
+            inner: Arc::new(inner),
+            topic,
+            link,
+            shelf: Mutex::default(),
+        }
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put_on_shelf(&self, mut received: Vec<Delivery>) {
+        let sky = &self.link.sky;
+        let wiped_until = self.topic.wiped_until.load(Ordering::Relaxed);
+        received.retain(|delivery| {
+            if delivery.recorded_at.as_micros() <= wiped_until {
+                return false;
+            }
+            match delivery.content {
+                RecordContent::Task(id) => {
+                    self.topic.is_precious(id)
+                        || !(self.topic.loses_all.load(Ordering::Relaxed)
+                            || sky.strikes(sky.weather.message_lost))
+                }
+                RecordContent::Unreadable { .. } => true,
+            }
+        });
+        if sky.strikes(sky.weather.shuffled) {
+            sky.chance.shuffle(&mut received);
+        }
+        let mut shelf = self.shelf();
+        if sky.strikes(sky.weather.message_repeated)
+            && let Some(old) = shelf.remembered.pop_front()
+        {
+            shelf.ready.push_back(old);
+        }
+        for delivery in received {
+            if shelf.remembered.len() < REMEMBERED {
+                shelf.remembered.push_back(delivery.clone());
+            }
+            shelf.ready.push_back(delivery);
+        }
+    }
+
+    fn take_from_shelf(&self, limit: usize) -> Vec<Delivery> {
+        let mut shelf = self.shelf();
+        let count = shelf.ready.len().min(limit);
+        shelf.ready.drain(..count).collect()
+    }
+
+    fn unavailable<T>() -> Result<T, FeedError> {
+        Err(FeedError::Unavailable(Struck.into()))
+    }
+}
+
+#[async_trait]
+impl TaskFeed for ChaosFeed {
+    async fn receive(&self, limit: usize) -> Result<Vec<Delivery>, FeedError> {
+        loop {
+            self.link.pass().await;
+            match self.link.sky.outage(Dependency::Log) {
+                Some(Outage::Refusing) => return Self::unavailable(),
+                // A poll of a silent log brings nothing and says nothing.
+                Some(Outage::Silent) => self.link.sky.until_up(Dependency::Log).await,
+                None => {}
+            }
+            let taken = self.take_from_shelf(limit);
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+            let fate = self.link.fate(Call::Receive);
+            match fate {
+                Fate::Refused | Fate::AnswerLost | Fate::Late(_) => return Self::unavailable(),
+                Fate::KilledBefore => return self.link.perish().await,
+                Fate::Slow { before, .. } => sleep(before).await,
+                Fate::Pass | Fate::KilledAfter => {}
+            }
+            let received = self.inner.receive(limit).await?;
+            if fate == Fate::KilledAfter {
+                return self.link.perish().await;
+            }
+            // From here on the shelf keeps them, even if the caller gives up waiting.
+            self.put_on_shelf(received);
+            if let Fate::Slow { after, .. } = fate {
+                sleep(after).await;
+            }
+        }
+    }
+
+    async fn acknowledge(&self, upto: &[Position]) -> Result<(), FeedError> {
+        let (inner, upto) = (Arc::clone(&self.inner), upto.to_vec());
+        let deed = async move { inner.acknowledge(&upto).await };
+        let answer = self.link.call(Call::Acknowledge, deed).await;
+        answer.unwrap_or_else(Self::unavailable)
+    }
+
+    fn standing(&self) -> Standing {
+        if self.link.sky.outage(Dependency::Log).is_some() {
+            return Standing::Down;
+        }
+        match self.inner.standing() {
+            Standing::CaughtUp if !self.shelf().ready.is_empty() => Standing::Behind,
+            standing => standing,
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! What really happened in the store: a decorator next to the store itself, that every call passes which took effect.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use adapters::memory::MemoryTaskStore;
+use async_trait::async_trait;
+use ports::{
+    BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome,
+    Fence, Horizon, InsertOutcome, NewTask, RemoveReply, Spent, StoreError, Task, TaskId,
+    TaskStatus, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, WorkerEntry, WorkerId,
+    WorkerRegistry, WriteOutcome,
+};
+
+use crate::link::Link;
+use crate::sky::Sky;
+use crate::trace::Who;
+
+/// A claim of one task that took effect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claimed {
+    pub(crate) worker: WorkerId,
+    pub(crate) fence: Fence,
+    /// Virtual microseconds.
+    pub(crate) at: i64,
+    /// The store's clock.
+    pub(crate) stamped: Timestamp,
+}
+
+/// A transition that was applied.
+#[derive(Clone, Debug)]
+pub(crate) struct Moved {
+    /// The fence that it named.
+    pub(crate) fence: Fence,
+    pub(crate) to: TaskStatus,
+    pub(crate) spent: Spent,
+    pub(crate) at: i64,
+}
+
+/// The life of one task, as the store saw it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Life {
+    pub(crate) inserted_at: Option<i64>,
+    pub(crate) run_at: Option<Timestamp>,
+    pub(crate) claims: Vec<Claimed>,
+    pub(crate) moves: Vec<Moved>,
+}
+
+/// A death that was declared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Death {
+    pub(crate) worker: WorkerId,
+    pub(crate) at: i64,
+    /// When the worker last beat or registered.
+    pub(crate) last_beat_at: i64,
+    /// Something other than an outage kept it from beating, or it had ended.
+    pub(crate) has_excuse: bool,
+}
+
+/// How long before its last beat a fault may have struck that still explains a silence: the slowest call, there and back.
+const EXCUSE_REACHES_BACK: i64 = 30_000_000;
+
+#[derive(Default)]
+pub(crate) struct Records {
+    pub(crate) lives: BTreeMap<TaskId, Life>,
+    pub(crate) deaths: Vec<Death>,
+    pub(crate) beats: BTreeMap<WorkerId, i64>,
+    /// Which process registered under this identity, by its name.
+    pub(crate) names: BTreeMap<WorkerId, String>,
+    /// Every process that ever ran a worker, by its name.
+    pub(crate) links: BTreeMap<String, Arc<Link>>,
+    /// Contradictions seen on the way.
+    pub(crate) wrong: Vec<String>,
+}
+
+impl Records {
+    /// The identity under which a process registered last.
+    pub(crate) fn latest_of(&self, name: &str) -> Option<WorkerId> {
+        let own = self.names.iter().filter(|(_, known)| *known == name);
+        own.map(|(worker, _)| *worker).max()
+    }
+
+    fn has_excuse(&self, worker: WorkerId, last_beat_at: i64) -> bool {
+        let Some(name) = self.names.get(&worker) else {
+            return true;
+        };
+        // An earlier life of the process cannot beat any more.
+        self.latest_of(name) != Some(worker)
+            || self.links.get(name).is_none_or(|link| {
+                link.was_hindered_since(last_beat_at.saturating_sub(EXCUSE_REACHES_BACK))
+            })
+    }
+}
+
+/// The store and the registry of a history.
+pub(crate) struct RecordingStore {
+    inner: Arc<MemoryTaskStore>,
+    clock: Arc<dyn Clock>,
+    sky: Arc<Sky>,
+    records: Mutex<Records>,
+}
+
+impl RecordingStore {
+    pub(crate) fn new(inner: Arc<MemoryTaskStore>, clock: Arc<dyn Clock>, sky: Arc<Sky>) -> Self {
+        Self {
+            inner,
+            clock,
+            sky,
+            records: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, label: &'static str, number: u64, text: impl FnOnce() -> String) {
+        self.sky.trace.note(Who::WORLD, label, number, text);
+    }
+
+    fn note_claim(&self, ticket: ClaimTicket, task: &ClaimedTask) {
+        let at = self.sky.trace.now();
+        let mut records = self.records();
+        let life = records.lives.entry(task.id).or_default();
+        if life.claims.iter().any(|claim| claim.fence == task.fence) {
+            return;
+        }
+        life.claims.push(Claimed {
+            worker: ticket.worker,
+            fence: task.fence,
+            at,
+            stamped: self.clock.now(),
+        });
+        let name = records.names.get(&ticket.worker).cloned();
+        drop(records);
+        self.note("· claimed", task.fence.0.cast_unsigned(), || {
+            let worker = name.unwrap_or_else(|| ticket.worker.to_string());
+            let payload = task.payload.as_str();
+            format!("{payload} by {worker} under fence {}", task.fence.0)
+        });
+    }
+
+    fn note_move(&self, transition: &Transition, outcome: TransitionOutcome, before: Option<Task>) {
+        let label = match outcome.write {
+            WriteOutcome::Applied => "· moved",
+            WriteOutcome::AlreadyApplied => "· moved before",
+            WriteOutcome::Stale => "· refused, stale",
+        };
+        self.note(label, transition.fence.0.cast_unsigned(), || {
+            let payload = before
+                .as_ref()
+                .map_or("unknown", |task| task.payload.as_str());
+            format!(
+                "{payload} to {} under fence {}, spending {:?}",
+                transition.to.status(),
+                transition.fence.0,
+                transition.spent
+            )
+        });
+        if outcome.write != WriteOutcome::Applied {
+            return;
+        }
+        let at = self.sky.trace.now();
+        let mut records = self.records();
+        match before {
+            Some(task) if task.fence == transition.fence && task.status == transition.from => {}
+            found => records.wrong.push(format!(
+                "a transition that named {} under fence {} was applied to {found:?}",
+                transition.from, transition.fence.0
+            )),
+        }
+        let life = records.lives.entry(transition.id).or_default();
+        life.moves.push(Moved {
+            fence: transition.fence,
+            to: transition.to.status(),
+            spent: transition.spent,
+            at,
+        });
+    }
+}
+
+#[async_trait]
+impl TaskStore for RecordingStore {
+    async fn insert(&self, tasks: &[NewTask]) -> Result<Vec<InsertOutcome>, StoreError> {
+        let outcomes = self.inner.insert(tasks).await?;
+        let at = self.sky.trace.now();
+        for (task, outcome) in tasks.iter().zip(&outcomes) {
+            if outcome.write == WriteOutcome::Applied {
+                self.note("· inserted", 0, || task.payload.as_str().to_owned());
+                let mut records = self.records();
+                let life = records.lives.entry(task.id).or_default();
+                life.inserted_at = Some(at);
+                life.run_at = task.run_at;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {
+        self.inner.get(ids).await
+    }
+
+    async fn claim_delivered(
+        &self,
+        ticket: ClaimTicket,
+        ids: &[TaskId],
+    ) -> Result<Vec<DeliveryOutcome>, ClaimError> {
+        let outcomes = self.inner.claim_delivered(ticket, ids).await?;
+        for outcome in &outcomes {
+            if let DeliveryOutcome::Claimed(task) = outcome {
+                self.note_claim(ticket, task);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn claim_aged(
+        &self,
+        ticket: ClaimTicket,
+        horizon: Horizon,
+        grace: Duration,
+        limit: usize,
+    ) -> Result<Vec<ClaimedTask>, ClaimError> {
+        let claimed = self.inner.claim_aged(ticket, horizon, grace, limit).await?;
+        for task in &claimed {
+            self.note_claim(ticket, task);
+        }
+        Ok(claimed)
+    }
+
+    async fn transition(
+        &self,
+        transitions: &[Transition],
+    ) -> Result<Vec<TransitionOutcome>, StoreError> {
+        let before: Vec<Option<Task>> = transitions
+            .iter()
+            .map(|transition| self.inner.task(transition.id))
+            .collect();
+        let outcomes = self.inner.transition(transitions).await?;
+        for ((transition, outcome), task) in transitions.iter().zip(&outcomes).zip(before) {
+            self.note_move(transition, *outcome, task);
+        }
+        Ok(outcomes)
+    }
+
+    async fn release(&self, claims: &[ClaimId]) -> Result<(), StoreError> {
+        self.note("· released", claims.len() as u64, || {
+            format!("{} claims", claims.len())
+        });
+        self.inner.release(claims).await
+    }
+
+    async fn claims_of(
+        &self,
+        worker: WorkerId,
+        limit: usize,
+    ) -> Result<Vec<ClaimRecord>, StoreError> {
+        self.inner.claims_of(worker, limit).await
+    }
+
+    async fn mark_unmessaged(&self, ids: &[TaskId]) -> Result<(), StoreError> {
+        self.inner.mark_unmessaged(ids).await
+    }
+
+    async fn totals(&self) -> Result<Totals, StoreError> {
+        self.inner.totals().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        TaskStore::ping(&*self.inner).await
+    }
+}
+
+#[async_trait]
+impl WorkerRegistry for RecordingStore {
+    async fn register(&self, worker: WorkerId, name: &str) -> Result<(), StoreError> {
+        self.note("· registered", 0, || name.to_owned());
+        let at = self.sky.trace.now();
+        self.records().beats.entry(worker).or_insert(at);
+        self.records().names.insert(worker, name.to_owned());
+        self.inner.register(worker, name).await
+    }
+
+    async fn beat(
+        &self,
+        worker: WorkerId,
+        position: Option<Timestamp>,
+    ) -> Result<BeatReply, StoreError> {
+        let reply = self.inner.beat(worker, position).await?;
+        if reply == BeatReply::Alive {
+            let at = self.sky.trace.now();
+            self.records().beats.insert(worker, at);
+        }
+        Ok(reply)
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerEntry>, StoreError> {
+        self.inner.workers().await
+    }
+
+    async fn declare_dead(
+        &self,
+        worker: WorkerId,
+        last_beat: u64,
+    ) -> Result<WriteOutcome, StoreError> {
+        let outcome = self.inner.declare_dead(worker, last_beat).await?;
+        if outcome == WriteOutcome::Applied {
+            let at = self.sky.trace.now();
+            let mut records = self.records();
+            let last_beat_at = records.beats.get(&worker).copied().unwrap_or(at);
+            let has_excuse = records.has_excuse(worker, last_beat_at);
+            records.deaths.push(Death {
+                worker,
+                at,
+                last_beat_at,
+                has_excuse,
+            });
+            let name = records.names.get(&worker).cloned().unwrap_or_default();
+            drop(records);
+            self.note("· declared dead", 0, || name);
+        }
+        Ok(outcome)
+    }
+
+    async fn remove(&self, worker: WorkerId) -> Result<RemoveReply, StoreError> {
+        let reply = self.inner.remove(worker).await?;
+        if reply == RemoveReply::Removed {
+            let name = self.records().names.get(&worker).cloned();
+            self.note("· removed", 0, || name.unwrap_or_default());
+        }
+        Ok(reply)
+    }
+}

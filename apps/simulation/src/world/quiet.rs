@@ -1,0 +1,173 @@
+//! After the faults: the system must come to rest by itself, and then be as quick as it promises.
+
+use super::*;
+
+/// The task that a function holds for long must not hold up the others: how many of them are there at most.
+const STUCK: usize = 2;
+
+impl World {
+    /// Ends every fault and has every process running.
+    pub(super) fn quiet_down(&mut self) {
+        self.trace().note(Who::WORLD, "quiet", 0, || {
+            "nothing strikes any more".to_owned()
+        });
+        self.is_quiet = true;
+        self.agenda.clear();
+        self.sky.clear();
+        for server in self.servers.iter().flatten() {
+            server.link.open();
+        }
+        for worker in self.workers.iter().flatten() {
+            worker.link.open();
+        }
+        self.start_all();
+    }
+
+    /// Answers whether the system came to rest in time.
+    pub(super) async fn come_to_rest(&mut self, when: &str) -> bool {
+        let deadline = Instant::now() + REST_LIMIT;
+        let mut unrest = self.unrest();
+        while !unrest.is_empty() {
+            if Instant::now() >= deadline || self.sky.is_exhausted() {
+                let mut entries = self.ledger.entries();
+                entries
+                    .unrest
+                    .extend(unrest.into_iter().map(|what| format!("{when}: {what}")));
+                return false;
+            }
+            self.run_until(Instant::now() + LOOK_INTERVAL).await;
+            unrest = self.unrest();
+        }
+        self.look_for_contradictions();
+        true
+    }
+
+    /// What still has to happen.
+    fn unrest(&mut self) -> Vec<String> {
+        let mut unrest = Vec::new();
+        if !self.sky.nothing_is_adrift() {
+            unrest.push("requests are on their way".to_owned());
+        }
+        let snapshot = self.memory.snapshot();
+        let entries = self.ledger.entries();
+        for task in &snapshot.tasks {
+            let may_wait = entries
+                .planted
+                .iter()
+                .any(|planted| planted.id == task.id && !planted.must_run);
+            let untouched = task.status == TaskStatus::Pending && task.fence == ports::Fence(0);
+            if !(task.status.is_at_rest() || may_wait && untouched) {
+                let payload = task.payload.as_str();
+                unrest.push(format!("{payload} is {}", task.status));
+            }
+        }
+        drop(entries);
+        if !snapshot.queue.is_empty() {
+            unrest.push(format!("{} rows are in the queue", snapshot.queue.len()));
+        }
+        if !snapshot.claims.is_empty() {
+            unrest.push(format!("{} claims are recorded", snapshot.claims.len()));
+        }
+        let records = self.store.records();
+        let alive: Vec<String> = self
+            .workers
+            .iter()
+            .flatten()
+            .map(|worker| worker.link.who.to_string())
+            .collect();
+        let is_alive = |entry: &&ports::WorkerEntry| {
+            alive.contains(&entry.name)
+                && !entry.dead
+                && records.latest_of(&entry.name) == Some(entry.id)
+        };
+        let living = snapshot.workers.iter().filter(is_alive).count();
+        if living != self.workers.len() && !self.is_over
+            || snapshot.workers.len() != living
+        {
+            let names: Vec<&str> = snapshot
+                .workers
+                .iter()
+                .map(|entry| entry.name.as_str())
+                .collect();
+            unrest.push(format!(
+                "{} are registered, {} are alive",
+                names.join(", "),
+                alive.join(", ")
+            ));
+        }
+        unrest
+    }
+
+    /// Submits healthy tasks beside stuck ones, with the log up, losing everything, or down.
+    pub(super) async fn probe(&mut self) {
+        let probe_log = self.plan.probe_log;
+        self.trace().note(Who::WORLD, "probes", 0, || {
+            format!("with the log {probe_log:?}")
+        });
+        let stuck = STUCK.min(self.plan.work.concurrency - 1);
+        let wishes = vec![wish(Script::long(), None); stuck];
+        if !wishes.is_empty() {
+            self.submit(0, &wishes, CLIENT_PATIENCE, false);
+        }
+        self.run_until(Instant::now() + Duration::from_secs(3)).await;
+        match probe_log {
+            ProbeLog::Up => {}
+            ProbeLog::Losing => self.topic.lose_all(true),
+            ProbeLog::Down => {
+                let outage = *self.sky.chance.pick(&[Outage::Refusing, Outage::Silent]);
+                self.sky.set_outage(Dependency::Log, Some(outage));
+            }
+        }
+        for number in 0..self.plan.probes {
+            let server = number % self.servers.len();
+            let run_in = (number % 3 == 2).then(|| self.sky.chance.between(0, 4_000));
+            self.submit(server, &[wish(Script::healthy(), run_in)], CLIENT_PATIENCE, true);
+            let pause = self.sky.chance.millis(0, 400);
+            self.run_until(Instant::now() + pause).await;
+        }
+        self.run_until(Instant::now() + Duration::from_secs(12)).await;
+        self.topic.lose_all(false);
+        self.sky.set_outage(Dependency::Log, None);
+    }
+
+    /// Clients read everything once more, and the metrics.
+    pub(super) async fn read_all(&mut self) {
+        let known = self.ledger.entries().known_ids();
+        for (number, id) in known.into_iter().enumerate() {
+            self.read(number % self.servers.len(), id);
+        }
+        self.run_until(Instant::now() + Duration::from_millis(100)).await;
+        if let Some(server) = &self.servers[0] {
+            self.metrics = server.reader.metrics().await.ok();
+        }
+    }
+
+    pub(super) async fn stop_all(&mut self) {
+        self.is_over = true;
+        if !self.plan.ends_with_stop {
+            return;
+        }
+        for slot in 0..self.workers.len() {
+            self.stop_worker(slot);
+        }
+        let deadline = Instant::now() + self.plan.work.drain_deadline + STOP_MARGIN;
+        while self.workers.iter().any(Option::is_some) && Instant::now() < deadline {
+            self.run_until(Instant::now() + LOOK_INTERVAL).await;
+        }
+        let left = self.memory.snapshot().workers.len();
+        if left > 0 || self.workers.iter().any(Option::is_some) {
+            self.ledger
+                .entries()
+                .wrong
+                .push(format!("after the stop {left} workers are registered"));
+        }
+    }
+}
+
+fn wish(script: Script, run_in: Option<u64>) -> Wish {
+    Wish {
+        script,
+        max_attempts: None,
+        run_in,
+    }
+}
