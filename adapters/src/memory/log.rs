@@ -353,9 +353,8 @@ impl MemoryLog {
     /// every announcement. Waits for ever if that never comes: give it a timeout in tests.
     pub async fn until_announced(&self, condition: impl Fn(&[TaskResult], &[DeadLetter]) -> bool) {
         loop {
+            // Made before looking, it is woken by whatever changes after.
             let announced = self.shared.announced.notified();
-            tokio::pin!(announced);
-            announced.as_mut().enable();
             if condition(&self.outputs(), &self.dead_letters()) {
                 return;
             }
@@ -513,9 +512,8 @@ impl TaskFeed for MemoryFeed {
             return Ok(Vec::new());
         }
         loop {
+            // Made before looking, it is woken by whatever changes after.
             let arrived = self.shared.arrived.notified();
-            tokio::pin!(arrived);
-            arrived.as_mut().enable();
             let taken = self.take(limit);
             if !taken.is_empty() {
                 return Ok(taken);

@@ -454,9 +454,8 @@ impl MemoryTaskStore {
     /// held then. Waits for ever if that never comes: give it a timeout in tests.
     pub async fn until(&self, condition: impl Fn(&StoreSnapshot) -> bool) -> StoreSnapshot {
         loop {
+            // Made before looking, it is woken by whatever changes after.
             let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
             let snapshot = self.snapshot();
             if condition(&snapshot) {
                 return snapshot;
@@ -468,9 +467,8 @@ impl MemoryTaskStore {
     /// Waits until each of these tasks is at rest and returns them, in this order. Unknown ids are waited for.
     pub async fn at_rest(&self, ids: &[TaskId]) -> Vec<Task> {
         loop {
+            // Made before looking, it is woken by whatever changes after.
             let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
             let resting: Option<Vec<Task>> = {
                 let state = self.lock();
                 ids.iter()
