@@ -59,10 +59,9 @@ impl KafkaClient {
     /// Whether this build contains the client.
     #[must_use]
     pub const fn is_compiled_in(self) -> bool {
-        match self.resolved() {
-            Self::KafkaRust => cfg!(feature = "kafka"),
-            _ => cfg!(feature = "rdkafka"),
-        }
+        let wants_rdkafka = matches!(self.resolved(), Self::Rdkafka);
+        (wants_rdkafka && cfg!(feature = "rdkafka"))
+            || (!wants_rdkafka && cfg!(feature = "kafka"))
     }
 }
 

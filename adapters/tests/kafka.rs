@@ -9,11 +9,10 @@ mod proxy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cluster::{Client, Cluster, message, messages, task_ids};
+use cluster::{Client, Cluster, message, messages, proxy_of, task_ids};
 use ports::{
     Delivery, FeedError, Payload, Position, PublishError, RecordContent, Standing, TaskFeed, TaskId,
 };
-use proxy::Proxy;
 use task_processor_adapters::kafka::{self, KafkaLog, Share};
 use task_processor_adapters::kafka_options::{
     GroupProtocol, KafkaFeedOptions, KafkaOptions, TopicError, TopicSettings,
@@ -399,7 +398,7 @@ async fn a_small_buffer_brings_everything_in_time() {
 #[ignore = "needs Kafka: run cargo xtask test"]
 async fn a_connection_that_is_cut_is_survived() {
     for cluster in combinations().await {
-        let proxy = Proxy::of_kafka(&cluster.options.brokers[0]).await;
+        let proxy = proxy_of(&cluster.options.brokers[0]).await;
         let far = cluster.through(proxy.address());
         let log = far.log();
         let feed = far.feed_of(far.client);
@@ -463,7 +462,7 @@ async fn published_by(log: &dyn cluster::Log, count: usize) -> BTreeSet<TaskId> 
 #[ignore = "needs Kafka: run cargo xtask test"]
 async fn a_connection_that_freezes_is_given_up() {
     for cluster in combinations().await {
-        let proxy = Proxy::of_kafka(&cluster.options.brokers[0]).await;
+        let proxy = proxy_of(&cluster.options.brokers[0]).await;
         let far = cluster.through(proxy.address());
         let log = far.log();
         published_by(&*log, 5).await;
@@ -486,7 +485,7 @@ async fn a_connection_that_freezes_is_given_up() {
 #[ignore = "needs Kafka: run cargo xtask test"]
 async fn a_log_that_is_down_from_the_start_is_found_later() {
     for cluster in combinations().await {
-        let proxy = Proxy::of_kafka(&cluster.options.brokers[0]).await;
+        let proxy = proxy_of(&cluster.options.brokers[0]).await;
         let far = cluster.through(proxy.address());
         proxy.cut();
         let log = far.log();

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use deadpool_redis::redis::{self, AsyncCommands as _, aio::MultiplexedConnection};
 use ports::conformance::cache;
 use ports::{ResultCache, TaskId, TaskResult, Timestamp};
-use proxy::Proxy;
+use proxy::{Proxy, plain};
 use task_processor_adapters::redis::{RedisOptions, RedisResultCache};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -194,7 +194,7 @@ async fn a_wiped_redis_knows_nothing_and_goes_on() {
 #[tokio::test]
 #[ignore = "needs Redis: run cargo xtask test"]
 async fn a_redis_that_comes_up_later_is_found() {
-    let proxy = Proxy::plain(&server()).await;
+    let proxy = Proxy::start(&server(), |_port| plain()).await;
     proxy.cut();
     let url = format!("redis://{}", proxy.address());
     let cache = RedisResultCache::connect(&RedisOptions {
@@ -222,7 +222,7 @@ async fn recovered(cache: &RedisResultCache) -> Duration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Redis: run cargo xtask test"]
 async fn connections_cut_under_load_are_replaced() {
-    let proxy = Proxy::plain(&server()).await;
+    let proxy = Proxy::start(&server(), |_port| plain()).await;
     let url = format!("redis://{}", proxy.address());
     let cache = Arc::new(
         RedisResultCache::connect(&RedisOptions {
@@ -275,7 +275,7 @@ async fn connections_cut_under_load_are_replaced() {
 #[tokio::test]
 #[ignore = "needs Redis: run cargo xtask test"]
 async fn a_redis_that_does_not_answer_costs_one_timeout_and_no_more() {
-    let proxy = Proxy::plain(&server()).await;
+    let proxy = Proxy::start(&server(), |_port| plain()).await;
     let url = format!("redis://{}", proxy.address());
     let cache = RedisResultCache::connect(&RedisOptions {
         timeout: Duration::from_millis(250),
@@ -304,7 +304,7 @@ async fn a_redis_that_does_not_answer_costs_one_timeout_and_no_more() {
 #[tokio::test]
 #[ignore = "needs Redis: run cargo xtask test"]
 async fn a_redis_that_was_frozen_is_used_again() {
-    let proxy = Proxy::plain(&server()).await;
+    let proxy = Proxy::start(&server(), |_port| plain()).await;
     let url = format!("redis://{}", proxy.address());
     let cache = RedisResultCache::connect(&RedisOptions {
         timeout: Duration::from_millis(250),

@@ -99,13 +99,13 @@ impl Cluster {
             .map_err(|error| TopicError::Unavailable(Box::new(error)))?;
         let mut leaders = BTreeSet::new();
         let mut partitions = BTreeMap::new();
-        for topic in client.topics().iter() {
+        for topic in &client.topics() {
             let of_topic = topic.partitions();
             // Partitions get their leaders a moment after the topic appears.
             if of_topic.is_empty() || of_topic.available_ids().len() < of_topic.len() {
                 continue;
             }
-            for partition in of_topic.iter() {
+            for partition in &of_topic {
                 leaders.extend(partition.leader().map(|leader| leader.host().to_owned()));
             }
             let count = i32::try_from(of_topic.len()).unwrap_or(i32::MAX);

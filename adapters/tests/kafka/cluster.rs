@@ -28,6 +28,8 @@ use task_processor_adapters::{kafka, rdkafka as by_rdkafka, wire};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::proxy::Proxy;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,47 @@ impl Client {
             Self::Rdkafka => KafkaClient::Rdkafka,
             Self::KafkaRust => KafkaClient::KafkaRust,
         }
+    }
+}
+
+/// A proxy in front of a broker that gives its clients the address `server`: in its answers that address becomes the
+/// proxy's, or clients would go past it.
+pub(crate) async fn proxy_of(server: &str) -> Proxy {
+    let (host, port) = server.rsplit_once(':').expect("host:port");
+    let port: i32 = port.parse().expect("a port");
+    let host = host.to_owned();
+    // In every answer that names a broker, its port follows its host.
+    let place = move |port: i32| [host.as_bytes(), &port.to_be_bytes()[..]].concat();
+    Proxy::start(server, move |own_port| {
+        let (theirs, ours) = (place(port), place(i32::from(own_port)));
+        let mut waiting = Vec::new();
+        Box::new(move |bytes| {
+            waiting.extend(bytes);
+            let mut whole = Vec::new();
+            // An answer is passed on when all of it is there.
+            while let Some(length) = waiting.first_chunk::<4>() {
+                let length = 4 + usize::try_from(u32::from_be_bytes(*length)).expect("it fits");
+                if waiting.len() < length {
+                    break;
+                }
+                let rest = waiting.split_off(length);
+                replace(&mut waiting, &theirs, &ours);
+                whole.append(&mut waiting);
+                waiting = rest;
+            }
+            whole
+        })
+    })
+    .await
+}
+
+fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) {
+    let mut at = 0;
+    while at + old.len() <= bytes.len() {
+        if bytes[at..].starts_with(old) {
+            bytes[at..at + old.len()].copy_from_slice(new);
+        }
+        at += 1;
     }
 }
 

@@ -1,7 +1,5 @@
 //! A TCP proxy that tests cut, freeze and mend.
 
-use std::sync::Arc;
-
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -17,14 +15,12 @@ enum Weather {
     Frozen,
 }
 
-/// How the bytes that come from the server are passed on.
-#[derive(Clone)]
-enum Passing {
-    /// As they are.
-    Plain,
-    /// In Kafka's frames, with one byte string replaced by another of the same length: that is how the address which
-    /// a broker gives its clients becomes that of the proxy.
-    Frames { from: Arc<[u8]>, to: Arc<[u8]> },
+/// What becomes of the bytes that a server sends over one connection: takes a piece, returns what is passed on now.
+pub(crate) type Passing = Box<dyn FnMut(Vec<u8>) -> Vec<u8> + Send>;
+
+/// Passes everything on as it is.
+pub(crate) fn plain() -> Passing {
+    Box::new(|bytes| bytes)
 }
 
 /// A proxy on a loopback port of its own, until it is dropped.
@@ -35,32 +31,13 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// In front of `server` (`host:port`).
-    #[allow(dead_code, reason = "each test file uses its own kind of proxy")]
-    pub(crate) async fn plain(server: &str) -> Self {
-        Self::start(server, |_port| Passing::Plain).await
-    }
-
-    /// In front of a Kafka broker that gives its clients the address `server`.
-    #[allow(dead_code, reason = "each test file uses its own kind of proxy")]
-    pub(crate) async fn of_kafka(server: &str) -> Self {
-        let (host, port) = server.rsplit_once(':').expect("host:port");
-        let port: i32 = port.parse().expect("a port");
-        let host = host.to_owned();
-        Self::start(server, move |own_port| {
-            let place = |port: i32| [host.as_bytes(), &port.to_be_bytes()[..]].concat().into();
-            Passing::Frames {
-                from: place(port),
-                to: place(i32::from(own_port)),
-            }
-        })
-        .await
-    }
-
-    async fn start(server: &str, passing: impl FnOnce(u16) -> Passing) -> Self {
+    /// In front of `server` (`host:port`). `passing` is told the proxy's port and makes what each connection needs.
+    pub(crate) async fn start(
+        server: &str,
+        passing: impl Fn(u16) -> Passing + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let passing = passing(port);
         let (weather, watching) = watch::channel(Weather::Fair);
         let server = server.to_owned();
         let mut serving = JoinSet::new();
@@ -69,7 +46,7 @@ impl Proxy {
             loop {
                 let (client, _) = listener.accept().await.expect("accept");
                 let server = server.clone();
-                let passing = passing.clone();
+                let passing = passing(port);
                 let mut cut = watching.clone();
                 let watching = watching.clone();
                 connections.spawn(async move {
@@ -98,7 +75,6 @@ impl Proxy {
     }
 
     /// Lets nothing through and closes nothing.
-    #[allow(dead_code, reason = "each test file uses its own kind of weather")]
     pub(crate) fn freeze(&self) {
         self.weather.send_replace(Weather::Frozen);
     }
@@ -122,7 +98,7 @@ async fn connect(
     let (from_server, to_server) = server.into_split();
     // Either end that closes closes both.
     tokio::select! {
-        _ = pass(from_client, to_server, Passing::Plain, watching.clone()) => {}
+        _ = pass(from_client, to_server, plain(), watching.clone()) => {}
         _ = pass(from_server, to_client, passing, watching) => {}
     }
 }
@@ -130,28 +106,16 @@ async fn connect(
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    passing: Passing,
+    mut passing: Passing,
     mut watching: watch::Receiver<Weather>,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let bytes = match &passing {
-            Passing::Plain => {
-                let count = from.read(&mut buffer).await?;
-                if count == 0 {
-                    return Ok(());
-                }
-                buffer[..count].to_vec()
-            }
-            Passing::Frames { from: old, to: new } => {
-                let length = from.read_u32().await?;
-                let mut frame = length.to_be_bytes().to_vec();
-                frame.resize(4 + usize::try_from(length).expect("it fits"), 0);
-                from.read_exact(&mut frame[4..]).await?;
-                replace(&mut frame[4..], old, new);
-                frame
-            }
-        };
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        let bytes = passing(buffer[..count].to_vec());
         let thawed = watching
             .wait_for(|weather| *weather != Weather::Frozen)
             .await
@@ -160,17 +124,5 @@ async fn pass(
             return Ok(());
         }
         to.write_all(&bytes).await?;
-    }
-}
-
-fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) {
-    let mut at = 0;
-    while at + old.len() <= bytes.len() {
-        if bytes[at..].starts_with(old) {
-            bytes[at..at + old.len()].copy_from_slice(new);
-            at += old.len();
-        } else {
-            at += 1;
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use kafka::client::fetch::Message;
+use kafka::client::fetch::{Message, Topic};
 use kafka::client::{FetchPartition, KafkaClient as Client};
 use kafka::error::{Error as KafkaError, KafkaCode};
 use ports::TaskId;
@@ -134,7 +134,7 @@ fn fetch(
     for partition in responses
         .iter()
         .flat_map(|response| response.topics())
-        .flat_map(|topic| topic.partitions())
+        .flat_map(Topic::partitions)
     {
         let number = partition.partition();
         let outcome = match partition.data() {

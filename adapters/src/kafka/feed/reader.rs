@@ -363,7 +363,7 @@ mod tests {
         let id: TaskId = "0190a5d4-7b1c-7c3e-9f00-0123456789ab"
             .parse()
             .expect("a UUID");
-        assert_eq!(time_of(id).to_string(), "2024-07-12T05:16:16.924Z");
+        assert_eq!(time_of(id).to_string(), "2024-07-12T07:24:44.188Z");
         let future: TaskId = "ffffffff-ffff-7c3e-9f00-0123456789ab"
             .parse()
             .expect("a UUID");

@@ -8,6 +8,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use tokio::sync::watch;
 
@@ -75,7 +76,10 @@ impl ConsumerContext for Membership {
 
 fn numbers(partitions: &TopicPartitionList) -> impl Iterator<Item = i32> {
     let elements = partitions.elements();
-    let numbers: Vec<i32> = elements.iter().map(|element| element.partition()).collect();
+    let numbers: Vec<i32> = elements
+        .iter()
+        .map(TopicPartitionListElem::partition)
+        .collect();
     numbers.into_iter()
 }
 
