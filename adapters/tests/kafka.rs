@@ -19,6 +19,7 @@ use task_processor_adapters::kafka_options::{
 };
 use task_processor_adapters::kafka_probe::{self, KafkaClient, ProbeError};
 use task_processor_adapters::rdkafka::{RdkafkaLog, RdkafkaTaskFeed};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 ports::log_conformance!(
@@ -461,24 +462,37 @@ async fn published_by(log: &dyn cluster::Log, count: usize) -> BTreeSet<TaskId> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Kafka: run cargo xtask test"]
 async fn a_connection_that_freezes_is_given_up() {
+    // Noticing takes its time; the three wait together.
+    let mut waiting = JoinSet::new();
     for cluster in combinations().await {
-        let proxy = proxy_of(&cluster.options.brokers[0]).await;
-        let far = cluster.through(proxy.address());
-        let log = far.log();
-        published_by(&*log, 5).await;
-        proxy.freeze();
-        let started = Instant::now();
-        for outcome in log.publish(&[message()]).await {
-            assert!(
-                matches!(outcome, Err(PublishError::Unavailable(_))),
-                "{outcome:?}"
-            );
-        }
-        let took = started.elapsed();
-        assert!(took < Duration::from_secs(8), "{took:?}");
-        proxy.mend();
-        published_by(&*log, 5).await;
+        waiting.spawn(async move {
+            let proxy = proxy_of(&cluster.options.brokers[0]).await;
+            let far = cluster.through(proxy.address());
+            let log = far.log();
+            let feed = far.feed_of(far.client);
+            let sent = published_by(&*log, 5).await;
+            let deliveries = receive_all(&*feed, &sent).await;
+            proxy.freeze();
+            let started = Instant::now();
+            for outcome in log.publish(&[message()]).await {
+                assert!(
+                    matches!(outcome, Err(PublishError::Unavailable(_))),
+                    "{outcome:?}"
+                );
+            }
+            let took = started.elapsed();
+            assert!(took < Duration::from_secs(8), "{took:?}");
+            match timeout(PATIENCE, feed.acknowledge(&highest(&deliveries))).await {
+                Ok(Err(FeedError::Unavailable(_))) => {}
+                other => panic!("{other:?}"),
+            }
+            until("down", || feed.standing() == Standing::Down).await;
+            proxy.mend();
+            let sent = published_by(&*log, 5).await;
+            receive_all(&*feed, &sent).await;
+        });
     }
+    waiting.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

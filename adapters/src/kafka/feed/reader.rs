@@ -25,7 +25,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Failures in a row for less than this are no outage, as long as there is a broker.
+/// Failures in a row for less than this are no outage, as long as a broker answers.
 const HICCUP: Duration = Duration::from_secs(1);
 
 /// A batch that does not fit is asked for in twice the size, up to this.
@@ -84,7 +84,8 @@ impl Reader {
             tracing::warn!(%fault, "kafka.feed.error");
             let since = *failing_since.get_or_insert_with(Instant::now);
             // A connection that had been idle for long, or a leader that moved, is put right by the next turn.
-            if matches!(fault, LinkFault::Probe(_)) || since.elapsed() >= HICCUP {
+            let certain = matches!(fault, LinkFault::Probe(_) | LinkFault::Slow(_));
+            if certain || since.elapsed() >= HICCUP {
                 self.shared.lock().outage = Some(Arc::new(fault));
                 self.shared.arrived.notify_one();
             }
