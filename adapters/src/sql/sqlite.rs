@@ -45,6 +45,11 @@ impl SqliteStore {
                 "the database URL cannot be read: {error}"
             ))))
         })?;
+        if options.url.contains(":memory:") || options.url.contains("mode=memory") {
+            return Err(StoreError::Rejected(Box::new(Unsupported::because(
+                "a database in memory is not supported: give it a file",
+            ))));
+        }
         let exclusive = ExclusiveFile::beside(file.get_filename())?;
         // The writer comes first: it makes the file and sets its journal mode.
         let writer = Database::connect(writer_settings(&options))

@@ -1,1 +1,267 @@
-//! Empty.
+//! Migrations in general, and what `verify` finds.
+
+use migration::Report;
+use ports::{ClaimId, ClaimTicket, Horizon, NewTask, Payload, Priority, TaskId, TaskStore};
+use ports::{WorkerId, WorkerRegistry};
+use sea_orm::DatabaseConnection;
+use std::time::Duration;
+use task_processor_adapters::sql::SqlTaskStore;
+use uuid::Uuid;
+
+use crate::adoption::EXISTING_TABLE;
+use crate::database::{Postgres, SqliteFile, execute, number, texts};
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn of_ten_replicas_one_migrates_and_the_others_find_it_done() {
+    for existing in [false, true] {
+        let postgres = Postgres::create().await;
+        let other = postgres.connection().await;
+        if existing {
+            execute(&other, EXISTING_TABLE).await;
+            execute(
+                &other,
+                "INSERT INTO tasks (payload, priority) SELECT 'x', 1 FROM generate_series(1, 2000)",
+            )
+            .await;
+        }
+        let replicas = (0..10).map(|_| {
+            let url = postgres.url();
+            tokio::spawn(async move {
+                let store =
+                    SqlTaskStore::connect(task_processor_adapters::sql::SqlOptions::new(url))
+                        .await
+                        .expect("connect");
+                let applied = migration::up(&store.database()).await.expect("up");
+                store.ping().await.expect("ping");
+                store.close().await;
+                applied.len()
+            })
+        });
+        let mut applied = 0;
+        for replica in replicas.collect::<Vec<_>>() {
+            applied += replica.await.expect("no panic");
+        }
+        assert_eq!(applied, 1, "existing: {existing}");
+        let queued = number(&other, "SELECT count(*) FROM queue").await;
+        assert_eq!(queued, if existing { 2_000 } else { 0 });
+        let report = migration::verify(&other).await.expect("verify");
+        assert!(report.is_consistent(), "{report}");
+        other.close().await.expect("close");
+        postgres.drop_database().await;
+    }
+}
+
+/// `up`, `status` and `down`, each twice.
+async fn back_and_forth(database: &DatabaseConnection) {
+    let applied = async || {
+        let status = migration::status(database).await.expect("status");
+        assert_eq!(status.len(), 1);
+        assert_eq!(status[0].name, "m0001_create_or_adopt");
+        status[0].applied
+    };
+    for _ in 0..2 {
+        assert!(!applied().await);
+        assert_eq!(migration::up(database).await.expect("up").len(), 1);
+        assert!(applied().await);
+        assert!(migration::up(database).await.expect("up again").is_empty());
+        let report = migration::verify(database).await.expect("verify");
+        assert_eq!(report, Report::default());
+        assert!(report.is_consistent());
+        assert_eq!(migration::down(database).await.expect("down").len(), 1);
+        assert!(
+            migration::down(database)
+                .await
+                .expect("down again")
+                .is_empty()
+        );
+        migration::verify(database)
+            .await
+            .expect_err("there is nothing to verify");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn postgres_goes_back_and_forth() {
+    let postgres = Postgres::create().await;
+    let other = postgres.connection().await;
+    let store = postgres.store().await;
+    back_and_forth(&store.database()).await;
+    let left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace";
+    assert_eq!(number(&other, left).await, 0);
+    let types = "SELECT count(*) FROM pg_type WHERE typname = 'task_status'";
+    assert_eq!(number(&other, types).await, 0);
+    store.close().await;
+    other.close().await.expect("close");
+    postgres.drop_database().await;
+}
+
+#[tokio::test]
+async fn sqlite_goes_back_and_forth() {
+    let file = SqliteFile::create();
+    let store = file.store().await;
+    let database = store.database();
+    back_and_forth(&database).await;
+    assert!(
+        texts(&database, "SELECT name FROM sqlite_schema")
+            .await
+            .is_empty()
+    );
+    store.close().await;
+    file.remove();
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn hot_tables_are_tuned() {
+    let postgres = Postgres::migrated().await;
+    let other = postgres.connection().await;
+    let settings = "SELECT concat(relname, ': ', unnest(reloptions)) FROM pg_class
+        WHERE relname IN ('tasks', 'queue', 'claims') ORDER BY 1";
+    let settings = texts(&other, settings).await;
+    for expected in [
+        "claims: autovacuum_vacuum_scale_factor=0",
+        "queue: autovacuum_vacuum_scale_factor=0",
+        "queue: autovacuum_vacuum_threshold=5000",
+        "tasks: fillfactor=50",
+        "tasks: autovacuum_vacuum_scale_factor=0.02",
+    ] {
+        assert!(
+            settings.iter().any(|setting| setting == expected),
+            "{expected}: {settings:#?}"
+        );
+    }
+    // An index that names the status would end HOT for every change of it.
+    let indexes = "SELECT indexdef FROM pg_indexes WHERE tablename = 'tasks'";
+    let indexes = texts(&other, indexes).await;
+    assert!(
+        indexes.iter().all(|index| !index.contains("status")),
+        "{indexes:?}"
+    );
+    other.close().await.expect("close");
+    postgres.drop_database().await;
+}
+
+/// Plants every inconsistency that there can be, one at a time, and sees it named and then gone.
+async fn plant_and_find(store: &SqlTaskStore, first_claimed: &str) {
+    let database = store.database();
+    let worker = WorkerId(Uuid::now_v7());
+    store.register(worker, "host:1").await.expect("register");
+    let tasks: Vec<NewTask> = (0..6)
+        .map(|_| NewTask {
+            id: TaskId(Uuid::now_v7()),
+            payload: Payload::new("x").expect("no NUL"),
+            priority: Priority::default(),
+            max_attempts: 5,
+            run_at: None,
+            messaged: false,
+        })
+        .collect();
+    store.insert(&tasks).await.expect("insert");
+    let ticket = ClaimTicket {
+        claim: ClaimId(Uuid::now_v7()),
+        worker,
+    };
+    let claimed = store
+        .claim_aged(ticket, Horizon::Now, Duration::ZERO, 3)
+        .await;
+    let claimed = claimed.expect("claim by age");
+    assert_eq!(claimed.len(), 3);
+    let (waiting, held) = (tasks[5].id.to_string(), claimed[0].id.to_string());
+    let check = async |plant: &str, undo: &str, found: &dyn Fn(&Report) -> bool| {
+        execute(&database, plant).await;
+        let report = migration::verify(&database).await.expect("verify");
+        assert!(found(&report), "{plant}: {report}");
+        assert!(!report.is_consistent());
+        assert!(report.to_string().ends_with("NOT consistent"));
+        execute(&database, undo).await;
+        let report = migration::verify(&database).await.expect("verify");
+        assert!(report.is_consistent(), "{undo}: {report}");
+        assert!(!report.to_string().contains("NOT"));
+    };
+    check(
+        &format!("UPDATE tasks SET status = 'processing' WHERE id = '{waiting}'"),
+        &format!("UPDATE tasks SET status = 'pending' WHERE id = '{waiting}'"),
+        &|report| {
+            report.unclaimed.first == [waiting.clone()]
+                && report.unclaimed.count == 1
+                && report.queued_in_vain.first == [waiting.clone()]
+        },
+    )
+    .await;
+    check(
+        &format!("UPDATE tasks SET fence = 7 WHERE id = '{held}'"),
+        &format!("UPDATE tasks SET fence = 1 WHERE id = '{held}'"),
+        &|report| report.unclaimed.first == [held.clone()],
+    )
+    .await;
+    check(
+        &format!("UPDATE tasks SET status = 'pending' WHERE id = '{held}'"),
+        &format!("UPDATE tasks SET status = 'processing' WHERE id = '{held}'"),
+        &|report| report.unqueued.first == [held.clone()],
+    )
+    .await;
+    check(
+        &first_claimed
+            .replace("WORKER", &worker.to_string())
+            .replace("TASK", &held),
+        "DELETE FROM claims WHERE id = '00000000-0000-4000-8000-000000000001'",
+        &|report| report.claimed_twice.first == [held.clone()],
+    )
+    .await;
+    check(
+        "UPDATE totals SET done = done + 1 WHERE shard = 0",
+        "UPDATE totals SET done = done - 1 WHERE shard = 0",
+        &|report| report.done == (0, 1),
+    )
+    .await;
+    check(
+        "UPDATE totals SET elapsed_us = elapsed_us - 3 WHERE shard = 0",
+        "UPDATE totals SET elapsed_us = elapsed_us + 3 WHERE shard = 0",
+        &|report| report.elapsed_micros == (0, -3),
+    )
+    .await;
+    // A row of the older service is no fault, and is told.
+    execute(
+        &database,
+        &format!("DELETE FROM queue WHERE task_id = '{waiting}'"),
+    )
+    .await;
+    let report = migration::verify(&database).await.expect("verify");
+    assert!(report.is_consistent(), "{report}");
+    assert_eq!(
+        (report.waiting_for_message, report.queued, report.claims),
+        (1, 2, 1)
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn verify_reports_planted_inconsistencies_on_postgres() {
+    let postgres = Postgres::migrated().await;
+    let store = postgres.store().await;
+    plant_and_find(
+        &store,
+        "INSERT INTO claims (id, worker_id, task_ids, fences, claimed_at)
+         VALUES ('00000000-0000-4000-8000-000000000001', 'WORKER', '{TASK}', '{1}', now())",
+    )
+    .await;
+    store.close().await;
+    postgres.drop_database().await;
+}
+
+#[tokio::test]
+async fn verify_reports_planted_inconsistencies_on_sqlite() {
+    let file = SqliteFile::create();
+    let store = file.store().await;
+    migration::up(&store.database()).await.expect("up");
+    plant_and_find(
+        &store,
+        "INSERT INTO claims (id, worker_id, tasks, claimed_at)
+         VALUES ('00000000-0000-4000-8000-000000000001', 'WORKER', '[[\"TASK\",1]]', 0)",
+    )
+    .await;
+    store.close().await;
+    file.remove();
+}

@@ -1,1 +1,295 @@
-//! Empty.
+//! Lost connections, silent servers, dropped callers: the store comes back by itself.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ports::{
+    ClaimId, ClaimTicket, Horizon, NewTask, Next, Payload, Priority, Spent, TaskId, TaskStatus,
+    TaskStore, Transition, WorkerId, WorkerRegistry, WriteOutcome,
+};
+use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::database::{Postgres, execute, number};
+
+fn tasks(count: usize) -> Vec<NewTask> {
+    let one = || NewTask {
+        id: TaskId(Uuid::now_v7()),
+        payload: Payload::new("x").expect("no NUL"),
+        priority: Priority::default(),
+        max_attempts: 5,
+        run_at: None,
+        messaged: false,
+    };
+    std::iter::repeat_with(one).take(count).collect()
+}
+
+/// Repeats a call until it is answered, as every use case does.
+macro_rules! insist {
+    ($call:expr) => {
+        loop {
+            match $call.await {
+                Ok(answer) => break answer,
+                Err(error) => assert!(error.is_transient(), "{error:?}"),
+            }
+        }
+    };
+}
+
+/// One worker's life: inserts, claims, completes and releases, repeating whatever was not answered under the same ids.
+async fn work(store: Arc<SqlTaskStore>, rounds: usize) -> usize {
+    let worker = WorkerId(Uuid::now_v7());
+    insist!(store.register(worker, "host:1"));
+    for _ in 0..rounds {
+        let fresh = tasks(20);
+        insist!(store.insert(&fresh));
+        let ticket = ClaimTicket {
+            claim: ClaimId(Uuid::now_v7()),
+            worker,
+        };
+        let claimed = loop {
+            match store
+                .claim_aged(ticket, Horizon::Now, Duration::ZERO, 20)
+                .await
+            {
+                Ok(claimed) => break claimed,
+                Err(ports::ClaimError::Store(error)) => assert!(error.is_transient(), "{error:?}"),
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        let done: Vec<Transition> = claimed
+            .iter()
+            .map(|task| Transition {
+                id: task.id,
+                fence: task.fence,
+                from: TaskStatus::Processing,
+                to: Next::Done {
+                    result: task.id.to_string(),
+                },
+                spent: Spent::Attempt,
+            })
+            .collect();
+        let outcomes = insist!(store.transition(&done));
+        assert!(
+            outcomes
+                .iter()
+                .all(|outcome| outcome.write != WriteOutcome::Stale)
+        );
+        insist!(store.release(&[ticket.claim]));
+    }
+    rounds * 20
+}
+
+/// Sessions are cut again and again in the middle of everything: nothing is lost, doubled or counted twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn cut_sessions_lose_nothing_and_count_nothing_twice() {
+    let postgres = Postgres::migrated().await;
+    let store = postgres.store().await;
+    let other = postgres.connection().await;
+    let working = Arc::new(AtomicBool::new(true));
+    let cutter = {
+        let (other, working) = (other.clone(), Arc::clone(&working));
+        tokio::spawn(async move {
+            let mut cuts = 0;
+            while working.load(Ordering::Relaxed) {
+                cuts += number(
+                    &other,
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                     WHERE application_name = 'task-processor' AND datname = current_database()",
+                )
+                .await;
+                tokio::time::sleep(Duration::from_millis(15)).await;
+            }
+            cuts
+        })
+    };
+    let mut workers = JoinSet::new();
+    for _ in 0..4 {
+        workers.spawn(work(Arc::clone(&store), 25));
+    }
+    let mut expected = 0;
+    while let Some(done) = workers.join_next().await {
+        expected += done.expect("no panic");
+    }
+    working.store(false, Ordering::Relaxed);
+    assert!(
+        cutter.await.expect("no panic") > 10,
+        "hardly anything was cut"
+    );
+    // What one worker's last claim left for another's is done by one more.
+    let finisher = WorkerId(Uuid::now_v7());
+    insist!(store.register(finisher, "host:2"));
+    work(Arc::clone(&store), 5).await;
+    expected += 100;
+    let report = migration::verify(&other).await.expect("verify");
+    assert!(report.is_consistent(), "{report}");
+    assert_eq!(report.tasks, expected as u64);
+    assert_eq!(report.done.0 + report.queued, expected as u64);
+    assert_eq!(report.claims, 0);
+    store.close().await;
+    other.close().await.expect("close");
+    postgres.drop_database().await;
+}
+
+/// Callers hang up at every instant: no connection is left in a transaction or otherwise useless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn dropped_callers_do_not_poison_the_pool() {
+    let postgres = Postgres::migrated().await;
+    let mut options = SqlOptions::new(postgres.url());
+    options.max_connections = 2;
+    options.acquire_timeout = Duration::from_secs(20);
+    let store = SqlTaskStore::connect(options).await.expect("connect");
+    let mut callers = JoinSet::new();
+    for number in 0..400_u64 {
+        let store = Arc::clone(&store);
+        callers.spawn(async move {
+            let patience = Duration::from_micros(number * 37 % 3_000);
+            let _ = timeout(patience, store.insert(&tasks(5))).await;
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.expect("no panic");
+    }
+    for _ in 0..20 {
+        store.insert(&tasks(1)).await.expect("insert");
+    }
+    let other = postgres.connection().await;
+    let open = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+    assert_eq!(number(&other, open).await, 0);
+    let report = migration::verify(&other).await.expect("verify");
+    assert!(report.is_consistent(), "{report}");
+    store.close().await;
+    other.close().await.expect("close");
+    postgres.drop_database().await;
+}
+
+/// Stands between the store and the server, and can fall silent: packets vanish, connections stay.
+struct Proxy {
+    address: SocketAddr,
+    silent: Arc<AtomicBool>,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    async fn before(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("an address");
+        let silent = Arc::new(AtomicBool::new(false));
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let (mute, count) = (Arc::clone(&silent), Arc::clone(&accepted));
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.expect("accept");
+                count.fetch_add(1, Ordering::Relaxed);
+                let server = TcpStream::connect(&server).await.expect("connect");
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::spawn(pass(from_client, to_server, Arc::clone(&mute)));
+                tokio::spawn(pass(from_server, to_client, Arc::clone(&mute)));
+            }
+        });
+        Self {
+            address,
+            silent,
+            accepted,
+        }
+    }
+}
+
+/// A connection that was once silent stays so.
+async fn pass(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    silent: Arc<AtomicBool>,
+) {
+    let mut buffer = vec![0; 65_536];
+    let mut lost = false;
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        lost |= silent.load(Ordering::Relaxed);
+        if !lost && to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn a_silent_server_is_given_up_and_the_store_comes_back() {
+    let postgres = Postgres::migrated().await;
+    let url = postgres.url();
+    let (front, rest) = url.rsplit_once('@').expect("a URL with a user");
+    let (server, database) = rest.split_once('/').expect("a URL with a database");
+    let proxy = Proxy::before(server.to_owned()).await;
+    let mut options = SqlOptions::new(format!("{front}@{}/{database}", proxy.address));
+    options.max_connections = 1;
+    options.acquire_timeout = Duration::from_millis(300);
+    options.statement_timeout = Duration::from_millis(300);
+    let store = SqlTaskStore::connect(options).await.expect("connect");
+    store.insert(&tasks(3)).await.expect("insert");
+    proxy.silent.store(true, Ordering::Relaxed);
+    let lost = tasks(3);
+    for outcome in [store.insert(&lost).await.map(|_| ()), store.ping().await] {
+        let error = outcome.expect_err("nobody answers");
+        assert!(error.is_transient(), "{error:?}");
+    }
+    proxy.silent.store(false, Ordering::Relaxed);
+    // The only connection will never answer again, whether it was lost in a statement or on its way back to the pool.
+    let start = Instant::now();
+    insist!(store.insert(&lost));
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(proxy.accepted.load(Ordering::Relaxed) >= 2);
+    let found = store.get(&[lost[0].id]).await.expect("get");
+    assert!(found[0].is_some());
+    store.close().await;
+    postgres.drop_database().await;
+}
+
+/// A statement that waits for someone else's lock is given up in time, and says that it may be repeated.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn a_statement_that_waits_too_long_is_transient() {
+    let postgres = Postgres::migrated().await;
+    let other = postgres.connection().await;
+    let mut options = SqlOptions::new(postgres.url());
+    options.statement_timeout = Duration::from_millis(200);
+    let store = SqlTaskStore::connect(options).await.expect("connect");
+    let holding = other.clone();
+    let holder = tokio::spawn(async move {
+        execute(
+            &holding,
+            "BEGIN; LOCK TABLE tasks; SELECT pg_sleep(1); COMMIT",
+        )
+        .await;
+    });
+    while number(
+        &other,
+        "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted
+        AND relation = to_regclass('tasks')",
+    )
+    .await
+        == 0
+    {
+        tokio::task::yield_now().await;
+    }
+    let fresh = tasks(1);
+    let error = store.insert(&fresh).await.expect_err("it waits too long");
+    assert!(error.is_transient(), "{error:?}");
+    holder.await.expect("no panic");
+    insist!(store.insert(&fresh));
+    store.close().await;
+    other.close().await.expect("close");
+    postgres.drop_database().await;
+}

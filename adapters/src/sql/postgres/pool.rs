@@ -1,7 +1,7 @@
 //! Connections to PostgreSQL, and what every session of ours is set to.
 
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, QueryResult,
@@ -13,7 +13,7 @@ use crate::sql::SqlOptions;
 /// How much longer than the server's own limits an answer is awaited before the server counts as hung.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a given-up pool may take to close.
+/// How long a pool may take to close.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// The planner is told what it cannot know about tables that are all churn; the statements leave it one plan. Generic
@@ -35,24 +35,59 @@ const SESSION: [(&str, &str); 12] = [
 ];
 
 pub(super) struct Pool {
-    current: RwLock<Arc<DatabaseConnection>>,
+    current: RwLock<Arc<Connections>>,
     options: SqlOptions,
+}
+
+/// One pool of the driver's, and when it last proved to be of use.
+struct Connections {
+    database: DatabaseConnection,
+    answered: Mutex<Instant>,
+}
+
+impl Connections {
+    async fn open(options: &SqlOptions, lazy: bool) -> Result<Arc<Self>, DbErr> {
+        Ok(Arc::new(Self {
+            database: Database::connect(settings(options, lazy)).await?,
+            answered: Mutex::new(Instant::now()),
+        }))
+    }
+
+    fn note_answer(&self) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn silent_for(&self) -> Duration {
+        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.elapsed()
+    }
+
+    /// Closes what can be closed in time. The rest is left to the operating system: a connection whose server is silent
+    /// is never given back, and waiting for it would take for ever.
+    async fn close(&self) {
+        let closing = self.database.clone().close();
+        match tokio::time::timeout(CLOSING, closing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "closing the database connections failed"),
+            Err(_elapsed) => tracing::debug!("database connections did not close in time"),
+        }
+    }
 }
 
 impl Pool {
     pub(super) async fn connect(options: SqlOptions) -> Result<Self, DbErr> {
-        let database = Database::connect(settings(&options, false)).await?;
+        let connections = Connections::open(&options, false).await?;
         Ok(Self {
-            current: RwLock::new(Arc::new(database)),
+            current: RwLock::new(connections),
             options,
         })
     }
 
     pub(super) fn current(&self) -> DatabaseConnection {
-        self.shared().as_ref().clone()
+        self.connections().database.clone()
     }
 
-    fn shared(&self) -> Arc<DatabaseConnection> {
+    fn connections(&self) -> Arc<Connections> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&current)
     }
@@ -63,9 +98,9 @@ impl Pool {
         sql: &'static str,
         values: Vec<Value>,
     ) -> Result<Vec<QueryResult>, DbErr> {
-        let database = self.shared();
+        let connections = self.connections();
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        self.within_patience(&database, database.query_all_raw(statement))
+        self.within_patience(&connections, connections.database.query_all_raw(statement))
             .await
     }
 
@@ -75,24 +110,40 @@ impl Pool {
         sql: &'static str,
         values: Vec<Value>,
     ) -> Result<u64, DbErr> {
-        let database = self.shared();
+        let connections = self.connections();
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
         let outcome = self
-            .within_patience(&database, database.execute_raw(statement))
+            .within_patience(&connections, connections.database.execute_raw(statement))
             .await?;
         Ok(outcome.rows_affected())
     }
 
+    /// Longer than any statement of a server that answers at all.
+    fn patience(&self) -> Duration {
+        self.options.acquire_timeout + self.options.statement_timeout + PATIENCE
+    }
+
     async fn within_patience<T>(
         &self,
-        database: &Arc<DatabaseConnection>,
+        connections: &Arc<Connections>,
         work: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
-        let limit = self.options.acquire_timeout + self.options.statement_timeout + PATIENCE;
+        let limit = self.patience();
         match tokio::time::timeout(limit, work).await {
-            Ok(outcome) => outcome,
+            // No connection is free. Either they are busy, and then some statement was answered meanwhile, or they all
+            // wait for a server that is silent.
+            Ok(Err(error @ DbErr::ConnectionAcquire(_))) => {
+                if connections.silent_for() > limit {
+                    self.replace(connections).await?;
+                }
+                Err(error)
+            }
+            Ok(outcome) => {
+                connections.note_answer();
+                outcome
+            }
             Err(_elapsed) => {
-                self.replace(database).await?;
+                self.replace(connections).await?;
                 Err(DbErr::Conn(RuntimeErr::Internal(format!(
                     "no answer from the database within {limit:?}"
                 ))))
@@ -102,8 +153,8 @@ impl Pool {
 
     /// Gives up every connection of a pool whose server is silent: the driver would wait for each of them as long as the
     /// operating system does, which may be for ever, and they would never be free again.
-    async fn replace(&self, silent: &Arc<DatabaseConnection>) -> Result<(), DbErr> {
-        let fresh = Arc::new(Database::connect(settings(&self.options, true)).await?);
+    async fn replace(&self, silent: &Arc<Connections>) -> Result<(), DbErr> {
+        let fresh = Connections::open(&self.options, true).await?;
         let given_up = {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             if !Arc::ptr_eq(&current, silent) {
@@ -112,22 +163,12 @@ impl Pool {
             std::mem::replace(&mut *current, fresh)
         };
         tracing::warn!("the database is silent: its connections are given up");
-        tokio::spawn(async move {
-            let database = given_up.as_ref().clone();
-            if tokio::time::timeout(CLOSING, database.close())
-                .await
-                .is_err()
-            {
-                tracing::debug!("given-up connections are left to the operating system");
-            }
-        });
+        tokio::spawn(async move { given_up.close().await });
         Ok(())
     }
 
     pub(super) async fn close(&self) {
-        if let Err(error) = self.current().close().await {
-            tracing::warn!(%error, "closing the database connections failed");
-        }
+        self.connections().close().await;
     }
 }
 

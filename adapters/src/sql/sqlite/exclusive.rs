@@ -23,13 +23,6 @@ impl ExclusiveFile {
     /// # Errors
     /// [`StoreError::Rejected`] when someone else holds it, or the file cannot be made; the cause names the file.
     pub(super) fn beside(database: &Path) -> Result<Self, StoreError> {
-        if database.as_os_str().is_empty()
-            || database.as_os_str().to_string_lossy().contains(":memory:")
-        {
-            return Err(refused(
-                "a database in memory is not supported: give it a file".to_owned(),
-            ));
-        }
         let path = lock_path(database);
         let shown = path.display();
         let file = File::options()
