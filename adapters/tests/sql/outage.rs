@@ -112,7 +112,7 @@ async fn cut_sessions_lose_nothing_and_count_nothing_twice() {
     };
     let mut workers = JoinSet::new();
     for _ in 0..4 {
-        workers.spawn(work(Arc::clone(&store), 25));
+        workers.spawn(work(Arc::clone(&store), 12));
     }
     let mut expected = 0;
     while let Some(done) = workers.join_next().await {

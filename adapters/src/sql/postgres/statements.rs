@@ -54,16 +54,39 @@ pub(super) const KIND_CLAIMED: i32 = 1;
 /// Waits until no claim under this ticket is under way.
 pub(super) const AWAIT_TICKET: &str = "SELECT 1 FROM pg_advisory_xact_lock($1)";
 
-/// Asks the worker and the ticket first: `$1` claim, `$2` worker, `$3` the ticket's lock. The worker's row stays locked
-/// until the claim is committed, against death and removal but not against its beats.
+/// Asks the worker and the ticket first: `$1` claim, `$2` worker, `$3` the ticket's lock.
 macro_rules! gate {
     () => {
-        "living AS MATERIALIZED (
-    SELECT id FROM workers WHERE id = $2 AND NOT dead FOR KEY SHARE
-), gate AS MATERIALIZED (
-    SELECT EXISTS (SELECT FROM living) AS alive, EXISTS (SELECT FROM claims WHERE id = $1) AS held
+        "gate AS MATERIALIZED (
+    SELECT EXISTS (SELECT FROM workers WHERE id = $2 AND NOT dead) AS alive,
+        EXISTS (SELECT FROM claims WHERE id = $1) AS held
     FROM pg_advisory_xact_lock($3)
 )"
+    };
+}
+
+/// Takes the tasks whose ids `$wanted` selects, and the queue rows in `picked`.
+///
+/// The worker's row is locked until the claim is committed, against death and removal but not against its beats; and only
+/// if there is something to take: a question that finds nothing writes nothing.
+macro_rules! take {
+    ($wanted:literal) => {
+        concat!(
+            "wanted AS MATERIALIZED (
+    ",
+            $wanted,
+            "
+), holder AS MATERIALIZED (
+    SELECT id FROM workers WHERE id = $2 AND NOT dead AND (SELECT count(*) FROM wanted) > 0 FOR KEY SHARE
+), taken AS (
+    UPDATE tasks SET status = 'processing', fence = fence + 1, updated_at = LOCALTIMESTAMP
+    WHERE id = ANY(ARRAY(SELECT id FROM wanted)) AND status = 'pending' AND (SELECT count(*) FROM holder) = 1
+    RETURNING id, payload, priority, attempts, max_attempts, fence, created_at
+), removed AS (
+    DELETE FROM queue
+    WHERE task_id = ANY(ARRAY(SELECT task_id FROM picked)) AND (SELECT count(*) FROM holder) = 1
+), "
+        )
     };
 }
 
@@ -75,7 +98,7 @@ macro_rules! record_and_answer {
     SELECT $1, $2, array_agg(id ORDER BY id), array_agg(fence ORDER BY id), LOCALTIMESTAMP
     FROM taken HAVING count(*) > 0
 )
-SELECT 0, alive, held, NULL::text, NULL::uuid, NULL::text, NULL::int, NULL::int, NULL::int,
+SELECT 0, alive AND ((SELECT count(*) FROM wanted) = 0 OR (SELECT count(*) FROM holder) = 1), held, NULL::text, NULL::uuid, NULL::text, NULL::int, NULL::int, NULL::int,
     NULL::bigint, NULL::timestamp, NULL::timestamp, NULL::timestamp
 FROM gate
 UNION ALL
@@ -105,14 +128,8 @@ pub(super) const CLAIM_DELIVERED: &str = concat!(
     WHERE id = ANY(ARRAY(SELECT id FROM others EXCEPT SELECT task_id FROM waiting))
         AND status = 'pending' AND fence = 0 AND (SELECT alive AND NOT held FROM gate)
     FOR UPDATE SKIP LOCKED
-), taken AS (
-    UPDATE tasks SET status = 'processing', fence = fence + 1, updated_at = LOCALTIMESTAMP
-    WHERE id = ANY(ARRAY(SELECT task_id FROM picked UNION ALL SELECT id FROM unqueued))
-        AND status = 'pending'
-    RETURNING id, payload, priority, attempts, max_attempts, fence, created_at
-), removed AS (
-    DELETE FROM queue WHERE task_id = ANY(ARRAY(SELECT task_id FROM picked))
 ), ",
+    take!("SELECT task_id AS id FROM picked UNION ALL SELECT id FROM unqueued"),
     record_and_answer!(),
     "
 UNION ALL
@@ -147,13 +164,8 @@ macro_rules! claim_aged {
     FOR UPDATE SKIP LOCKED
 ), picked AS MATERIALIZED (
     SELECT * FROM earlier UNION ALL SELECT * FROM later
-), taken AS (
-    UPDATE tasks SET status = 'processing', fence = fence + 1, updated_at = LOCALTIMESTAMP
-    WHERE id = ANY(ARRAY(SELECT task_id FROM picked)) AND status = 'pending'
-    RETURNING id, payload, priority, attempts, max_attempts, fence, created_at
-), removed AS (
-    DELETE FROM queue WHERE task_id = ANY(ARRAY(SELECT task_id FROM picked))
 ), ",
+            take!("SELECT task_id AS id FROM picked"),
             record_and_answer!()
         )
     };
