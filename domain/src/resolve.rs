@@ -61,7 +61,8 @@ pub(crate) async fn resolve_claims(
     }
 }
 
-async fn return_unfinished(
+/// Returns what these claims still have in hand; answers how many tasks moved.
+pub(crate) async fn return_unfinished(
     ports: &Ports,
     claims: &[ClaimRecord],
     unfinished: Unfinished,

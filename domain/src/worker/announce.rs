@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ports::{ClaimId, Dependency, StoreError};
+use ports::{ClaimId, Dependency, Event, StoreError};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Life;
 use super::settle::{News, Settled};
-use crate::resolve::{PAGE, announce, announce_and_release, announce_at_rest};
+use crate::resolve::{
+    PAGE, Unfinished, announce, announce_and_release, announce_at_rest, return_unfinished,
+};
 
 pub(super) async fn announce_all(life: Arc<Life>, mut settled: UnboundedReceiver<Settled>) {
     let mut batch = Vec::new();
@@ -33,15 +35,19 @@ pub(super) async fn announce_all(life: Arc<Life>, mut settled: UnboundedReceiver
 }
 
 /// Announces, once the log takes it again, what it did not take. The recorded claims remember it: those that are no longer
-/// in the book have ended.
+/// in the book have ended. Once per lease it looks without being told, for a claim that the store made late, after this
+/// worker had been told that it failed: nobody would ever run its tasks.
 pub(super) async fn announce_owed(life: Arc<Life>) {
     let mut ticks = interval(life.config.beat_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next_look = Instant::now() + life.config.lease;
     loop {
         ticks.tick().await;
-        if !life.owing.swap(false, Ordering::Relaxed) {
+        let is_owing = life.owing.swap(false, Ordering::Relaxed);
+        if !is_owing && Instant::now() < next_look {
             continue;
         }
+        next_look = Instant::now() + life.config.lease;
         let paid = life.pay_owed().await;
         match &paid {
             Ok(true) if life.log_is_down.swap(false, Ordering::Relaxed) => {
@@ -109,6 +115,7 @@ impl Life {
     }
 
     /// Announces everything that is owed and releases the claims that have ended; `false` when the log is still down.
+    /// What an ended claim still has in hand never was in the hands of this worker, so it goes back.
     async fn pay_owed(&self) -> Result<bool, StoreError> {
         loop {
             let (in_hand, owing) = {
@@ -133,6 +140,10 @@ impl Life {
                 .collect();
             if ended.is_empty() && partly.is_empty() {
                 return Ok(true);
+            }
+            let count = return_unfinished(&self.ports, &ended, Unfinished::HandBack).await?;
+            if count > 0 {
+                self.ports.observer.observe(&Event::HandedBack { count });
             }
             let told = announce_at_rest(&self.ports, &partly).await?
                 && announce_and_release(&self.ports, &ended).await?;

@@ -49,19 +49,25 @@ impl Brake {
         }
     }
 
-    /// What may be taken now. Answering `One` begins the next, longer pause.
+    /// What may be taken now.
     pub(super) fn allowance(&self) -> Allowance {
-        let mut pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(brake) = pulled.as_mut() else {
-            return Allowance::All;
-        };
-        let now = Instant::now();
-        if now < brake.until {
-            return Allowance::NothingUntil(brake.until);
+        let pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
+        match *pulled {
+            None => Allowance::All,
+            Some(brake) if Instant::now() < brake.until => Allowance::NothingUntil(brake.until),
+            Some(_) => Allowance::One,
         }
-        brake.pause = (brake.pause * 2).min(LONGEST);
-        brake.until = now + brake.pause;
-        Allowance::One
+    }
+
+    /// A task was taken: if it is the one that was allowed, the next, longer pause begins. Looking and finding nothing
+    /// begins none, or a braked worker would take half a minute for every record that wants no work.
+    pub(super) fn taken(&self) {
+        let mut pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some(brake) = pulled.as_mut().filter(|brake| now >= brake.until) {
+            brake.pause = (brake.pause * 2).min(LONGEST);
+            brake.until = now + brake.pause;
+        }
     }
 }
 
@@ -79,6 +85,9 @@ mod tests {
         assert_eq!(brake.allowance(), Allowance::NothingUntil(start + FIRST));
         tokio::time::advance(FIRST).await;
         assert_eq!(brake.allowance(), Allowance::One);
+        assert_eq!(brake.allowance(), Allowance::One, "nothing was taken");
+        brake.taken();
+        brake.taken();
         assert_eq!(
             brake.allowance(),
             Allowance::NothingUntil(start + FIRST * 3)

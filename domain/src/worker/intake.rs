@@ -221,6 +221,7 @@ impl Life {
             self.book().remove(&ticket.claim);
             return Vec::new();
         }
+        self.brake.taken();
         self.ports.observer.observe(&Event::Claimed { by, count });
         self.book().insert(
             ticket.claim,
