@@ -3,10 +3,11 @@
 mod pool;
 mod rows;
 mod statements;
+mod walk;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ports::{
     BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, DeliveryOutcome,
@@ -25,6 +26,7 @@ use rows::{
     Array, bound, claim_record, claimed_task, delay_micros, grace_micros, task, timestamp, uuids,
     worker_entry,
 };
+use walk::Walk;
 
 /// How often a claim that met itself (the same ticket, sent twice) looks again before it gives up.
 const MEETINGS: usize = 3;
@@ -33,6 +35,7 @@ pub(super) struct PostgresStore {
     pool: Pool,
     /// Which kind of waiting rows the next claim by age takes first: under an overload neither kind starves.
     messaged_first: AtomicBool,
+    walk: Walk,
 }
 
 impl PostgresStore {
@@ -40,6 +43,7 @@ impl PostgresStore {
         Ok(Self {
             pool: Pool::connect(options).await.map_err(store_error)?,
             messaged_first: AtomicBool::new(false),
+            walk: Walk::default(),
         })
     }
 
@@ -101,6 +105,10 @@ impl PostgresStore {
             }
             Err(error) => return Err(store_error(error)),
         };
+        if fresh.iter().any(|task| task.run_at.is_some()) {
+            // It may lie in the past, which a walk may have passed.
+            self.walk.forget();
+        }
         let mut seen = HashSet::with_capacity(tasks.len());
         Ok(tasks
             .iter()
@@ -183,6 +191,8 @@ impl PostgresStore {
         } else {
             statements::CLAIM_AGED_UNMESSAGED_FIRST
         };
+        let begun = Instant::now();
+        let start = self.walk.start(begun);
         let before = match horizon {
             // Later than any present: the statement takes the earlier of the two.
             Horizon::Now => Timestamp::from_micros(i64::MAX),
@@ -194,9 +204,17 @@ impl PostgresStore {
                 bound(before),
                 Value::from(grace_micros(grace)),
                 Value::from(i64::try_from(limit).unwrap_or(i64::MAX)),
+                bound(start.unmessaged),
+                bound(start.messaged),
             ]
         };
-        let mut claimed = self.claim(ticket, statement, values).await?.claimed;
+        let answer = self.claim(ticket, statement, values).await?;
+        let mut claimed = answer.claimed;
+        if !answer.held && claimed.len() < limit {
+            let end = before.min(answer.now);
+            let took = begun.elapsed();
+            self.walk.took_all(start, end, grace, took, Instant::now());
+        }
         claimed.sort_unstable_by_key(|task| (task.waiting_since, task.id));
         Ok(claimed)
     }
@@ -374,6 +392,8 @@ impl PostgresStore {
             .execute(statements::MARK_UNMESSAGED, vec![ids])
             .await
             .map_err(store_error)?;
+        // They keep their place in time, which a walk may have passed.
+        self.walk.forget();
         Ok(())
     }
 
@@ -480,6 +500,8 @@ struct ClaimAnswer {
     alive: bool,
     /// The ticket was recorded before; nothing was claimed now.
     held: bool,
+    /// The store's present.
+    now: Timestamp,
     claimed: Vec<ClaimedTask>,
     /// Delivered ids that exist and were not claimed, with their status and whether they are early.
     passed_over: Vec<(TaskId, TaskStatus, bool)>,
@@ -490,6 +512,7 @@ impl ClaimAnswer {
         let mut answer = Self {
             alive: false,
             held: false,
+            now: Timestamp::EPOCH,
             claimed: Vec::new(),
             passed_over: Vec::new(),
         };
@@ -498,6 +521,7 @@ impl ClaimAnswer {
                 statements::KIND_GATE => {
                     answer.alive = row.try_get_by_index(1)?;
                     answer.held = row.try_get_by_index(2)?;
+                    answer.now = timestamp(row, 12)?;
                 }
                 statements::KIND_CLAIMED => answer.claimed.push(claimed_task(row, 4)?),
                 _ => answer.passed_over.push((

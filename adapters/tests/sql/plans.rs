@@ -8,7 +8,7 @@ use ports::{
     ClaimId, ClaimTicket, DeliveryOutcome, Fence, Horizon, NewTask, Next, Payload, Priority, Spent,
     TaskId, TaskStatus, TaskStore, Timestamp, Transition, WorkerId, WorkerRegistry,
 };
-use sea_orm::DatabaseConnection;
+use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
 use uuid::Uuid;
 
@@ -244,5 +244,71 @@ async fn times_beyond_what_the_database_holds_become_its_edges() {
             .expect("hand back");
     }
     store.close().await;
+    postgres.drop_database().await;
+}
+
+/// A transaction that nobody ends keeps every dead entry of the queue's index in place: asking for aged rows must not walk
+/// over all of them every time.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn dead_entries_are_not_walked_again_and_again() {
+    const DEAD: i64 = 400_000;
+    let postgres = Postgres::migrated().await;
+    let other = postgres.connection().await;
+    let pinning = other.begin().await.expect("begin");
+    pinning
+        .execute_unprepared(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM queue",
+        )
+        .await
+        .expect("a snapshot");
+    let churn = format!(
+        "INSERT INTO queue SELECT gen_random_uuid(), now() - interval '1 hour' + n * interval '1 microsecond', true, 0
+         FROM generate_series(1, {DEAD}) AS n"
+    );
+    execute(&other, &churn).await;
+    execute(&other, "DELETE FROM queue").await;
+    let store = store_of_one_session(&postgres).await;
+    let session = store.database();
+    let worker = WorkerId(Uuid::now_v7());
+    store.register(worker, "host:1").await.expect("register");
+    let grace = Duration::from_secs(3);
+    let read = "SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_user_indexes
+        WHERE indexrelname = 'queue_by_age'";
+    // What a session counted, it reports when it is asked to.
+    let walked = async || {
+        rows(&session, "SELECT pg_stat_force_next_flush()").await;
+        number(&session, read).await
+    };
+    let before = walked().await;
+    let asked = async || {
+        let claimed = store
+            .claim_aged(ticket(worker), Horizon::Now, grace, 100)
+            .await;
+        claimed.expect("claim by age").len()
+    };
+    assert_eq!(asked().await, 0);
+    let whole = walked().await - before;
+    assert!(whole >= DEAD, "the first walk saw {whole} entries");
+    for _ in 0..20 {
+        assert_eq!(asked().await, 0);
+    }
+    let again = walked().await - before - whole;
+    assert!(again < DEAD, "twenty more walks saw {again} entries");
+    // What is new is found at once, and what another server gives up as soon as this store hears of it.
+    store.insert(&tasks(3, false)).await.expect("insert");
+    assert_eq!(asked().await, 3);
+    let old = NewTask {
+        run_at: Some(Timestamp::from_micros(1)),
+        ..tasks(1, true).remove(0)
+    };
+    store
+        .insert(std::slice::from_ref(&old))
+        .await
+        .expect("insert");
+    assert_eq!(asked().await, 1);
+    pinning.rollback().await.expect("rollback");
+    store.close().await;
+    other.close().await.expect("close");
     postgres.drop_database().await;
 }

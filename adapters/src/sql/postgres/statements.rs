@@ -99,7 +99,7 @@ macro_rules! record_and_answer {
     FROM taken HAVING count(*) > 0
 )
 SELECT 0, alive AND ((SELECT count(*) FROM wanted) = 0 OR (SELECT count(*) FROM holder) = 1), held, NULL::text, NULL::uuid, NULL::text, NULL::int, NULL::int, NULL::int,
-    NULL::bigint, NULL::timestamp, NULL::timestamp, NULL::timestamp
+    NULL::bigint, NULL::timestamp, NULL::timestamp, LOCALTIMESTAMP
 FROM gate
 UNION ALL
 SELECT 1, NULL, NULL, NULL, taken.id, payload, taken.priority, attempts, max_attempts, fence, created_at,
@@ -138,7 +138,8 @@ FROM (SELECT id, status FROM tasks WHERE id = ANY(ARRAY(SELECT id FROM others)))
 LEFT JOIN waiting ON waiting.task_id = passed.id"
 );
 
-/// `$4` the latest `not_before`, `$5` the grace in microseconds, `$6` the limit.
+/// `$4` the latest `not_before`, `$5` the grace in microseconds, `$6` the limit, `$7` and `$8` the earliest `not_before` of
+/// rows without and with a message.
 macro_rules! claim_aged {
     ($first:literal, $first_range:expr, $second:literal, $second_range:expr) => {
         concat!(
@@ -173,13 +174,13 @@ macro_rules! claim_aged {
 
 macro_rules! unmessaged_range {
     () => {
-        "least($4::timestamp, LOCALTIMESTAMP)"
+        "least($4::timestamp, LOCALTIMESTAMP) AND not_before >= $7"
     };
 }
 
 macro_rules! messaged_range {
     () => {
-        "least($4::timestamp, LOCALTIMESTAMP) - $5::bigint * interval '1 microsecond'"
+        "least($4::timestamp, LOCALTIMESTAMP) - $5::bigint * interval '1 microsecond' AND not_before >= $8"
     };
 }
 
