@@ -10,7 +10,8 @@ use sea_orm::{
 
 use crate::sql::SqlOptions;
 
-/// How much longer than the server's own limits an answer is awaited before the server counts as hung.
+/// How much longer than the server's own limits an answer is awaited before the server counts as silent. The driver sets
+/// no keepalive on its sockets, so without this a server that vanished would be waited for without end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a pool may take to close.
