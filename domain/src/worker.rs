@@ -209,6 +209,7 @@ impl Worker {
     }
 
     async fn live_until(&self, mut stop: watch::Receiver<bool>) -> Stopped {
+        let mut outlived = false;
         loop {
             let id = self.ports.ids.worker_id();
             let registered = tokio::select! {
@@ -217,9 +218,10 @@ impl Worker {
                 () = self.register(id) => true,
             };
             if !registered {
+                // What an outlived life held is for others to take back.
                 return Stopped {
                     handed_back: 0,
-                    clean: true,
+                    clean: !outlived,
                 };
             }
             let life = Arc::new(self.new_life(id));
@@ -229,6 +231,7 @@ impl Worker {
             match end {
                 End::Stopped(stopped) => return stopped,
                 End::Gone { abandoned } => {
+                    outlived = true;
                     self.ports.observer.observe(&Event::Outlived { abandoned });
                 }
             }
@@ -325,18 +328,19 @@ impl Life {
         })
         .await;
         running.shutdown().await;
-        let last = left().max(Duration::from_secs(2));
-        let _ = timeout(last, async {
+        // What was run must still be written, even past the deadline; but no step may take the whole of it again.
+        let last = || left().max(Duration::from_secs(2));
+        let _ = timeout(last(), async {
             while finishing.join_next().await.is_some() {}
         })
         .await;
         finishing.shutdown().await;
-        let _ = timeout(last, async {
+        let _ = timeout(last(), async {
             while acknowledging.join_next().await.is_some() {}
         })
         .await;
         acknowledging.shutdown().await;
-        match timeout(last, self.leave()).await {
+        match timeout(last(), self.leave()).await {
             Ok(Ok(stopped)) => stopped,
             Ok(Err(error)) => {
                 self.failed(Dependency::Store, "hand_back", &error);
