@@ -11,6 +11,7 @@ mod process;
 mod record;
 mod script;
 mod sky;
+mod state;
 mod trace;
 mod world;
 

@@ -4,10 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::sky::{Call, Fate, Sky};
+use crate::state::Watched;
 use crate::trace::Who;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ enum Gate {
 pub(crate) struct Link {
     pub(crate) who: Who,
     pub(crate) sky: Arc<Sky>,
-    gate: watch::Sender<Gate>,
+    gate: Watched<Gate>,
     /// When something other than an outage last kept this process from beating (virtual microseconds).
     hindered_at: AtomicI64,
 }
@@ -33,46 +34,34 @@ impl Link {
         Self {
             who,
             sky,
-            gate: watch::Sender::new(Gate::Open),
+            gate: Watched::new(Gate::Open),
             hindered_at: AtomicI64::new(i64::MIN),
         }
     }
 
     pub(crate) fn shut(&self) {
         self.hinder();
-        self.gate.send_if_modified(|gate| {
-            let open = *gate == Gate::Open;
-            if open {
-                *gate = Gate::Shut;
-            }
-            open
-        });
+        self.gate.replace(Gate::Open, Gate::Shut);
     }
 
     pub(crate) fn open(&self) {
         if self.is_shut() {
             self.hinder();
         }
-        self.gate.send_if_modified(|gate| {
-            let shut = *gate == Gate::Shut;
-            if shut {
-                *gate = Gate::Open;
-            }
-            shut
-        });
+        self.gate.replace(Gate::Shut, Gate::Open);
     }
 
     pub(crate) fn die(&self) {
         self.hinder();
-        self.gate.send_replace(Gate::Dead);
+        self.gate.set(Gate::Dead);
     }
 
     pub(crate) fn is_dead(&self) -> bool {
-        *self.gate.borrow() == Gate::Dead
+        self.gate.get() == Gate::Dead
     }
 
     pub(crate) fn is_shut(&self) -> bool {
-        *self.gate.borrow() == Gate::Shut
+        self.gate.get() == Gate::Shut
     }
 
     fn hinder(&self) {
@@ -87,11 +76,10 @@ impl Link {
 
     /// Waits until the process may go on; for ever when it is dead.
     pub(crate) async fn pass(&self) {
-        if *self.gate.borrow() == Gate::Open && !self.sky.is_exhausted() {
+        if self.gate.get() == Gate::Open && !self.sky.is_exhausted() {
             return;
         }
-        let mut gate = self.gate.subscribe();
-        let _ = gate.wait_for(|gate| *gate == Gate::Open).await;
+        self.gate.until(Gate::Open).await;
         if self.sky.is_exhausted() {
             std::future::pending::<()>().await;
         }
@@ -112,6 +100,7 @@ impl Link {
                 after,
                 sturdy,
             } => {
+                let _delayed = self.sky.delay();
                 let answer = if sturdy {
                     let (reply, answer) = oneshot::channel();
                     let sky = Arc::clone(&self.sky);
@@ -161,7 +150,7 @@ impl Link {
     pub(crate) fn fate(&self, call: Call) -> Fate {
         let fate = self.sky.fate(call);
         if fate != Fate::Pass {
-            if call == Call::Beat {
+            if matches!(call, Call::Beat | Call::Register) {
                 self.hinder();
             }
             self.sky

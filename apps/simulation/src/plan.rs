@@ -151,7 +151,7 @@ impl Plan {
             let submit = Action::Submit {
                 server: chance.index(self.servers),
                 wishes,
-                patience: *chance.pick(&[0, 3, 10_000, 10_000, 10_000, 10_000]),
+                patience: *chance.pick(&[0, 3, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000]),
             };
             self.actions.push((chance.below(until), submit));
         }

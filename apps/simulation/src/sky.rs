@@ -6,11 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ports::Dependency;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::chance::Chance;
+use crate::state::Watched;
 use crate::trace::{Trace, Who};
 
 /// How long an adapter waits for a dependency that says nothing.
@@ -148,7 +149,7 @@ pub(crate) struct Sky {
     pub(crate) trace: Trace,
     pub(crate) weather: Weather,
     stormy: AtomicBool,
-    outages: [watch::Sender<Option<Outage>>; 3],
+    outages: [Watched<Option<Outage>>; 3],
     /// Requests that are on their way without anyone waiting for them.
     adrift: Mutex<JoinSet<()>>,
     kills: mpsc::UnboundedSender<Who>,
@@ -156,6 +157,8 @@ pub(crate) struct Sky {
     kills_left: AtomicU64,
     calls: AtomicU64,
     struck: AtomicU64,
+    /// Calls under way that were made to take long.
+    delayed: AtomicU64,
     /// Until when processing functions find what they need down.
     function_down_until: Mutex<Option<Instant>>,
 }
@@ -173,12 +176,13 @@ impl Sky {
             trace: Trace::new(keeps_lines),
             weather,
             stormy: AtomicBool::new(true),
-            outages: [None, None, None].map(watch::Sender::new),
+            outages: [None, None, None].map(Watched::new),
             adrift: Mutex::new(JoinSet::new()),
             kills,
             kills_left: AtomicU64::new(kills_left),
             calls: AtomicU64::new(0),
             struck: AtomicU64::new(0),
+            delayed: AtomicU64::new(0),
             function_down_until: Mutex::new(None),
         };
         (sky, killed)
@@ -263,18 +267,16 @@ impl Sky {
     }
 
     pub(crate) fn set_outage(&self, dependency: Dependency, outage: Option<Outage>) {
-        self.outages[dependency as usize].send_replace(outage);
+        self.outages[dependency as usize].set(outage);
     }
 
     pub(crate) fn outage(&self, dependency: Dependency) -> Option<Outage> {
-        *self.outages[dependency as usize].borrow()
+        self.outages[dependency as usize].get()
     }
 
     /// Waits until the dependency is up.
     pub(crate) async fn until_up(&self, dependency: Dependency) {
-        let mut outage = self.outages[dependency as usize].subscribe();
-        // The sender lives as long as `self`.
-        let _ = outage.wait_for(Option::is_none).await;
+        self.outages[dependency as usize].until(None).await;
     }
 
     /// Whether a call gets through to the dependency; takes the time that it takes to find out.
@@ -295,10 +297,17 @@ impl Sky {
         adrift.spawn(request);
     }
 
-    pub(crate) fn nothing_is_adrift(&self) -> bool {
+    /// Whether no request is under way that a fault still delays.
+    pub(crate) fn has_settled(&self) -> bool {
         let mut adrift = self.adrift.lock().unwrap_or_else(PoisonError::into_inner);
         while adrift.try_join_next().is_some() {}
-        adrift.is_empty()
+        adrift.is_empty() && self.delayed.load(Ordering::Relaxed) == 0
+    }
+
+    /// Takes note of a call that is made to take long, until what it gives is dropped.
+    pub(crate) fn delay(&self) -> Delayed<'_> {
+        self.delayed.fetch_add(1, Ordering::Relaxed);
+        Delayed(&self.delayed)
     }
 
     /// Asks for the death of a process.
@@ -318,5 +327,13 @@ impl Sky {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_some_and(|until| Instant::now() < until)
+    }
+}
+
+pub(crate) struct Delayed<'a>(&'a AtomicU64);
+
+impl Drop for Delayed<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

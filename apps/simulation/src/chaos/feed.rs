@@ -32,6 +32,11 @@ impl Topic {
         self.wiped_until.store(now, Ordering::Relaxed);
     }
 
+    /// The log's clock went back to this time: what comes from now on is not of before the wipe.
+    pub(crate) fn clock_went_back_to(&self, now: i64) {
+        self.wiped_until.fetch_min(now - 1, Ordering::Relaxed);
+    }
+
     pub(crate) fn lose_all(&self, loses_all: bool) {
         self.loses_all.store(loses_all, Ordering::Relaxed);
     }

@@ -82,7 +82,11 @@ impl World {
                     });
                 match clock {
                     ClockOf::Store => self.store_clock.jump(micros),
-                    ClockOf::Log => self.log_clock.jump(micros),
+                    ClockOf::Log => {
+                        self.log_clock.jump(micros);
+                        let now = self.log_clock.now().as_micros();
+                        self.topic.clock_went_back_to(now);
+                    }
                     ClockOf::Server(slot) => self.clocks[slot].jump(micros),
                     ClockOf::Worker(slot) => self.clocks[self.plan.servers + slot].jump(micros),
                 }

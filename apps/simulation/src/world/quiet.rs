@@ -45,8 +45,12 @@ impl World {
     /// What still has to happen.
     fn unrest(&mut self) -> Vec<String> {
         let mut unrest = Vec::new();
-        if !self.sky.nothing_is_adrift() {
+        if !self.sky.has_settled() {
             unrest.push("requests are on their way".to_owned());
+        }
+        while self.clients.try_join_next().is_some() {}
+        if !self.clients.is_empty() {
+            unrest.push(format!("{} clients wait", self.clients.len()));
         }
         let snapshot = self.memory.snapshot();
         let entries = self.ledger.entries();
@@ -114,7 +118,14 @@ impl World {
             ProbeLog::Up => {}
             ProbeLog::Losing => self.topic.lose_all(true),
             ProbeLog::Down => {
-                let outage = *self.sky.chance.pick(&[Outage::Refusing, Outage::Silent]);
+                // A silent log holds what it should take for as long as the adapter waits; a worker that may hold only a
+                // few tasks rightly takes no more meanwhile.
+                let has_room = self.plan.work.in_flight > 32;
+                let outage = if has_room && self.sky.chance.one_in(2) {
+                    Outage::Silent
+                } else {
+                    Outage::Refusing
+                };
                 self.sky.set_outage(Dependency::Log, Some(outage));
             }
         }
