@@ -729,16 +729,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_left_over_does_not_wait_for_an_idle_writer() {
         let Bench { faults, store, .. } = bench(CoalesceLimits::default());
-        faults.next(2, SLOW);
-        faults.next(1, Fault::Delay(Duration::from_millis(30)));
-        let mut tasks: Vec<NewTask> = (1..=4).map(task).collect();
-        tasks.push(task(4));
-        tasks.push(task(4));
-        let all = insert_each(&store, tasks);
+        faults.next(1, SLOW);
+        // The first writer takes one and keeps the other for later; the second then waits at the empty queue.
+        let all = insert_each(&store, vec![task(1), task(1)]);
         let outcomes = tokio::time::timeout(Duration::from_secs(1), all)
             .await
             .expect("nobody waits");
         assert!(outcomes.iter().all(Result::is_ok));
+        assert_eq!(faults.calls_of("insert"), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -108,10 +108,12 @@ impl State {
 
     fn shrink_to(&mut self, max_bytes: usize) {
         while self.bytes > max_bytes {
-            let Some(oldest) = self.order.first_key_value().map(|(_, id)| *id) else {
+            let Some((_, oldest)) = self.order.pop_first() else {
                 return;
             };
-            self.forget(oldest);
+            if let Some(entry) = self.entries.remove(&oldest) {
+                self.bytes -= entry.bytes();
+            }
         }
     }
 
