@@ -13,6 +13,7 @@ mod acknowledge;
 mod announce;
 mod brake;
 mod intake;
+mod leftover;
 mod run;
 mod settle;
 
@@ -35,6 +36,7 @@ use crate::rescue::{Watch, bury_all};
 use crate::resolve::{Unfinished, resolve_claims};
 use crate::{Ports, RetryPolicy, chain};
 use brake::Brake;
+use leftover::Leftover;
 
 /// Limits and intervals of a [`Worker`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +96,7 @@ pub struct Worker {
     processor: Arc<dyn Processor>,
     config: Arc<WorkerConfig>,
     pulse: Arc<Pulse>,
+    leftover: Arc<Leftover>,
     heart_is_out: AtomicBool,
 }
 
@@ -133,6 +136,8 @@ struct Life {
     processor: Arc<dyn Processor>,
     config: Arc<WorkerConfig>,
     pulse: Arc<Pulse>,
+    /// Records that an earlier life received and did not see through.
+    leftover: Arc<Leftover>,
     /// Free places for runs.
     slots: Arc<Semaphore>,
     /// Free places for tasks in hand.
@@ -171,6 +176,7 @@ impl Worker {
             processor,
             config: Arc::new(config),
             pulse: Arc::new(Pulse::new()),
+            leftover: Arc::default(),
             heart_is_out: AtomicBool::new(false),
         }
     }
@@ -259,6 +265,7 @@ impl Worker {
             processor: Arc::clone(&self.processor),
             config: Arc::clone(&self.config),
             pulse: Arc::clone(&self.pulse),
+            leftover: Arc::clone(&self.leftover),
             slots: Arc::new(Semaphore::new(self.config.concurrency.max(1))),
             in_flight: Arc::new(Semaphore::new(self.config.in_flight.max(1))),
             book: Mutex::new(BTreeMap::new()),
@@ -299,7 +306,11 @@ impl Life {
         tokio::select! {
             biased;
             () = self.pulse.until_gone(self.id) => {
-                return End::Gone { abandoned: self.tasks_in_hand() };
+                let abandoned = self.tasks_in_hand();
+                // Only when they have ended is known what they leave to the next life.
+                intake.shutdown().await;
+                acknowledging.shutdown().await;
+                return End::Gone { abandoned };
             }
             () = stopped(&mut stop) => {}
         }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ports::{DeadLetter, Dependency, Position};
+use ports::{Dependency, Position};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
 use super::Life;
+use super::leftover::Received;
 use crate::resolve::announce;
 
 /// How long a log that does not take dead letters is left alone.
@@ -17,13 +18,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How many receipts may share an acknowledgement.
 const BATCH: usize = 1_024;
 
-/// Records whose part in the work is done once the letters are sent.
-#[derive(Default)]
+/// Records whose part in the work is done once those that cannot be read were sent on.
 pub(super) struct Receipt {
     /// The last offset of each partition.
     pub(super) upto: BTreeMap<i32, i64>,
     /// The records that cannot be read.
-    pub(super) letters: Vec<DeadLetter>,
+    pub(super) received: Received,
 }
 
 /// Whatever was received while the last acknowledgement ran goes into the next.
@@ -33,9 +33,11 @@ pub(super) async fn acknowledge_all(life: Arc<Life>, mut receipts: UnboundedRece
         let mut upto = BTreeMap::new();
         for receipt in batch.drain(..) {
             // A record that cannot be read must be kept for people before the log may forget it.
-            while !announce(&life.ports, &[], &receipt.letters).await {
+            let letters = receipt.received.to_letters(life.ports.clock.now());
+            while !announce(&life.ports, &[], &letters).await {
                 sleep(PAUSE).await;
             }
+            receipt.received.seen_through();
             upto.extend(receipt.upto);
         }
         let positions: Vec<Position> = upto

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ports::observer::{ClaimedBy, SkipReason};
 use ports::{
-    ClaimError, ClaimTicket, ClaimedTask, DeadLetter, Delivery, DeliveryOutcome, Dependency, Event,
-    Horizon, Position, RecordContent, TaskId,
+    ClaimError, ClaimTicket, ClaimedTask, Delivery, DeliveryOutcome, Dependency, Event, Horizon,
+    Position, RecordContent, TaskId,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::acknowledge::Receipt;
 use super::brake::Allowance;
+use super::leftover::Received;
 use super::{Held, Life, Page, Placed};
 
 /// How long a feed that fails is left alone.
@@ -48,6 +49,14 @@ pub(super) async fn take(
                 let _ = runs.send(claimed);
                 continue;
             }
+        }
+        let left = life.leftover.take(room);
+        if !left.is_empty() {
+            let claimed = life.claim_delivered(left, &receipts).await;
+            if !claimed.is_empty() {
+                let _ = runs.send(claimed);
+            }
+            continue;
         }
         if let Some(until) = feed_failed_until.filter(|until| Instant::now() < *until) {
             sleep_until(next_look.min(until)).await;
@@ -113,29 +122,21 @@ impl Life {
         deliveries: Vec<Delivery>,
         receipts: &UnboundedSender<Receipt>,
     ) -> Vec<Placed> {
-        let mut receipt = Receipt::default();
-        let mut ids: Vec<TaskId> = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
+        let mut received = Received::new(deliveries, &self.leftover);
+        let mut upto = BTreeMap::new();
+        let mut ids: Vec<TaskId> = Vec::with_capacity(received.deliveries().len());
+        let mut skipped = BTreeMap::new();
+        for delivery in received.deliveries() {
             self.pulse.received(delivery.recorded_at);
             let Position { partition, offset } = delivery.position;
-            let upto = receipt.upto.entry(partition).or_insert(offset);
-            *upto = offset.max(*upto);
-            match delivery.content {
-                RecordContent::Task(id) => ids.push(id),
-                RecordContent::Unreadable { reason, key, value } => {
-                    receipt.letters.push(DeadLetter::Unreadable {
-                        reason,
-                        position: delivery.position,
-                        key,
-                        value,
-                        failed_at: self.ports.clock.now(),
-                    });
+            let last = upto.entry(partition).or_insert(offset);
+            *last = offset.max(*last);
+            match &delivery.content {
+                RecordContent::Task(id) => ids.push(*id),
+                RecordContent::Unreadable { .. } => {
+                    *skipped.entry(SkipReason::Unreadable).or_insert(0) += 1;
                 }
             }
-        }
-        let mut skipped = BTreeMap::new();
-        if !receipt.letters.is_empty() {
-            skipped.insert(SkipReason::Unreadable, receipt.letters.len());
         }
         let ticket = self.new_ticket();
         let mut claimed = Vec::with_capacity(ids.len());
@@ -164,8 +165,9 @@ impl Life {
                 .observe(&Event::Skipped { reason, count });
         }
         let held = self.hold(ticket, ClaimedBy::Delivery, claimed).await;
-        // The claim is durable: the log has done its part.
-        let _ = receipts.send(receipt);
+        // The claim is durable: the log has done its part, but for what cannot be read.
+        received.keep_unreadable();
+        let _ = receipts.send(Receipt { upto, received });
         held
     }
 
