@@ -54,8 +54,9 @@ pub struct Ports {
     pub observer: Arc<dyn Observer>,
 }
 
-/// An error with its causes on one line, for events.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes on one line, for [`Event`](ports::Event)s.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

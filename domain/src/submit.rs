@@ -5,16 +5,16 @@
 //! owns, so a client that hangs up cancels nothing.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ports::{
     Dependency, Event, NewTask, Payload, Priority, StoreError, TaskId, TaskMessage, Timestamp,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use crate::{Ports, chain};
 
@@ -124,8 +124,9 @@ pub struct Submitter {
     config: SubmitConfig,
     ports: Ports,
     log_is_down: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
     // Dropping the submitter ends its work: what is committed stays safe, the rest was never answered.
-    _work: JoinSet<()>,
+    work: Mutex<JoinSet<()>>,
 }
 
 struct Request {
@@ -140,8 +141,15 @@ impl Submitter {
         let (requests, incoming) = mpsc::channel(config.queue.max(1));
         let (batches, outgoing) = mpsc::channel(config.publish_queue.max(1));
         let log_is_down = Arc::new(AtomicBool::new(false));
+        let stop = watch::Sender::new(false);
         let mut work = JoinSet::new();
-        work.spawn(commit_loop(ports.clone(), config, incoming, batches));
+        work.spawn(commit_loop(
+            ports.clone(),
+            config,
+            incoming,
+            stop.subscribe(),
+            batches,
+        ));
         work.spawn(publish_loop(
             ports.clone(),
             config,
@@ -153,8 +161,22 @@ impl Submitter {
             config,
             ports: ports.clone(),
             log_is_down,
-            _work: work,
+            stop,
+            work: Mutex::new(work),
         }
+    }
+
+    /// Accepts nothing more, and returns when what was accepted is committed, answered and published, or the deadline has
+    /// passed.
+    pub async fn stop(&self, deadline: Duration) {
+        self.stop.send_replace(true);
+        let mut work =
+            std::mem::take(&mut *self.work.lock().unwrap_or_else(PoisonError::into_inner));
+        // What is committed and not published is claimed by age.
+        let _ = timeout(deadline, async {
+            while work.join_next().await.is_some() {}
+        })
+        .await;
     }
 
     /// Stores tasks, all of them or none, and has them published. When it returns `Ok` they are committed.
@@ -212,6 +234,7 @@ async fn commit_loop(
     ports: Ports,
     config: SubmitConfig,
     mut incoming: mpsc::Receiver<Request>,
+    mut stop: watch::Receiver<bool>,
     batches: mpsc::Sender<Vec<TaskMessage>>,
 ) {
     let mut commits = JoinSet::new();
@@ -220,7 +243,16 @@ async fn commit_loop(
         while commits.len() >= config.writers.max(1) {
             commits.join_next().await;
         }
-        if incoming.recv_many(&mut requests, config.batch.max(1)).await == 0 {
+        let received = tokio::select! {
+            biased;
+            received = incoming.recv_many(&mut requests, config.batch.max(1)) => received,
+            () = until_told(&mut stop), if !incoming.is_closed() => {
+                // What waits already is still committed.
+                incoming.close();
+                continue;
+            }
+        };
+        if received == 0 {
             break;
         }
         let taken = std::mem::take(&mut requests);
@@ -228,6 +260,13 @@ async fn commit_loop(
         while commits.try_join_next().is_some() {}
     }
     while commits.join_next().await.is_some() {}
+}
+
+async fn until_told(stop: &mut watch::Receiver<bool>) {
+    // A submitter that was dropped takes this loop with it.
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Commits requests together. A batch that the store refuses for its data is halved until the culprit stands alone.

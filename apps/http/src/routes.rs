@@ -47,15 +47,7 @@ pub(crate) fn store_failed(ports: &Ports, doing: &'static str, error: StoreError
     ports.observer.observe(&Event::DependencyFailed {
         dependency: Dependency::Store,
         doing,
-        error: with_causes(&error),
+        error: domain::chain(&error),
     });
     error.into()
-}
-
-/// An error and its causes on one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }

@@ -28,7 +28,7 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
     let observer = telemetry::observed_by(meters.clone());
     let wired = distributed::server(&settings, observer, &shutdown).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
-    let api = Api::new(&wired.ports, submitter, meters);
+    let api = Api::new(&wired.ports, submitter.clone(), meters);
     let config = HttpConfig {
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
@@ -39,7 +39,8 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
         ..HttpConfig::default()
     };
     let listener = listen(&settings.http).await?;
-    http_api::run(api, config, listener, shutdown.requested()).await?;
+    let served = http_api::run(api, config, listener, shutdown.requested()).await;
+    submitter.stop(settings.drain_deadline).await;
     wired.close().await;
-    Ok(())
+    Ok(served?)
 }

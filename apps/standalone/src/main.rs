@@ -28,7 +28,7 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     let observer = telemetry::observed_by(meters.clone());
     let wired = embedded::open(&settings, observer).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
-    let api = Api::new(&wired.ports, submitter, meters);
+    let api = Api::new(&wired.ports, submitter.clone(), meters);
     let worker = Worker::new(
         wired.ports.clone(),
         wired.feed.clone(),
@@ -54,6 +54,7 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
         worker.run(shutdown.requested()),
         http_api::run(api, config, listener, shutdown.requested()),
     );
+    submitter.stop(settings.work.drain_deadline).await;
     wired.close().await;
     served?;
     telemetry::stopped(worked);

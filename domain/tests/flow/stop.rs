@@ -4,7 +4,7 @@ use domain::WorkerConfig;
 use ports::TaskStatus;
 use tokio::time::Instant;
 
-use crate::world::{World, scripted, submit};
+use crate::world::{World, scripted, submission, submit};
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_finishes_what_is_in_hand() {
@@ -80,5 +80,25 @@ async fn an_idle_worker_stops_at_once() {
         asked.elapsed() < Duration::from_millis(100),
         "{:?}",
         asked.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_submitter_that_stops_commits_and_publishes_what_it_accepted() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let accepted = submitter.submit(vec![submission("a")]);
+    let stopped = submitter.stop(Duration::from_secs(5));
+    let (accepted, ()) = tokio::join!(biased; accepted, stopped);
+    assert!(accepted.is_ok());
+    assert_eq!(
+        world.memory.log.unacknowledged(),
+        1,
+        "its message is in the log"
+    );
+    let late = submitter.submit(vec![submission("b")]).await;
+    assert!(
+        matches!(late, Err(domain::SubmitError::Stopped)),
+        "{late:?}"
     );
 }
