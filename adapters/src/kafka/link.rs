@@ -221,7 +221,7 @@ impl Session {
         let mut client = match self.client.take() {
             Some(client) if self.known_at.elapsed() < METADATA_AGE => client,
             Some(mut client) => {
-                client.load_metadata(&self.settings.topics)?;
+                client.load_metadata_all()?;
                 self.known_at = Instant::now();
                 client
             }
@@ -252,7 +252,8 @@ fn connect(settings: &LinkSettings) -> Result<Client, LinkFault> {
     client.set_fetch_min_bytes(1);
     client.set_retry_max_attempts(RETRIES);
     client.set_retry_backoff_time(RETRY_PAUSE);
-    client.load_metadata(&settings.topics)?;
+    // Of all topics: a broker creates a topic whose name it is asked for, with as many partitions as it sees fit.
+    client.load_metadata_all()?;
     Ok(client)
 }
 

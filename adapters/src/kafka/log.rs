@@ -329,10 +329,10 @@ impl TaskPublisher for KafkaLog {
     }
 
     async fn ping(&self) -> Result<(), PublishError> {
-        let topic = self.options.topics.input.clone();
         self.input
-            .call(PING_TIMEOUT, move |client| {
-                client.load_metadata(&[topic])?;
+            .call(PING_TIMEOUT, |client| {
+                // Of all topics, or a broker would create the one that is named.
+                client.load_metadata_all()?;
                 Ok(((), Health::Sound))
             })
             .await
