@@ -34,7 +34,14 @@ fn outage(name: &'static str, major: &str, client: &str) {
     let server = world.server();
     let worker = world.worker(&[]);
     for topic in ["tasks-input", "tasks-output", "tasks-dead-letter"] {
-        assert_eq!(partitions(&brokers, topic), 12, "{topic} was made by us");
+        // The programs serve while the topics are still being made.
+        let made = eventually("the topics are there", || {
+            Some(partitions(&brokers, topic)).filter(|count| *count > 0)
+        });
+        assert_eq!(
+            made, 12,
+            "{topic} was made by us, not by a broker that was asked about it"
+        );
     }
     let before = world.submit(&server, "before");
     world.done(&server, &before);
