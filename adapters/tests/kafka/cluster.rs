@@ -255,8 +255,8 @@ impl Cluster {
         self.config().create().expect("an admin client")
     }
 
-    /// Another producer's messages, all on partition 3, in one batch of the given compression.
-    pub(crate) async fn produce(&self, codec: &str, messages: &[TaskMessage]) {
+    /// Another producer's messages, all on one partition, in one batch of the given compression.
+    pub(crate) async fn produce(&self, codec: &str, partition: i32, messages: &[TaskMessage]) {
         let producer: FutureProducer = self
             .config()
             .set("compression.type", codec)
@@ -271,7 +271,7 @@ impl Cluster {
                 producer
                     .send_result(
                         FutureRecord::to(&self.options.topics.input)
-                            .partition(3)
+                            .partition(partition)
                             .key(&key)
                             .payload(&value),
                     )

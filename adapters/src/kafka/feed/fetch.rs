@@ -17,8 +17,8 @@ use crate::wire;
 /// that any batch fits.
 pub(super) const FETCH_BYTES: i32 = 1024 * 1024 + 64 * 1024;
 
-/// Down to this size a fetch is cut when records seem to be missing from it.
-const SMALLEST_FETCH_BYTES: i32 = 128;
+/// No compressed batch is smaller: its head alone has 26 bytes, and what it holds has as many.
+const SMALLEST_BATCH_BYTES: i32 = 48;
 
 /// How long asking for an error's number may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -80,7 +80,9 @@ pub(super) fn fetch_all(
                 match fetch(client, topic, std::slice::from_ref(cursor)) {
                     Ok(one) => each.extend(one),
                     Err(error) if is_illegible(&error) => {
-                        each.insert(cursor.partition, Fetched::Illegible(why(&error)));
+                        let before = fetch_before_batch(client, topic, *cursor)?;
+                        let one = before.unwrap_or_else(|| Fetched::Illegible(why(&error)));
+                        each.insert(cursor.partition, one);
                     }
                     Err(error) => return Err(error),
                 }
@@ -98,7 +100,8 @@ pub(super) fn fetch_all(
                     .first()
                     .is_some_and(|first| first.offset > cursor.offset) =>
             {
-                close_gap(client, topic, *cursor)?.unwrap_or(Fetched::Records { records, end })
+                fetch_before_batch(client, topic, *cursor)?
+                    .unwrap_or(Fetched::Records { records, end })
             }
             Some(one) => one,
             // Nobody leads the partition at the moment: kafka-rust leaves it out of the request.
@@ -185,27 +188,35 @@ fn read(message: &Message<'_>) -> Result<TaskId, Unreadable> {
     })
 }
 
-/// kafka-rust forgets uncompressed records that stand before a compressed batch in the same answer. With less in the
-/// answer the batch falls out of it. `None`: there is nothing in the gap.
-fn close_gap(
+/// kafka-rust forgets uncompressed records that stand before a compressed batch in the same answer, and refuses the whole
+/// answer when it cannot read the batch. In an answer that ends between the two they show; so the size of such an answer
+/// is searched for. `None`: there is none, the batch comes first.
+fn fetch_before_batch(
     client: &mut Client,
     topic: &str,
     cursor: Cursor,
 ) -> Result<Option<Fetched>, KafkaError> {
-    let mut smaller = cursor;
-    while smaller.bytes > SMALLEST_FETCH_BYTES {
-        smaller.bytes /= 2;
-        let Some(Fetched::Records { records, end }) =
-            fetch(client, topic, &[smaller])?.remove(&cursor.partition)
-        else {
+    // Too little for any record, and so much that the batch is in it.
+    let (mut too_little, mut too_much) = (0, cursor.bytes);
+    while too_much - too_little > SMALLEST_BATCH_BYTES {
+        let bytes = too_little + (too_much - too_little) / 2;
+        let fetched = match fetch(client, topic, &[Cursor { bytes, ..cursor }]) {
+            Ok(mut fetched) => fetched.remove(&cursor.partition),
+            Err(error) if is_illegible(&error) => {
+                too_much = bytes;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(Fetched::Records { records, end }) = fetched else {
             return Ok(None);
         };
         match records.first() {
-            None => return Ok(None),
+            None => too_little = bytes,
             Some(first) if first.offset == cursor.offset => {
                 return Ok(Some(Fetched::Records { records, end }));
             }
-            Some(_) => {}
+            Some(_) => too_much = bytes,
         }
     }
     Ok(None)

@@ -136,10 +136,8 @@ impl Reader {
             if self.cursors.contains_key(&start.partition) {
                 continue;
             }
-            let offset = start.committed.map_or(start.earliest, |committed| {
-                // What was deleted from the log's beginning is gone.
-                committed.max(start.earliest)
-            });
+            // If that place was deleted meanwhile, the fetch says so.
+            let offset = start.committed.unwrap_or(start.earliest);
             self.cursors.insert(
                 start.partition,
                 Cursor {
