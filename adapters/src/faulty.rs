@@ -368,9 +368,10 @@ impl<P: TaskStore + ?Sized> TaskStore for Faulty<P> {
     async fn claims_of(
         &self,
         worker: WorkerId,
+        after: Option<ClaimId>,
         limit: usize,
     ) -> Result<Vec<ClaimRecord>, StoreError> {
-        self.store_call("claims_of", || self.inner.claims_of(worker, limit))
+        self.store_call("claims_of", || self.inner.claims_of(worker, after, limit))
             .await
     }
 

@@ -60,8 +60,7 @@ impl KafkaClient {
     #[must_use]
     pub const fn is_compiled_in(self) -> bool {
         let wants_rdkafka = matches!(self.resolved(), Self::Rdkafka);
-        (wants_rdkafka && cfg!(feature = "rdkafka"))
-            || (!wants_rdkafka && cfg!(feature = "kafka"))
+        (wants_rdkafka && cfg!(feature = "rdkafka")) || (!wants_rdkafka && cfg!(feature = "kafka"))
     }
 }
 

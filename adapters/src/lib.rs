@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-pub mod coalesced;
 pub mod faulty;
 #[cfg(feature = "kafka")]
 pub mod kafka;

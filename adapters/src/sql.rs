@@ -278,9 +278,10 @@ impl TaskStore for SqlTaskStore {
     async fn claims_of(
         &self,
         worker: WorkerId,
+        after: Option<ClaimId>,
         limit: usize,
     ) -> Result<Vec<ClaimRecord>, StoreError> {
-        dispatch!(self, claims_of(worker, limit))
+        dispatch!(self, claims_of(worker, after, limit))
     }
 
     async fn mark_unmessaged(&self, ids: &[TaskId]) -> Result<(), StoreError> {

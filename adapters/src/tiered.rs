@@ -68,9 +68,7 @@ impl Tiered {
 
     fn report_recovery(&self) {
         // Read before written: this stands in the way of every lookup.
-        if self.failing.load(Ordering::Relaxed)
-            && self.failing.swap(false, Ordering::Relaxed)
-        {
+        if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::Relaxed) {
             self.observer.observe(&Event::DependencyRecovered {
                 dependency: Dependency::Cache,
             });

@@ -10,7 +10,6 @@ use ports::{
     Announcer, DeadLetter, Payload, ResultCache, TaskFeed, TaskId, TaskPublisher, TaskStore,
     WorkerRegistry,
 };
-use task_processor_adapters::coalesced::{CoalesceLimits, Coalesced};
 use task_processor_adapters::faulty::Faulty;
 use task_processor_adapters::memory::{CacheLimits, Memory, MemoryResultCache};
 use task_processor_adapters::tiered::Tiered;
@@ -21,8 +20,6 @@ ports::log_conformance!(memory_log, LogInMemory::plain());
 ports::announcer_conformance!(memory_announcer, LogInMemory::plain());
 ports::cache_conformance!(memory_cache, CacheInMemory::plain());
 
-ports::store_conformance!(coalesced_store, StoreInMemory::coalesced());
-ports::registry_conformance!(coalesced_store_registry, StoreInMemory::coalesced());
 ports::cache_conformance!(tiered_cache, CacheInMemory::tiered());
 ports::store_conformance!(faulty_store, StoreInMemory::faulty());
 ports::log_conformance!(faulty_log, FaultyLog(LogInMemory::plain()));
@@ -38,12 +35,6 @@ impl StoreInMemory {
     fn plain() -> Self {
         let memory = Memory::new();
         let store = Arc::clone(&memory.store) as Arc<dyn TaskStore>;
-        Self { memory, store }
-    }
-
-    fn coalesced() -> Self {
-        let Self { memory, store } = Self::plain();
-        let store = Arc::new(Coalesced::new(store, CoalesceLimits::default()));
         Self { memory, store }
     }
 

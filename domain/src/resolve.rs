@@ -26,7 +26,7 @@ pub(crate) enum Unfinished {
 }
 
 /// How far it came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Resolved {
     /// How many tasks went back to the queue, or failed for good.
     pub(crate) returned: usize,
@@ -41,24 +41,33 @@ pub(crate) async fn resolve_claims(
     worker: WorkerId,
     unfinished: Unfinished,
 ) -> Result<Resolved, StoreError> {
-    let mut resolved = Resolved {
-        returned: 0,
-        announced: true,
-    };
-    // Claims that could not be announced stay recorded, and stand before the rest.
-    let mut kept = 0;
+    let mut returned = 0;
+    // Everything goes back first, so that no task waits for the announcement of another.
+    let mut after = None;
     loop {
-        let claims = ports.store.claims_of(worker, kept + PAGE).await?;
-        let fresh = claims.get(kept..).unwrap_or_default();
-        if fresh.is_empty() {
-            return Ok(resolved);
-        }
-        resolved.returned += return_unfinished(ports, fresh, unfinished).await?;
-        if !announce_and_release(ports, fresh).await? {
-            resolved.announced = false;
-            kept += fresh.len();
+        let claims = ports.store.claims_of(worker, after, PAGE).await?;
+        let Some(last) = claims.last() else { break };
+        after = Some(last.id);
+        returned += return_unfinished(ports, &claims, unfinished).await?;
+    }
+    let mut after = None;
+    loop {
+        let claims = ports.store.claims_of(worker, after, PAGE).await?;
+        let Some(last) = claims.last() else { break };
+        after = Some(last.id);
+        // A claim that committed meanwhile is among them.
+        returned += return_unfinished(ports, &claims, unfinished).await?;
+        if !announce_and_release(ports, &claims).await? {
+            return Ok(Resolved {
+                returned,
+                announced: false,
+            });
         }
     }
+    Ok(Resolved {
+        returned,
+        announced: true,
+    })
 }
 
 /// Returns what these claims still have in hand; answers how many tasks moved.

@@ -299,13 +299,15 @@ pub trait TaskStore: Send + Sync {
     /// [`StoreError::Unavailable`].
     async fn release(&self, claims: &[ClaimId]) -> Result<(), StoreError>;
 
-    /// Up to `limit` claims recorded for a worker, oldest first.
+    /// Up to `limit` claims recorded for a worker, in ascending order of id (of version 7 ids: the oldest first), beginning
+    /// after `after`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn claims_of(
         &self,
         worker: WorkerId,
+        after: Option<ClaimId>,
         limit: usize,
     ) -> Result<Vec<ClaimRecord>, StoreError>;
 

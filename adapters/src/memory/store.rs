@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -754,18 +755,18 @@ impl TaskStore for MemoryTaskStore {
     async fn claims_of(
         &self,
         worker: WorkerId,
+        after: Option<ClaimId>,
         limit: usize,
     ) -> Result<Vec<ClaimRecord>, StoreError> {
         let state = self.lock();
-        let mut found: Vec<ClaimRecord> = state
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(state
             .claims
-            .iter()
+            .range((from, Bound::Unbounded))
             .filter(|(_, claim)| claim.worker == worker)
             .map(|(id, claim)| claim.record(*id))
-            .collect();
-        found.sort_by_key(|record| (record.claimed_at, record.id));
-        found.truncate(limit);
-        Ok(found)
+            .take(limit)
+            .collect())
     }
 
     async fn mark_unmessaged(&self, ids: &[TaskId]) -> Result<(), StoreError> {

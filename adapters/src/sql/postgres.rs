@@ -16,6 +16,7 @@ use ports::{
     WriteOutcome,
 };
 use sea_orm::{DatabaseConnection, DbErr, QueryResult, Value};
+use uuid::Uuid;
 
 use super::SqlOptions;
 use super::batch::{distinct, first_of_each, in_order, outcome_of_unmoved};
@@ -375,12 +376,18 @@ impl PostgresStore {
     pub(super) async fn claims_of(
         &self,
         worker: WorkerId,
+        after: Option<ClaimId>,
         limit: usize,
     ) -> Result<Vec<ClaimRecord>, StoreError> {
+        // No claim has the nil id.
+        let after = Value::from(after.map_or(Uuid::nil(), |claim| claim.0));
         let limit = Value::from(i64::try_from(limit).unwrap_or(i64::MAX));
         let rows = self
             .pool
-            .rows(statements::CLAIMS_OF, vec![Value::from(worker.0), limit])
+            .rows(
+                statements::CLAIMS_OF,
+                vec![Value::from(worker.0), after, limit],
+            )
             .await
             .map_err(store_error)?;
         read(&rows, claim_record)

@@ -315,10 +315,14 @@ impl SqliteStore {
     pub(super) async fn claims_of(
         &self,
         worker: WorkerId,
+        after: Option<ClaimId>,
         limit: usize,
     ) -> Result<Vec<ClaimRecord>, StoreError> {
         let limit = Value::from(i64::try_from(limit).unwrap_or(i64::MAX));
-        let found = rows(&self.readers, statements::CLAIMS_OF, [text(worker), limit]).await?;
+        // The empty text stands before every id.
+        let after = Value::from(after.map_or_else(String::new, |claim| claim.to_string()));
+        let values = [text(worker), after, limit];
+        let found = rows(&self.readers, statements::CLAIMS_OF, values).await?;
         read(&found, claim_record)
     }
 

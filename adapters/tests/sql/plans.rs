@@ -98,7 +98,7 @@ async fn whole_lives(store: &SqlTaskStore, worker: WorkerId, count: usize) {
     let last = transition(ids[1], Fence(3), TaskStatus::Processing, done());
     store.transition(&[last]).await.expect("complete");
     store.get(&ids).await.expect("get");
-    store.claims_of(worker, 10).await.expect("claims");
+    store.claims_of(worker, None, 10).await.expect("claims");
     store.release(&[delivered.claim]).await.expect("release");
     store.totals().await.expect("totals");
 }

@@ -54,6 +54,8 @@ pub(crate) struct Death {
     pub(crate) at: i64,
     /// When the worker last beat or registered.
     pub(crate) last_beat_at: i64,
+    /// The process was under this identity then; an identity that a late request registered again is nobody's.
+    pub(crate) was_living: bool,
     /// Something other than an outage kept it from beating, or it had ended.
     pub(crate) has_excuse: bool,
 }
@@ -81,15 +83,13 @@ impl Records {
         own.map(|(worker, _)| *worker).max()
     }
 
-    fn has_excuse(&self, worker: WorkerId, last_beat_at: i64) -> bool {
-        let Some(name) = self.names.get(&worker) else {
-            return true;
-        };
-        // An earlier life of the process cannot beat any more.
-        self.latest_of(name) != Some(worker)
-            || self.links.get(name).is_none_or(|link| {
-                link.was_hindered_since(last_beat_at.saturating_sub(EXCUSE_REACHES_BACK))
-            })
+    /// The process that is, or last was, under this identity, unless it has registered under another since.
+    fn link_of(&self, worker: WorkerId) -> Option<&Link> {
+        let name = self.names.get(&worker)?;
+        if self.latest_of(name) != Some(worker) {
+            return None;
+        }
+        self.links.get(name).map(Arc::as_ref)
     }
 }
 
@@ -254,9 +254,10 @@ impl TaskStore for RecordingStore {
     async fn claims_of(
         &self,
         worker: WorkerId,
+        after: Option<ClaimId>,
         limit: usize,
     ) -> Result<Vec<ClaimRecord>, StoreError> {
-        self.inner.claims_of(worker, limit).await
+        self.inner.claims_of(worker, after, limit).await
     }
 
     async fn mark_unmessaged(&self, ids: &[TaskId]) -> Result<(), StoreError> {
@@ -309,11 +310,17 @@ impl WorkerRegistry for RecordingStore {
             let at = self.sky.trace.now();
             let mut records = self.records();
             let last_beat_at = records.beats.get(&worker).copied().unwrap_or(at);
-            let has_excuse = records.has_excuse(worker, last_beat_at);
+            let link = records.link_of(worker);
+            let was_living = link.is_some_and(|link| !link.is_dead());
+            // An earlier life of a process cannot beat any more.
+            let has_excuse = link.is_none_or(|link| {
+                link.was_hindered_since(last_beat_at.saturating_sub(EXCUSE_REACHES_BACK))
+            });
             records.deaths.push(Death {
                 worker,
                 at,
                 last_beat_at,
+                was_living,
                 has_excuse,
             });
             let name = records.names.get(&worker).cloned().unwrap_or_default();

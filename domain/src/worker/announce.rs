@@ -117,17 +117,20 @@ impl Life {
     /// Announces everything that is owed and releases the claims that have ended; `false` when the log is still down.
     /// What an ended claim still has in hand never was in the hands of this worker, so it goes back.
     async fn pay_owed(&self) -> Result<bool, StoreError> {
+        let mut after = None;
         loop {
-            let (in_hand, owing) = {
-                let book = self.book();
-                let owing: BTreeMap<ClaimId, usize> = book
-                    .iter()
-                    .filter(|(_, page)| page.owed > 0)
-                    .map(|(claim, page)| (*claim, page.owed))
-                    .collect();
-                (book.len(), owing)
+            let owing: BTreeMap<ClaimId, usize> = self
+                .book()
+                .iter()
+                .filter(|(_, page)| page.owed > 0)
+                .map(|(claim, page)| (*claim, page.owed))
+                .collect();
+            let claims = self.ports.store.claims_of(self.id, after, PAGE).await?;
+            let Some(last) = claims.last() else {
+                return Ok(true);
             };
-            let claims = self.ports.store.claims_of(self.id, in_hand + PAGE).await?;
+            after = Some(last.id);
+            // A claim stands in the book before it is made, so one that is recorded and not in the book has ended.
             let (in_hand, ended): (Vec<_>, Vec<_>) = {
                 let book = self.book();
                 claims
@@ -138,9 +141,6 @@ impl Life {
                 .into_iter()
                 .filter(|claim| owing.contains_key(&claim.id))
                 .collect();
-            if ended.is_empty() && partly.is_empty() {
-                return Ok(true);
-            }
             let count = return_unfinished(&self.ports, &ended, Unfinished::HandBack).await?;
             if count > 0 {
                 self.ports.observer.observe(&Event::HandedBack { count });
@@ -151,10 +151,10 @@ impl Life {
                 return Ok(false);
             }
             let mut book = self.book();
-            for (claim, owed) in owing {
+            for claim in partly {
                 // What became owed since then was not among the tasks that were just read.
-                if let Some(page) = book.get_mut(&claim) {
-                    page.owed = page.owed.saturating_sub(owed);
+                if let (Some(page), Some(owed)) = (book.get_mut(&claim.id), owing.get(&claim.id)) {
+                    page.owed = page.owed.saturating_sub(*owed);
                 }
             }
         }

@@ -89,7 +89,7 @@ CREATE TABLE IF NOT EXISTS claims (
     toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 5000,
     toast.vacuum_truncate = false
 );
-CREATE INDEX IF NOT EXISTS claims_by_worker ON claims (worker_id);
+CREATE INDEX IF NOT EXISTS claims_by_worker ON claims (worker_id, id);
 
 CREATE TABLE IF NOT EXISTS totals (
     shard smallint PRIMARY KEY,

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS claims (
     tasks TEXT NOT NULL,
     claimed_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS claims_by_worker ON claims (worker_id);
+CREATE INDEX IF NOT EXISTS claims_by_worker ON claims (worker_id, id);
 CREATE TABLE IF NOT EXISTS totals (
     shard INTEGER NOT NULL PRIMARY KEY,
     done INTEGER NOT NULL,

@@ -242,11 +242,19 @@ pub async fn declare_dead_leaves_the_claims_recorded(subject: &dyn Subject) {
         .claim_delivered(ticket, &[task.id])
         .await
         .expect("claim");
-    let before = subject.store().claims_of(worker, 10).await.expect("claims");
+    let before = subject
+        .store()
+        .claims_of(worker, None, 10)
+        .await
+        .expect("claims");
     bury(subject, worker).await;
     assert_eq!(before.len(), 1);
     assert_eq!(
-        subject.store().claims_of(worker, 10).await.expect("claims"),
+        subject
+            .store()
+            .claims_of(worker, None, 10)
+            .await
+            .expect("claims"),
         before
     );
 }
@@ -307,7 +315,7 @@ pub async fn no_claim_commits_after_the_death_of_its_worker(subject: &dyn Subjec
                 .await
                 .expect("declare dead");
             assert_eq!(outcome, WriteOutcome::Applied);
-            store.claims_of(worker, 10).await.expect("claims")
+            store.claims_of(worker, None, 10).await.expect("claims")
         });
         let claim = claiming.await.expect("no panic");
         let found = declaring.await.expect("no panic");
@@ -419,7 +427,11 @@ pub async fn remove_and_claim_at_once_leave_no_claim_without_its_worker(subject:
         });
         let claim = claiming.await.expect("no panic");
         let removal = removing.await.expect("no panic");
-        let claims = subject.store().claims_of(worker, 10).await.expect("claims");
+        let claims = subject
+            .store()
+            .claims_of(worker, None, 10)
+            .await
+            .expect("claims");
         let kept = subject.store().get(&[task.id]).await.expect("get");
         let fence = kept[0].as_ref().expect("the task exists").fence.0;
         match (claim, removal) {

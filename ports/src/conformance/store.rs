@@ -95,7 +95,7 @@ macro_rules! store_conformance {
             totals_are_exact_under_200_transitions_at_once,
             totals_sum_the_time_from_created_to_done,
             release_forgets_claims,
-            claims_of_lists_the_oldest_first,
+            claims_of_lists_in_order_of_ids_from_where_it_is_told,
             dropped_futures_leave_no_half_write,
             ping_answers,
         ]);
@@ -493,7 +493,7 @@ pub async fn empty_slices_are_answered_without_asking(subject: &dyn Subject) {
     store.mark_unmessaged(&[]).await.expect("mark");
     assert!(
         store
-            .claims_of(nobody, 10)
+            .claims_of(nobody, None, 10)
             .await
             .expect("claims")
             .is_empty()
@@ -523,7 +523,7 @@ pub async fn a_thousand_tasks_go_through_in_one_batch(subject: &dyn Subject) {
     );
     let ticket = ticket_of(worker);
     let held = claimed(subject, ticket, &ids).await;
-    let records = store.claims_of(worker, 10).await.expect("claims");
+    let records = store.claims_of(worker, None, 10).await.expect("claims");
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].tasks.len(), 1_000);
     let transitions: Vec<Transition> = held.iter().map(done).collect();
@@ -597,7 +597,11 @@ pub async fn claim_delivered_moves_pending_to_processing(subject: &dyn Subject) 
             (TaskStatus::Processing, Fence(1), held.claimed_at)
         );
     }
-    let records = subject.store().claims_of(worker, 10).await.expect("claims");
+    let records = subject
+        .store()
+        .claims_of(worker, None, 10)
+        .await
+        .expect("claims");
     assert_eq!(records.len(), 1);
     assert_eq!((records[0].id, records[0].worker), (ticket.claim, worker));
     assert_eq!(records[0].claimed_at, held[0].claimed_at);
@@ -726,7 +730,7 @@ pub async fn claim_delivered_repeated_returns_the_same_tasks(subject: &dyn Subje
     assert_eq!(
         subject
             .store()
-            .claims_of(worker, 10)
+            .claims_of(worker, None, 10)
             .await
             .expect("claims")
             .len(),
@@ -764,7 +768,11 @@ pub async fn claim_delivered_repeated_claims_nothing_more(subject: &dyn Subject)
         task_of(subject, tasks[1].id).await.status,
         TaskStatus::Pending
     );
-    let records = subject.store().claims_of(worker, 10).await.expect("claims");
+    let records = subject
+        .store()
+        .claims_of(worker, None, 10)
+        .await
+        .expect("claims");
     assert_eq!(records[0].tasks, [(tasks[0].id, Fence(1))]);
 }
 
@@ -809,7 +817,7 @@ pub async fn a_claim_that_would_hold_nothing_is_not_recorded(subject: &dyn Subje
     assert!(nothing.expect("claim by age").is_empty());
     assert!(
         store
-            .claims_of(worker, 10)
+            .claims_of(worker, None, 10)
             .await
             .expect("claims")
             .is_empty()
@@ -851,7 +859,10 @@ pub async fn claims_are_refused_to_an_unknown_or_dead_worker(subject: &dyn Subje
         assert!(matches!(by_age, Err(ClaimError::WorkerGone)), "{by_age:?}");
     }
     assert_eq!(task_of(subject, tasks[1].id).await.fence, Fence(0));
-    assert_eq!(store.claims_of(dead, 10).await.expect("claims").len(), 1);
+    assert_eq!(
+        store.claims_of(dead, None, 10).await.expect("claims").len(),
+        1
+    );
 }
 
 /// Two workers that claim the same id at once: exactly one gets it.
@@ -896,7 +907,7 @@ pub async fn two_workers_claiming_the_same_ids_at_once_get_each_once(subject: &d
     for worker in workers {
         let records = subject
             .store()
-            .claims_of(worker, 100)
+            .claims_of(worker, None, 100)
             .await
             .expect("claims");
         recorded += records
@@ -1083,7 +1094,14 @@ pub async fn claim_aged_repeated_returns_the_same_tasks(subject: &dyn Subject) {
         .await
         .expect("claim by age");
     assert_eq!(key(&first[1..]), key(&third));
-    assert_eq!(store.claims_of(worker, 10).await.expect("claims").len(), 1);
+    assert_eq!(
+        store
+            .claims_of(worker, None, 10)
+            .await
+            .expect("claims")
+            .len(),
+        1
+    );
 }
 
 /// Never waits for a row that someone else is claiming: it is skipped, and each task goes to exactly one worker.
@@ -1825,7 +1843,7 @@ pub async fn release_forgets_claims(subject: &dyn Subject) {
     let gone = [tickets[0].claim, ClaimId(fresh_uuid()), tickets[2].claim];
     for _ in 0..2 {
         store.release(&gone).await.expect("release");
-        let left = store.claims_of(worker, 10).await.expect("claims");
+        let left = store.claims_of(worker, None, 10).await.expect("claims");
         assert_eq!(
             left.iter().map(|record| record.id).collect::<Vec<_>>(),
             [tickets[1].claim]
@@ -1834,38 +1852,39 @@ pub async fn release_forgets_claims(subject: &dyn Subject) {
 }
 
 /// Up to `limit` claims recorded for a worker, oldest first.
-pub async fn claims_of_lists_the_oldest_first(subject: &dyn Subject) {
+pub async fn claims_of_lists_in_order_of_ids_from_where_it_is_told(subject: &dyn Subject) {
     let workers = [living_worker(subject).await, living_worker(subject).await];
     let store = subject.store();
     let mut made = Vec::new();
-    // Claim ids in descending order, so that theirs is not the order asked for.
+    // Made in descending order of ids, so that the order of making is not the one asked for.
     let mut tickets: Vec<ClaimTicket> = (0..8).map(|turn| ticket_of(workers[turn % 2])).collect();
-    tickets.reverse();
+    tickets.sort_by_key(|ticket| std::cmp::Reverse(ticket.claim));
     for ticket in tickets {
         let task = new_task();
         inserted(subject, std::slice::from_ref(&task)).await;
         claimed(subject, ticket, &[task.id]).await;
         made.push((ticket, task.id));
-        subject.pass(MOMENT).await;
     }
+    made.reverse();
     for worker in workers {
         let expected: Vec<_> = made
             .iter()
             .filter(|(ticket, _)| ticket.worker == worker)
             .collect();
-        for limit in [0, 1, 3, 100] {
-            let records = store.claims_of(worker, limit).await.expect("claims");
-            assert_eq!(records.len(), limit.min(4));
-            assert!(records.is_sorted_by_key(|record| record.claimed_at));
-            for (record, (ticket, id)) in records.iter().zip(&expected) {
-                assert_eq!((record.id, record.worker), (ticket.claim, worker));
-                assert_eq!(record.tasks, [(*id, Fence(1))]);
+        for (told, skipped) in [(None, 0), (Some(expected[1].0.claim), 2)] {
+            for limit in [0, 1, 3, 100] {
+                let records = store.claims_of(worker, told, limit).await.expect("claims");
+                assert_eq!(records.len(), limit.min(4 - skipped));
+                for (record, (ticket, id)) in records.iter().zip(&expected[skipped..]) {
+                    assert_eq!((record.id, record.worker), (ticket.claim, worker));
+                    assert_eq!(record.tasks, [(*id, Fence(1))]);
+                }
             }
         }
     }
     assert!(
         store
-            .claims_of(WorkerId(fresh_uuid()), 10)
+            .claims_of(WorkerId(fresh_uuid()), None, 10)
             .await
             .expect("claims")
             .is_empty()
@@ -1904,7 +1923,7 @@ pub async fn dropped_futures_leave_no_half_write(subject: &dyn Subject) {
     }
     assert!(
         store
-            .claims_of(worker, 10)
+            .claims_of(worker, None, 10)
             .await
             .expect("claims")
             .is_empty()

@@ -245,8 +245,8 @@ SELECT id, LOCALTIMESTAMP FROM moved";
 pub(super) const RELEASE: &str = "DELETE FROM claims WHERE id = ANY($1)";
 
 pub(super) const CLAIMS_OF: &str = "
-SELECT id, worker_id, task_ids, fences, claimed_at FROM claims WHERE worker_id = $1
-ORDER BY claimed_at, id LIMIT $2";
+SELECT id, worker_id, task_ids, fences, claimed_at FROM claims WHERE worker_id = $1 AND id > $2
+ORDER BY id LIMIT $3";
 
 /// The cast keeps `messaged` away from the index that starts with it.
 pub(super) const MARK_UNMESSAGED: &str =

@@ -50,7 +50,7 @@ pub(super) const RECORD: &str =
 pub(super) const CLAIM: &str = "SELECT id, worker_id, tasks, claimed_at FROM claims WHERE id = ?1";
 
 pub(super) const CLAIMS_OF: &str = "
-SELECT id, worker_id, tasks, claimed_at FROM claims WHERE worker_id = ?1 ORDER BY claimed_at, id LIMIT ?2";
+SELECT id, worker_id, tasks, claimed_at FROM claims WHERE worker_id = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
 
 pub(super) const RELEASE: &str = "DELETE FROM claims WHERE id IN (SELECT value FROM json_each(?1))";
 

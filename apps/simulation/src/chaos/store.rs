@@ -22,11 +22,22 @@ pub(crate) struct ChaosStore {
     link: Arc<Link>,
     /// Where messages go that arrive before the commit.
     log: Arc<MemoryLog>,
+    lies: bool,
 }
 
 impl ChaosStore {
-    pub(crate) fn new(inner: Arc<RecordingStore>, link: Arc<Link>, log: Arc<MemoryLog>) -> Self {
-        Self { inner, link, log }
+    pub(crate) fn new(
+        inner: Arc<RecordingStore>,
+        link: Arc<Link>,
+        log: Arc<MemoryLog>,
+        lies: bool,
+    ) -> Self {
+        Self {
+            inner,
+            link,
+            log,
+            lies,
+        }
     }
 
     async fn send_early(&self, tasks: &[NewTask]) {
@@ -64,6 +75,13 @@ impl TaskStore for ChaosStore {
     async fn insert(&self, tasks: &[NewTask]) -> Result<Vec<InsertOutcome>, StoreError> {
         if tasks.is_empty() {
             return Ok(Vec::new());
+        }
+        if self.lies && self.link.sky.chance.one_in(8) {
+            let made = InsertOutcome {
+                write: WriteOutcome::Applied,
+                created_at: Timestamp::EPOCH,
+            };
+            return Ok(vec![made; tasks.len()]);
         }
         self.send_early(tasks).await;
         let (inner, tasks) = (Arc::clone(&self.inner), tasks.to_vec());
@@ -135,10 +153,11 @@ impl TaskStore for ChaosStore {
     async fn claims_of(
         &self,
         worker: WorkerId,
+        after: Option<ClaimId>,
         limit: usize,
     ) -> Result<Vec<ClaimRecord>, StoreError> {
         let inner = Arc::clone(&self.inner);
-        let deed = async move { inner.claims_of(worker, limit).await };
+        let deed = async move { inner.claims_of(worker, after, limit).await };
         let answer = self.link.call(Call::ClaimsOf, deed).await;
         answer.unwrap_or_else(unavailable)
     }
