@@ -121,14 +121,15 @@ pub fn record_key(id: TaskId) -> String {
 pub struct DeadLetterRecord {
     /// The task id of a failed task, the key received otherwise.
     pub key: Option<Vec<u8>>,
-    /// `{reason, topic, partition, offset, key, value, valueEncoding, taskId?, attempts?, error?, failedAt}`.
+    /// `{reason, topic, partition, offset, key, keyEncoding?, value, valueEncoding, taskId?, attempts?, error?, failedAt}`.
     pub value: Vec<u8>,
 }
 
 /// The record of `tasks-dead-letter`.
 ///
 /// For a record that cannot be read, `topic`, `partition` and `offset` say where it stands, `key` and `value` what it held:
-/// as text where both are UTF-8 (`valueEncoding` `utf8`), otherwise both as base64. A value so large that the envelope would be
+/// each as text where it is UTF-8 and as base64 otherwise. `valueEncoding` says which of the two for the value; `keyEncoding`
+/// is there, and `base64`, only for a key that is not text. A value so large that the envelope would be
 /// refused in its turn is left out (`null`), and `reason` says so. For a task that failed, `value` is the message that
 /// announces it, `partition` and `offset` are `null`, and `taskId`, `attempts` and `error` say what happened.
 #[must_use]
@@ -153,7 +154,8 @@ pub fn encode_dead_letter(letter: &DeadLetter, input_topic: &str) -> DeadLetterR
                 let reason = format!("{reason} (key and value left out: {size} bytes)");
                 (None, None, Cow::Owned(reason))
             };
-            let (key_text, value_text, encoding) = as_text(shown_key, shown_value);
+            let (key_text, key_encoding) = as_text(shown_key);
+            let (value_text, value_encoding) = as_text(shown_value);
             DeadLetterRecord {
                 key: if fits { key.clone() } else { None },
                 value: to_bytes(&DeadLetterShape {
@@ -162,8 +164,9 @@ pub fn encode_dead_letter(letter: &DeadLetter, input_topic: &str) -> DeadLetterR
                     partition: Some(position.partition),
                     offset: Some(position.offset),
                     key: key_text,
+                    key_encoding: Some(key_encoding).filter(|encoding| *encoding != UTF8),
                     value: value_text,
-                    value_encoding: encoding,
+                    value_encoding,
                     task_id: None,
                     attempts: None,
                     error: None,
@@ -198,8 +201,9 @@ pub fn encode_dead_letter(letter: &DeadLetter, input_topic: &str) -> DeadLetterR
                     partition: None,
                     offset: None,
                     key: Some(Cow::Borrowed(&key)),
+                    key_encoding: None,
                     value: value.filter(|_| fits).map(Cow::Owned),
-                    value_encoding: "utf8",
+                    value_encoding: UTF8,
                     task_id: Some(*id),
                     attempts: Some(*attempts),
                     error: Some(error),
@@ -252,16 +256,21 @@ pub fn decode_dead_letter(value: &[u8]) -> Result<ReadDeadLetter, Unreadable> {
         small
     });
     let offset = fields.optional_integer("offset");
-    let base64 = match fields.text("valueEncoding").as_deref() {
-        Some("base64") => true,
-        Some("utf8") | None => false,
+    let in_base64 = |encoding: Option<String>, fields: &mut Fields, name| match encoding.as_deref()
+    {
+        Some(BASE64) => true,
+        Some(UTF8) | None => false,
         Some(_) => {
-            fields.fault("valueEncoding must be utf8 or base64");
+            fields.fault(format!("{name} must be utf8 or base64"));
             false
         }
     };
-    let key = fields.optional_bytes("key", base64);
-    let content = fields.optional_bytes("value", base64);
+    let key_encoding = fields.optional_text("keyEncoding");
+    let key_in_base64 = in_base64(key_encoding, &mut fields, "keyEncoding");
+    let value_encoding = fields.text("valueEncoding");
+    let value_in_base64 = in_base64(value_encoding, &mut fields, "valueEncoding");
+    let key = fields.optional_bytes("key", key_in_base64);
+    let content = fields.optional_bytes("value", value_in_base64);
     let task_id = if fields.holds("taskId") {
         fields.task_id()
     } else {
@@ -325,6 +334,8 @@ struct DeadLetterShape<'a> {
     partition: Option<i32>,
     offset: Option<i64>,
     key: Option<Cow<'a, str>>,
+    #[serde(rename = "keyEncoding", skip_serializing_if = "Option::is_none")]
+    key_encoding: Option<&'static str>,
     value: Option<Cow<'a, str>>,
     #[serde(rename = "valueEncoding")]
     value_encoding: &'static str,
@@ -364,21 +375,16 @@ fn to_bytes<T: Serialize>(shape: &T) -> Vec<u8> {
     serde_json::to_vec(shape).unwrap_or_default()
 }
 
-fn as_text<'a>(
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
-) -> (Option<Cow<'a, str>>, Option<Cow<'a, str>>, &'static str) {
-    let key_text = key.map(std::str::from_utf8).transpose();
-    let value_text = value.map(std::str::from_utf8).transpose();
-    if let (Ok(key_text), Ok(value_text)) = (key_text, value_text) {
-        return (
-            key_text.map(Cow::Borrowed),
-            value_text.map(Cow::Borrowed),
-            "utf8",
-        );
+const UTF8: &str = "utf8";
+const BASE64: &str = "base64";
+
+/// Bytes as JSON can hold them, and how.
+fn as_text(bytes: Option<&[u8]>) -> (Option<Cow<'_, str>>, &'static str) {
+    match bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| bytes)) {
+        None => (None, UTF8),
+        Some(Ok(text)) => (Some(Cow::Borrowed(text)), UTF8),
+        Some(Err(bytes)) => (Some(Cow::Owned(STANDARD.encode(bytes))), BASE64),
     }
-    let encode = |bytes: &[u8]| Cow::Owned(STANDARD.encode(bytes));
-    (key.map(encode), value.map(encode), "base64")
 }
 
 fn read_message(value: &[u8]) -> Result<(TaskId, Cow<'_, str>, Priority), Unreadable> {

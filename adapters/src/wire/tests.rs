@@ -108,6 +108,19 @@ fn dead_letters_of_bytes_are_written_and_read_as_the_sample() {
 }
 
 #[test]
+fn a_key_that_is_not_text_says_so_itself() {
+    let record = encode_dead_letter(&unreadable(b"\xfe", b"{}", "x", 0, 7), "tasks-input");
+    let text = String::from_utf8(record.value.clone()).expect("JSON is text");
+    assert!(
+        text.contains(r#""key":"/g==","keyEncoding":"base64","value":"{}","valueEncoding":"utf8""#),
+        "{text}"
+    );
+    let read = decode_dead_letter(&record.value).expect("it is what was written");
+    assert_eq!(read.key.as_deref(), Some(&b"\xfe"[..]));
+    assert_eq!(read.value.as_deref(), Some(&b"{}"[..]));
+}
+
+#[test]
 fn dead_letters_of_failed_tasks_are_written_and_read_as_the_sample() {
     let letter = DeadLetter::Failed {
         id: id(ID),
