@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ports::observer::{ClaimedBy, SkipReason};
@@ -109,10 +110,9 @@ impl Life {
     }
 
     async fn claim_aged(&self, horizon: Horizon, limit: usize) -> Vec<Placed> {
-        let ticket = self.new_ticket();
         let grace = self.config.grace;
-        let claimed = self
-            .persist(|| self.ports.store.claim_aged(ticket, horizon, grace, limit))
+        let (ticket, claimed) = self
+            .persist(|ticket| self.ports.store.claim_aged(ticket, horizon, grace, limit))
             .await;
         self.hold(ticket, ClaimedBy::Age, claimed).await
     }
@@ -138,12 +138,12 @@ impl Life {
                 }
             }
         }
-        let ticket = self.new_ticket();
-        let mut claimed = Vec::with_capacity(ids.len());
+        let mut held = Vec::new();
         if !ids.is_empty() {
-            let outcomes = self
-                .persist(|| self.ports.store.claim_delivered(ticket, &ids))
+            let (ticket, outcomes) = self
+                .persist(|ticket| self.ports.store.claim_delivered(ticket, &ids))
                 .await;
+            let mut claimed = Vec::with_capacity(ids.len());
             for outcome in outcomes {
                 let reason = match outcome {
                     DeliveryOutcome::Claimed(task) => {
@@ -158,13 +158,13 @@ impl Life {
                 };
                 *skipped.entry(reason).or_insert(0) += 1;
             }
+            held = self.hold(ticket, ClaimedBy::Delivery, claimed).await;
         }
         for (reason, count) in skipped {
             self.ports
                 .observer
                 .observe(&Event::Skipped { reason, count });
         }
-        let held = self.hold(ticket, ClaimedBy::Delivery, claimed).await;
         // The claim is durable: the log has done its part, but for what cannot be read.
         received.keep_unreadable();
         let _ = receipts.send(Receipt { upto, received });
@@ -182,20 +182,25 @@ impl Life {
         }
     }
 
-    /// Repeats a claim, under the same ticket, until the store answers. A worker that is gone waits here for its end.
-    async fn persist<T, R>(&self, claim: impl Fn() -> R) -> T
+    /// Claims until the store answers, each time under a new ticket. A worker that is gone waits here for its end.
+    ///
+    /// A ticket is sent once, so a claim that is made late, or whose answer was lost, stands under a number that nothing else
+    /// ever names: it is not in the book, and what it holds goes back (see `announce_owed`). Were the ticket used again, a
+    /// late request could make a claim anew that had been released, and a repeated release delete it with its tasks in hand.
+    async fn persist<T, R>(&self, claim: impl Fn(ClaimTicket) -> R) -> (ClaimTicket, T)
     where
         R: Future<Output = Result<T, ClaimError>>,
     {
         let mut pause = Duration::from_millis(20);
         let mut failing = false;
         loop {
-            match claim().await {
+            let ticket = self.new_ticket();
+            match claim(ticket).await {
                 Ok(claimed) => {
                     if failing {
                         self.recovered(Dependency::Store);
                     }
-                    return claimed;
+                    return (ticket, claimed);
                 }
                 Err(ClaimError::WorkerGone) => {
                     self.pulse.declare_gone(self.id);
@@ -203,6 +208,8 @@ impl Life {
                 }
                 Err(error) => {
                     failing = true;
+                    self.book().remove(&ticket.claim);
+                    self.owing.store(true, Ordering::Relaxed);
                     self.failed(Dependency::Store, "claim", &error);
                     sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
