@@ -319,7 +319,12 @@ impl Evidence<'_> {
             let Some((script, max_attempts)) = self.script_of(task) else {
                 continue;
             };
-            let life = self.records.lives.get(&task.id).cloned().unwrap_or_default();
+            let life = self
+                .records
+                .lives
+                .get(&task.id)
+                .cloned()
+                .unwrap_or_default();
             self.check_life(task, &life);
             self.check_attempts(task, &life);
             self.check_announced(task, &life);
@@ -354,9 +359,16 @@ impl Evidence<'_> {
             // It was taken for the killer of its workers.
             return;
         }
-        self.expect(task.status == ending.status, Promise::FailuresDiffer, || {
-            format!("{payload} ended {} instead of {}", task.status, ending.status)
-        });
+        self.expect(
+            task.status == ending.status,
+            Promise::FailuresDiffer,
+            || {
+                format!(
+                    "{payload} ended {} instead of {}",
+                    task.status, ending.status
+                )
+            },
+        );
         self.expect(
             task.attempts == ending.attempts,
             Promise::FailuresDiffer,
@@ -375,7 +387,10 @@ impl Evidence<'_> {
         fences.sort_unstable();
         let is_chain = fences.iter().copied().eq(1..=task.fence.0);
         self.expect(is_chain, Promise::OneTruth, || {
-            format!("{payload} went through the fences {fences:?} to {}", task.fence.0)
+            format!(
+                "{payload} went through the fences {fences:?} to {}",
+                task.fence.0
+            )
         });
         let outcomes = life
             .moves
@@ -385,13 +400,12 @@ impl Evidence<'_> {
         self.expect(outcomes <= 1, Promise::OneTruth, || {
             format!("{payload} came to {outcomes} outcomes")
         });
-        if let Some(run_at) = life.run_at {
-            for claim in &life.claims {
-                let stamped = claim.stamped;
-                self.expect(stamped >= run_at, Promise::RunAt, || {
-                    format!("{payload} was claimed at {stamped}, before {run_at}")
-                });
-            }
+        // What had begun and was taken back is due at once, even if the store's clock has gone back since.
+        if let (Some(run_at), Some(claim)) = (life.run_at, life.claims.first()) {
+            let stamped = claim.stamped;
+            self.expect(stamped >= run_at, Promise::RunAt, || {
+                format!("{payload} was claimed at {stamped}, before {run_at}")
+            });
         }
     }
 
@@ -429,7 +443,10 @@ impl Evidence<'_> {
         match self.runs.started.get(&(task.id, fence)) {
             None => self.report(
                 Promise::FailuresDiffer,
-                format!("{payload} spent an attempt under fence {} without a run", fence.0),
+                format!(
+                    "{payload} spent an attempt under fence {} without a run",
+                    fence.0
+                ),
             ),
             Some((number, end)) => {
                 let number = *number;
@@ -472,9 +489,16 @@ impl Evidence<'_> {
                 .find(|moved| moved.to == TaskStatus::Done)
                 .map(|moved| moved.fence);
             let right = done.map(|fence| result_of(payload, fence));
-            self.expect(right.as_ref() == Some(&result.result), Promise::OneTruth, || {
-                format!("{payload} has the result {:?} and not {right:?}", result.result)
-            });
+            self.expect(
+                right.as_ref() == Some(&result.result),
+                Promise::OneTruth,
+                || {
+                    format!(
+                        "{payload} has the result {:?} and not {right:?}",
+                        result.result
+                    )
+                },
+            );
         }
         let outputs = self.outputs.remove(&task.id).unwrap_or_default();
         let is_settled = self.entries.unrest.is_empty();
@@ -516,9 +540,11 @@ impl Evidence<'_> {
             let silent = death.at - death.last_beat_at;
             let lease = self.lease;
             let name = self.records.names.get(&death.worker);
-            self.expect(silent >= lease, Promise::Liveness, || {
-                format!("{name:?} was declared dead {silent} µs after its last beat")
-            });
+            self.expect(
+                !death.was_living || silent >= lease,
+                Promise::Liveness,
+                || format!("{name:?} was declared dead {silent} µs after its last beat"),
+            );
             self.expect(death.has_excuse, Promise::Liveness, || {
                 format!("{name:?} was declared dead though nothing but an outage befell it")
             });

@@ -52,6 +52,18 @@ pub enum Keep {
 /// Lives the history of one seed and checks the promises.
 #[must_use]
 pub fn simulate(seed: u64, keep: Keep) -> Outcome {
+    live(seed, Plan::draw(seed), keep)
+}
+
+/// The same on a store that now and then confirms an insert which it does not make, to show that the checker can tell.
+#[must_use]
+pub fn simulate_with_a_liar(seed: u64) -> Outcome {
+    let mut plan = Plan::draw(seed);
+    plan.store_lies = true;
+    live(seed, plan, Keep::Fingerprint)
+}
+
+fn live(seed: u64, plan: Plan, keep: Keep) -> Outcome {
     panics::catch();
     let runtime = Builder::new_current_thread()
         .enable_time()
@@ -59,7 +71,7 @@ pub fn simulate(seed: u64, keep: Keep) -> Outcome {
         .build()
         .expect("a runtime without input and output needs nothing that could be missing");
     let outcome = runtime.block_on(async {
-        let mut world = World::new(Plan::draw(seed), keep == Keep::Lines);
+        let mut world = World::new(plan, keep == Keep::Lines);
         world.live().await;
         let violations = check::check(&world, panics::take());
         Outcome {
@@ -88,7 +100,11 @@ impl Outcome {
             let promise = violation.promise.as_str();
             let _ = writeln!(text, "VIOLATED {promise}: {}", violation.what);
         }
-        let _ = writeln!(text, "again: cargo xtask simulate --seeds 1 --seed {}", self.seed);
+        let _ = writeln!(
+            text,
+            "again: cargo xtask simulate --seeds 1 --seed {}",
+            self.seed
+        );
         text
     }
 }

@@ -149,10 +149,10 @@ impl Link {
     /// Chooses what strikes a call, and takes note of it.
     pub(crate) fn fate(&self, call: Call) -> Fate {
         let fate = self.sky.fate(call);
-        if fate != Fate::Pass {
-            if matches!(call, Call::Beat | Call::Register) {
-                self.hinder();
-            }
+        if fate != Fate::Pass && matches!(call, Call::Beat | Call::Register) {
+            self.hinder();
+        }
+        if fate != Fate::Pass || !call.is_routine() {
             self.sky
                 .trace
                 .note(self.who, call.label(), call as u64, || describe(fate));
@@ -178,7 +178,7 @@ impl Link {
 
 fn describe(fate: Fate) -> String {
     match fate {
-        Fate::Pass => "passes".into(),
+        Fate::Pass => String::new(),
         Fate::Slow {
             before,
             after,

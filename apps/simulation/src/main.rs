@@ -11,7 +11,10 @@ use clap::Parser;
 use simulation::{Keep, Outcome, Tally, simulate};
 
 #[derive(Parser)]
-#[command(name = "simulate", about = "Seeded histories of the whole system, checked")]
+#[command(
+    name = "simulate",
+    about = "Seeded histories of the whole system, checked"
+)]
 struct Arguments {
     /// How many histories
     #[arg(long, default_value_t = 1_000)]
@@ -129,7 +132,11 @@ fn report(arguments: &Arguments, failed: &[Outcome], sum: &Sum, took: f64) {
         || "violations=0".to_owned(),
         |first| {
             let promise = first.violations[0].promise.as_str();
-            format!("violations={} seed={} promise=\"{promise}\"", failed.len(), first.seed)
+            format!(
+                "violations={} seed={} promise=\"{promise}\"",
+                failed.len(),
+                first.seed
+            )
         },
     );
     println!("simulated histories={histories} seconds={took:.1} {verdict}");

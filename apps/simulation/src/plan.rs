@@ -97,6 +97,9 @@ pub(crate) struct Plan {
     pub(crate) probe_log: ProbeLog,
     /// Whether the workers are stopped at the end.
     pub(crate) ends_with_stop: bool,
+    /// Whether the store now and then confirms an insert that it does not make: what no system survives, so that the
+    /// checker must see it.
+    pub(crate) store_lies: bool,
 }
 
 const SECOND: i64 = 1_000_000;
@@ -126,6 +129,7 @@ impl Plan {
             probes: chance.index(6) + 1,
             probe_log: *chance.pick(&[ProbeLog::Up, ProbeLog::Losing, ProbeLog::Down]),
             ends_with_stop: chance.one_in(2),
+            store_lies: false,
             work,
         };
         plan.draw_clients(&chance);

@@ -80,7 +80,7 @@ impl Call {
     }
 
     /// Calls that an idle system makes all the time. Faults strike the others more often, or they would hit nothing.
-    const fn is_routine(self) -> bool {
+    pub(crate) const fn is_routine(self) -> bool {
         matches!(
             self,
             Self::ClaimAged | Self::Beat | Self::Workers | Self::Receive

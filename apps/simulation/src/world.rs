@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapters::memory::{
-    LogLimits, MemoryLog, MemoryResultCache, MemoryTaskStore, SequentialIds, StoreSnapshot, TokioClock,
+    LogLimits, MemoryLog, MemoryResultCache, MemoryTaskStore, SequentialIds, StoreSnapshot,
+    TokioClock,
 };
 use domain::{Metrics, Ports, Reading, Submission, SubmitError};
 use ports::{
@@ -21,9 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::chaos::{
-    CacheRecord, ChaosCache, ChaosFeed, ChaosLog, ChaosStore, SkewedClock, Topic,
-};
+use crate::chaos::{CacheRecord, ChaosCache, ChaosFeed, ChaosLog, ChaosStore, SkewedClock, Topic};
 use crate::ledger::{Asked, Ledger, Planted, Read, Said, Told};
 use crate::link::Link;
 use crate::plan::{Action, ClockOf, Plan, ProbeLog, Wish};
@@ -74,6 +73,7 @@ pub(crate) struct World {
     endings: mpsc::UnboundedSender<Ended>,
     ended: mpsc::UnboundedReceiver<Ended>,
     is_quiet: bool,
+    brakes_end_at: Instant,
     /// Nothing is started again.
     is_over: bool,
     /// Metrics as a client read them at the end.
@@ -123,7 +123,9 @@ impl World {
         let store_clock = skewed(0);
         let log_clock = skewed(0);
         let clocks = plan.skews.iter().map(|offset| skewed(*offset)).collect();
-        let memory = Arc::new(MemoryTaskStore::new(Arc::clone(&store_clock) as Arc<dyn Clock>));
+        let memory = Arc::new(MemoryTaskStore::new(
+            Arc::clone(&store_clock) as Arc<dyn Clock>
+        ));
         let store = Arc::new(RecordingStore::new(
             Arc::clone(&memory),
             Arc::clone(&store_clock) as Arc<dyn Clock>,
@@ -170,6 +172,7 @@ impl World {
             endings,
             ended,
             is_quiet: false,
+            brakes_end_at: start,
             is_over: false,
             metrics: None,
             tally: Tally::default(),
@@ -188,7 +191,8 @@ impl World {
     pub(crate) async fn live(&mut self) {
         let start = Instant::now();
         self.start_all();
-        self.run_until(start + Duration::from_millis(self.plan.span)).await;
+        self.run_until(start + Duration::from_millis(self.plan.span))
+            .await;
         self.quiet_down();
         if self.come_to_rest("after the faults").await {
             self.probe().await;
@@ -197,8 +201,7 @@ impl World {
                 self.stop_all().await;
             }
         }
-        self.tally.virtual_millis =
-            u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.tally.virtual_millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.count();
     }
 

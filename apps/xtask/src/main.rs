@@ -5,6 +5,7 @@ mod failure;
 mod lint;
 mod openapi;
 mod services;
+mod simulate;
 mod steps;
 mod test;
 
@@ -36,6 +37,8 @@ enum Chore {
     Openapi(openapi::Arguments),
     /// Real PostgreSQL, Redis and Kafka on loopback ports of their own
     Services(services::Arguments),
+    /// Live seeded histories of the whole system and check its promises
+    Simulate(simulate::Arguments),
     #[command(name = test::CARETAKER, hide = true)]
     Caretaker,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Chore::Lint(arguments) => lint::run(&arguments),
         Chore::Openapi(arguments) => openapi::run(&arguments),
         Chore::Services(arguments) => services::run(&arguments),
+        Chore::Simulate(arguments) => simulate::run(&arguments),
         Chore::Caretaker => test::attend(),
     };
     match done {

@@ -63,10 +63,9 @@ impl World {
                 self.sky.set_outage(dependency, None);
             }
             Action::FunctionDown(millis) => {
-                self.trace()
-                    .note(Who::WORLD, "function down", millis, || {
-                        format!("for {millis} ms")
-                    });
+                self.trace().note(Who::WORLD, "function down", millis, || {
+                    format!("for {millis} ms")
+                });
                 let until = Instant::now() + Duration::from_millis(millis);
                 self.sky.set_function_down_until(Some(until));
             }
@@ -137,11 +136,10 @@ impl World {
                 });
                 (payload, number)
             };
-            self.trace()
-                .note(Who::WORLD, "planted", number as u64, || {
-                    let message = if messaged { "and" } else { "without" };
-                    format!("{payload} {message} a message")
-                });
+            self.trace().note(Who::WORLD, "planted", number as u64, || {
+                let message = if messaged { "and" } else { "without" };
+                format!("{payload} {message} a message")
+            });
             let payload = payload_of(&payload);
             self.memory.plant(&[id], &payload);
             if messaged {
@@ -158,7 +156,8 @@ impl World {
         } else {
             known[remainder(choice, known.len())]
         };
-        self.trace().note(Who::WORLD, "stray message", 0, || id.to_string());
+        self.trace()
+            .note(Who::WORLD, "stray message", 0, || id.to_string());
         self.send(id, payload_of("not what is stored")).await;
     }
 
@@ -174,8 +173,13 @@ impl World {
     fn put_rubbish(&self) {
         let mut entries = self.ledger.entries();
         let reason = format!("rubbish {}", entries.rubbish.len());
-        self.trace().note(Who::WORLD, "rubbish", 0, || reason.clone());
-        if self.log.put_unreadable(&reason, None, Some(vec![0xff])).is_ok() {
+        self.trace()
+            .note(Who::WORLD, "rubbish", 0, || reason.clone());
+        if self
+            .log
+            .put_unreadable(&reason, None, Some(vec![0xff]))
+            .is_ok()
+        {
             entries.rubbish.push(reason);
         }
     }

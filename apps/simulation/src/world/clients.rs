@@ -78,12 +78,14 @@ impl World {
         self.clients.spawn(async move {
             let answer = timeout(Duration::from_millis(patience), answer).await;
             ledger.tell(&sky, first, count, |index| match &answer {
-                Ok(Ok(Ok(accepted))) => accepted.get(index).map_or(Told::Nothing, |accepted| {
-                    Told::Accepted {
-                        id: accepted.id,
-                        created_at: accepted.created_at,
-                    }
-                }),
+                Ok(Ok(Ok(accepted))) => {
+                    accepted
+                        .get(index)
+                        .map_or(Told::Nothing, |accepted| Told::Accepted {
+                            id: accepted.id,
+                            created_at: accepted.created_at,
+                        })
+                }
                 Ok(Ok(Err(error))) => told_of(error),
                 Ok(Err(_)) | Err(_) => Told::Nothing,
             });
@@ -108,7 +110,8 @@ impl World {
                 Ok(Reading::Unknown) => Said::Unknown,
                 Err(_) => Said::Nothing,
             };
-            sky.trace.note(link.who, "said", 0, || format!("{id}: {said:?}"));
+            sky.trace
+                .note(link.who, "said", 0, || format!("{id}: {said:?}"));
             ledger.entries().reads.push(Read {
                 id,
                 began_at,

@@ -31,6 +31,7 @@ impl World {
             Arc::clone(&self.store),
             Arc::clone(link),
             Arc::clone(&self.log),
+            self.plan.store_lies,
         ));
         let log = Arc::new(ChaosLog::new(Arc::clone(&self.log), Arc::clone(link)));
         let clock = match who.kind {
@@ -114,11 +115,11 @@ impl World {
     }
 
     pub(super) fn kill_server(&mut self, slot: usize, only: Option<Who>) {
-        let is_meant =
-            |server: &mut Server| only.is_none_or(|who| server.link.who == who);
+        let is_meant = |server: &mut Server| only.is_none_or(|who| server.link.who == who);
         if let Some(server) = self.servers[slot].take_if(is_meant) {
             server.link.die();
-            self.trace().note(server.link.who, "is killed", 0, String::new);
+            self.trace()
+                .note(server.link.who, "is killed", 0, String::new);
             self.tally.killed += 1;
             drop(server);
             let delay = self.restart_delay();
@@ -127,11 +128,11 @@ impl World {
     }
 
     pub(super) fn kill_worker(&mut self, slot: usize, only: Option<Who>) {
-        let is_meant =
-            |worker: &mut WorkerProcess| only.is_none_or(|who| worker.link.who == who);
+        let is_meant = |worker: &mut WorkerProcess| only.is_none_or(|who| worker.link.who == who);
         if let Some(worker) = self.workers[slot].take_if(is_meant) {
             worker.link.die();
-            self.trace().note(worker.link.who, "is killed", 0, String::new);
+            self.trace()
+                .note(worker.link.who, "is killed", 0, String::new);
             self.tally.killed += 1;
             drop(worker);
             let delay = self.restart_delay();
@@ -141,7 +142,8 @@ impl World {
 
     pub(super) fn stop_server(&mut self, slot: usize) {
         if let Some(mut server) = self.servers[slot].take() {
-            self.trace().note(server.link.who, "is stopped", 0, String::new);
+            self.trace()
+                .note(server.link.who, "is stopped", 0, String::new);
             self.tally.stopped += 1;
             self.retiring.spawn(async move {
                 let _ = timeout(Duration::from_secs(25), async {
@@ -172,10 +174,11 @@ impl World {
         let Some(worker) = self.workers[who.slot].take_if(is_meant) else {
             return;
         };
-        self.trace().note(who, "ends", u64::from(stopped.clean), || {
-            let clean = if stopped.clean { "clean" } else { "not clean" };
-            format!("{clean}, {} handed back", stopped.handed_back)
-        });
+        self.trace()
+            .note(who, "ends", u64::from(stopped.clean), || {
+                let clean = if stopped.clean { "clean" } else { "not clean" };
+                format!("{clean}, {} handed back", stopped.handed_back)
+            });
         worker.link.die();
         let took = worker
             .stop_asked_at
@@ -192,7 +195,10 @@ impl World {
         }
         let id = self.store.records().latest_of(&who.to_string());
         let snapshot = self.memory.snapshot();
-        let left = snapshot.claims.iter().filter(|claim| Some(claim.worker) == id);
+        let left = snapshot
+            .claims
+            .iter()
+            .filter(|claim| Some(claim.worker) == id);
         let left = left.count();
         if stopped.clean && left > 0 {
             wrong.push(format!("{who} stopped clean and left {left} claims"));

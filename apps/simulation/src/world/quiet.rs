@@ -5,6 +5,9 @@ use super::*;
 /// The task that a function holds for long must not hold up the others: how many of them are there at most.
 const STUCK: usize = 2;
 
+/// How long a worker pauses its intake at most when its functions find something down.
+const LONGEST_PAUSE: Duration = Duration::from_secs(31);
+
 impl World {
     /// Ends every fault and has every process running.
     pub(super) fn quiet_down(&mut self) {
@@ -12,6 +15,10 @@ impl World {
             "nothing strikes any more".to_owned()
         });
         self.is_quiet = true;
+        let saw_down = |(_, action): &(u64, Action)| matches!(action, Action::FunctionDown(_));
+        if self.plan.actions.iter().any(saw_down) {
+            self.brakes_end_at = Instant::now() + LONGEST_PAUSE;
+        }
         self.agenda.clear();
         self.sky.clear();
         for server in self.servers.iter().flatten() {
@@ -39,6 +46,8 @@ impl World {
             unrest = self.unrest();
         }
         self.look_for_contradictions();
+        // A worker whose functions found something down pauses its intake for half a minute at most.
+        self.run_until(self.brakes_end_at).await;
         true
     }
 
@@ -85,9 +94,7 @@ impl World {
                 && records.latest_of(&entry.name) == Some(entry.id)
         };
         let living = snapshot.workers.iter().filter(is_alive).count();
-        if living != self.workers.len() && !self.is_over
-            || snapshot.workers.len() != living
-        {
+        if living != self.workers.len() && !self.is_over || snapshot.workers.len() != living {
             let names: Vec<&str> = snapshot
                 .workers
                 .iter()
@@ -113,7 +120,8 @@ impl World {
         if !wishes.is_empty() {
             self.submit(0, &wishes, CLIENT_PATIENCE, false);
         }
-        self.run_until(Instant::now() + Duration::from_secs(3)).await;
+        self.run_until(Instant::now() + Duration::from_secs(3))
+            .await;
         match probe_log {
             ProbeLog::Up => {}
             ProbeLog::Losing => self.topic.lose_all(true),
@@ -132,11 +140,17 @@ impl World {
         for number in 0..self.plan.probes {
             let server = number % self.servers.len();
             let run_in = (number % 3 == 2).then(|| self.sky.chance.between(0, 4_000));
-            self.submit(server, &[wish(Script::healthy(), run_in)], CLIENT_PATIENCE, true);
+            self.submit(
+                server,
+                &[wish(Script::healthy(), run_in)],
+                CLIENT_PATIENCE,
+                true,
+            );
             let pause = self.sky.chance.millis(0, 400);
             self.run_until(Instant::now() + pause).await;
         }
-        self.run_until(Instant::now() + Duration::from_secs(12)).await;
+        self.run_until(Instant::now() + Duration::from_secs(12))
+            .await;
         self.topic.lose_all(false);
         self.sky.set_outage(Dependency::Log, None);
     }
@@ -147,7 +161,8 @@ impl World {
         for (number, id) in known.into_iter().enumerate() {
             self.read(number % self.servers.len(), id);
         }
-        self.run_until(Instant::now() + Duration::from_millis(100)).await;
+        self.run_until(Instant::now() + Duration::from_millis(100))
+            .await;
         if let Some(server) = &self.servers[0] {
             self.metrics = server.reader.metrics().await.ok();
         }

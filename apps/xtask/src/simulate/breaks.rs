@@ -1,0 +1,188 @@
+//! Breaking the code on purpose: a checker that cannot fail proves nothing.
+//!
+//! Every break is a patch with a name and a first line that says what it does. It is applied to a copy of the checkout, so
+//! that the checkout itself never holds broken code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Arguments, PACKAGE};
+use crate::failure::Failure;
+use crate::steps::{cargo, must_succeed, output_of};
+
+/// Where the patches are.
+const PATCHES: &str = "apps/simulation/breaks";
+
+/// The document whose table is written.
+const DOCUMENT: &str = "docs/SIMULATION.md";
+
+const BEGIN: &str = "<!-- breaks: begin -->";
+const END: &str = "<!-- breaks: end -->";
+
+struct Break {
+    name: String,
+    what: String,
+    patch: PathBuf,
+}
+
+/// What a simulation of broken code said.
+struct Finding {
+    promise: String,
+    histories: String,
+    seed: String,
+}
+
+pub(super) fn run(checkout: &Path, arguments: &Arguments) -> Result<(), Failure> {
+    let own = checkout.join("target/breaks");
+    let copy = own.join("tree");
+    copy_tree(checkout, &copy)?;
+    let only = arguments.only.as_deref().unwrap_or("");
+    let mut rows = String::new();
+    let mut missed = Vec::new();
+    for broken in breaks(checkout)? {
+        if !broken.name.contains(only) {
+            continue;
+        }
+        apply(&copy, &broken.patch, false)?;
+        let outcome = simulate(&copy, &own.join("target"), arguments);
+        apply(&copy, &broken.patch, true)?;
+        let Break { name, what, .. } = broken;
+        match outcome? {
+            Some(finding) => {
+                let Finding {
+                    promise,
+                    histories,
+                    seed,
+                } = finding;
+                println!("{name}: {promise}, after {histories} histories (seed {seed})");
+                rows.push_str(&format!(
+                    "| `{name}` | {what} | {promise} | {histories} | {seed} |\n"
+                ));
+            }
+            None => {
+                println!("{name}: NOT FOUND");
+                missed.push(name);
+            }
+        }
+    }
+    if arguments.only.is_none() {
+        write_table(checkout, &rows)?;
+    }
+    if missed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::said(format!(
+        "no history shows: {}",
+        missed.join(", ")
+    )))
+}
+
+/// Copies what git tracks or would track; a file that did not change keeps its time, so that little is built again.
+fn copy_tree(checkout: &Path, copy: &Path) -> Result<(), Failure> {
+    let listed = output_of(Command::new("git").current_dir(checkout).args([
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]))?;
+    for name in listed.split_terminator('\0') {
+        let (from, to) = (checkout.join(name), copy.join(name));
+        // A deleted file that is not committed is still listed.
+        let Ok(bytes) = fs::read(&from) else {
+            continue;
+        };
+        if fs::read(&to).is_ok_and(|old| old == bytes) {
+            continue;
+        }
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder).map_err(Failure::at("make", folder))?;
+        }
+        fs::write(&to, bytes).map_err(Failure::at("write", &to))?;
+    }
+    Ok(())
+}
+
+fn breaks(checkout: &Path) -> Result<Vec<Break>, Failure> {
+    let folder = checkout.join(PATCHES);
+    let entries = fs::read_dir(&folder).map_err(Failure::at("read", &folder))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let patch = entry.map_err(Failure::at("read", &folder))?.path();
+        if patch
+            .extension()
+            .is_none_or(|extension| extension != "patch")
+        {
+            continue;
+        }
+        let text = fs::read_to_string(&patch).map_err(Failure::at("read", &patch))?;
+        let name = patch.file_stem().unwrap_or_default();
+        found.push(Break {
+            name: name.to_string_lossy().into_owned(),
+            what: text.lines().next().unwrap_or_default().to_owned(),
+            patch,
+        });
+    }
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(found)
+}
+
+fn apply(copy: &Path, patch: &Path, reverse: bool) -> Result<(), Failure> {
+    let mut command = Command::new("patch");
+    command
+        .current_dir(copy)
+        .args(["--strip=1", "--silent", "--no-backup-if-mismatch"]);
+    if reverse {
+        command.arg("--reverse");
+    }
+    command.arg("--input").arg(patch);
+    must_succeed(&mut command)
+}
+
+/// `None` when every history held.
+fn simulate(copy: &Path, target: &Path, arguments: &Arguments) -> Result<Option<Finding>, Failure> {
+    let mut build = cargo(copy);
+    build.env("CARGO_TARGET_DIR", target);
+    build.args(["build", "--locked", "--quiet"]).args(PACKAGE);
+    must_succeed(&mut build)?;
+    let program = target.join("simulation/simulate");
+    let output = Command::new(&program)
+        .args(arguments.to_simulate())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .map_err(Failure::starting(program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().last().unwrap_or_default();
+    if output.status.success() {
+        return Ok(None);
+    }
+    let Some(promise) = last.split('"').nth(1) else {
+        return Err(Failure::said(format!("the simulation said: {last}")));
+    };
+    let word = |name: &str| {
+        let found = last.split(' ').find_map(|word| word.strip_prefix(name));
+        found.unwrap_or_default().to_owned()
+    };
+    Ok(Some(Finding {
+        promise: promise.to_owned(),
+        histories: word("histories="),
+        seed: word("seed="),
+    }))
+}
+
+fn write_table(checkout: &Path, rows: &str) -> Result<(), Failure> {
+    let path = checkout.join(DOCUMENT);
+    let text = fs::read_to_string(&path).map_err(Failure::at("read", &path))?;
+    let (Some(begin), Some(end)) = (text.find(BEGIN), text.find(END)) else {
+        return Err(Failure::said(format!(
+            "{DOCUMENT} lacks the marks {BEGIN} and {END}"
+        )));
+    };
+    let head = "\n| break | what it does | promise violated first | histories | seed |\n|---|---|---|---|---|\n";
+    let before = &text[..begin + BEGIN.len()];
+    let after = &text[end..];
+    fs::write(&path, format!("{before}\n{head}{rows}\n{after}"))
+        .map_err(Failure::at("write", &path))
+}
