@@ -75,7 +75,11 @@ impl World {
             .links
             .insert(name.clone(), Arc::clone(&link));
         let ports = self.ports_of(&link);
-        let feed = ChaosFeed::new(self.log.feed(), Arc::clone(&self.topic), Arc::clone(&link));
+        let feed = ChaosFeed::new(
+            Arc::clone(&self.log),
+            Arc::clone(&self.topic),
+            Arc::clone(&link),
+        );
         let processor = Scripted {
             runs: Arc::clone(&self.runs),
             who: link.who,
