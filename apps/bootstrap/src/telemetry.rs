@@ -131,9 +131,9 @@ impl Observer for LogObserver {
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 match error {
                     None => debug!(event = "task.ran", task_id = %id, took_ms, "a run succeeded"),
-                    // What comes of it is logged when the task is settled.
+                    // What comes of it, another run or the end of the task, is another line.
                     Some(error) => {
-                        debug!(event = "task.run_failed", task_id = %id, took_ms, error, "a run failed");
+                        info!(event = "task.run_failed", task_id = %id, took_ms, error, "a run failed");
                     }
                 }
             }
