@@ -20,6 +20,7 @@ use database::Subject;
 
 ports::store_conformance!(sqlite_store, Subject::sqlite().await);
 ports::registry_conformance!(sqlite_registry, Subject::sqlite().await);
+ports::audit_conformance!(sqlite_audit, Subject::sqlite().await);
 ports::store_conformance!(
     #[ignore = "needs PostgreSQL: run cargo xtask test"]
     postgres_store,
@@ -28,5 +29,10 @@ ports::store_conformance!(
 ports::registry_conformance!(
     #[ignore = "needs PostgreSQL: run cargo xtask test"]
     postgres_registry,
+    Subject::postgres().await
+);
+ports::audit_conformance!(
+    #[ignore = "needs PostgreSQL: run cargo xtask test"]
+    postgres_audit,
     Subject::postgres().await
 );
