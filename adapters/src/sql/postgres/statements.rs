@@ -281,15 +281,17 @@ pub(super) const REMOVE: &str = "DELETE FROM workers WHERE id = $1";
 /// row, marked by the last column, how many were walked, with the id of the last one in the first.
 ///
 /// Everything is read under one snapshot. The claims are read only when a task that is said to be in hand has not moved for
-/// so long: in the older stretches of a table there is none.
+/// so long: in the older stretches of a table there is none. A row whose times are no calendar's (`infinity`) cannot be read
+/// by any of our programs; it must not hold up the walk.
 pub(super) const STRANDED: &str = "
 WITH stretch AS MATERIALIZED (
-    SELECT id, status, fence, updated_at FROM tasks WHERE id >= $1 ORDER BY id LIMIT $2
+    SELECT id, status, fence, created_at, updated_at FROM tasks WHERE id >= $1 ORDER BY id LIMIT $2
 ), unmoved AS MATERIALIZED (
     SELECT id, status, fence FROM stretch
     WHERE status IN ('pending', 'processing')
         AND (updated_at <= LOCALTIMESTAMP - $3::bigint * interval '1 microsecond'
             OR updated_at > LOCALTIMESTAMP + $3::bigint * interval '1 microsecond')
+        AND created_at BETWEEN '0001-01-01' AND '9999-12-31' AND updated_at BETWEEN '0001-01-01' AND '9999-12-31'
 ), queued AS MATERIALIZED (
     SELECT task_id FROM queue WHERE task_id = ANY(ARRAY(SELECT id FROM unmoved WHERE status = 'pending'))
 ), held AS MATERIALIZED (

@@ -167,6 +167,7 @@ mod tests {
         let ports = Ports {
             store: memory.store.clone(),
             registry: memory.store.clone(),
+            audit: memory.store.clone(),
             publisher: memory.log.clone(),
             announcer: memory.log.clone(),
             cache: memory.cache.clone(),
