@@ -5,6 +5,8 @@
 
 #[path = "sql/adoption.rs"]
 mod adoption;
+#[path = "sql/audit.rs"]
+mod auditing;
 #[path = "sql/database.rs"]
 mod database;
 #[path = "sql/exclusive.rs"]

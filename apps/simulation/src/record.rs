@@ -7,10 +7,10 @@ use std::time::Duration;
 use adapters::memory::MemoryTaskStore;
 use async_trait::async_trait;
 use ports::{
-    BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome,
-    Fence, Horizon, InsertOutcome, NewTask, RemoveReply, Spent, StoreError, Task, TaskId,
-    TaskStatus, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, WorkerEntry, WorkerId,
-    WorkerRegistry, WriteOutcome,
+    AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock,
+    DeliveryOutcome, Fence, Horizon, InsertOutcome, NewTask, RemoveReply, Spent, StoreError, Task,
+    TaskAudit, TaskId, TaskStatus, TaskStore, Timestamp, Totals, Transition, TransitionOutcome,
+    WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 use crate::link::Link;
@@ -337,5 +337,33 @@ impl WorkerRegistry for RecordingStore {
             self.note("· removed", 0, || name.unwrap_or_default());
         }
         Ok(reply)
+    }
+}
+
+#[async_trait]
+impl TaskAudit for RecordingStore {
+    async fn stranded(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<AuditPage, StoreError> {
+        self.inner.stranded(after, limit, unmoved_for).await
+    }
+
+    async fn enqueue(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
+        self.inner.enqueue(ids).await
+    }
+
+    async fn sweep_queue(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        self.inner.sweep_queue(after, limit).await
+    }
+
+    async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
+        self.inner.orphaned_claims(limit).await
     }
 }

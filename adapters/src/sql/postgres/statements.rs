@@ -292,14 +292,14 @@ WITH stretch AS MATERIALIZED (
         AND (updated_at <= LOCALTIMESTAMP - $3::bigint * interval '1 microsecond'
             OR updated_at > LOCALTIMESTAMP + $3::bigint * interval '1 microsecond')
         AND created_at BETWEEN '0001-01-01' AND '9999-12-31' AND updated_at BETWEEN '0001-01-01' AND '9999-12-31'
-), queued AS MATERIALIZED (
+), in_queue AS MATERIALIZED (
     SELECT task_id FROM queue WHERE task_id = ANY(ARRAY(SELECT id FROM unmoved WHERE status = 'pending'))
 ), held AS MATERIALIZED (
     SELECT unnest(task_ids) AS id, unnest(fences) AS fence FROM claims
     WHERE id >= '00000000-0000-0000-0000-000000000000'
         AND (SELECT count(*) FROM unmoved WHERE status = 'processing') > 0
 ), stranded AS MATERIALIZED (
-    (SELECT id FROM unmoved WHERE status = 'pending' EXCEPT SELECT task_id FROM queued)
+    (SELECT id FROM unmoved WHERE status = 'pending' EXCEPT SELECT task_id FROM in_queue)
     UNION ALL
     SELECT id FROM (
         SELECT id, fence FROM unmoved WHERE status = 'processing' EXCEPT SELECT id, fence FROM held
