@@ -15,6 +15,7 @@
 //! // Attributes stand before the name of the module and land on every test of it.
 //! ports::store_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres, Postgres::fresh().await);
 //! ports::registry_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres_registry, Postgres::fresh().await);
+//! ports::audit_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres_audit, Postgres::fresh().await);
 //! ```
 //!
 //! | macro | port | subject |
