@@ -548,7 +548,7 @@ pub async fn orphaned_claims_are_those_of_unknown_workers(subject: &dyn Subject)
         claimed_at: Timestamp::from_micros(1_704_067_202_345_678),
     };
     subject.plant_claim(&orphan).await;
-    assert_eq!(listed().await, [orphan.clone()]);
+    assert_eq!(listed().await, std::slice::from_ref(&orphan));
     subject
         .store()
         .release(&[orphan.id])
