@@ -58,15 +58,35 @@ pub struct Ports {
     pub observer: Arc<dyn Observer>,
 }
 
-/// An error with its causes on one line, for [`Event`](ports::Event)s.
+/// An error with its causes on one line, for [`Event`](ports::Event)s. Many errors repeat their cause in their own text: what
+/// was said is not said again.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    for cause in causes.map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chain;
+    use ports::StoreError;
+
+    #[test]
+    fn causes_are_told_once() {
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let plain = StoreError::Unavailable(Box::new(refused()));
+        assert_eq!(
+            chain(&plain),
+            "the task store is unavailable: connection refused"
+        );
+        let repeating = StoreError::Unavailable(Box::new(std::io::Error::other(refused())));
+        assert_eq!(chain(&repeating), chain(&plain));
+    }
 }

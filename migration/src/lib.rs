@@ -1,7 +1,7 @@
 //! The database schema of Task Processor.
 //!
 //! [`up`] creates the tables, or adopts the existing service's `tasks` without losing a row; [`down`] goes back and never
-//! drops an adopted table; [`status`] tells what is applied; [`verify`] checks that everything unfinished is findable and
+//! drops an adopted table; [`status`] tells what is applied; [`verify()`] checks that everything unfinished is findable and
 //! that the totals are right. All of them are safe to repeat, and to run from any number of replicas at once: on
 //! PostgreSQL (14 or later) they queue behind one advisory lock, on SQLite behind the writer's lock.
 

@@ -10,7 +10,7 @@ use crate::ledger::{Asked, Entries, Said, Told};
 use crate::plan::ProbeLog;
 use crate::record::{Life, Records};
 use crate::script::{RunEnd, RunsState, Script, result_of};
-use crate::world::World;
+use crate::world::{Bereaved, World};
 
 /// What the system promises, as far as a history can show it broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +86,9 @@ const DELIVERED_DELAY: i64 = 1_000_000;
 /// How much later than its `runAt` an idle worker may claim, in microseconds.
 const RUN_AT_DELAY: i64 = 1_000_000;
 
+/// How long after the death of their worker tasks may wait to be claimed by another, in microseconds.
+const RESCUE_DELAY: i64 = 10_000_000;
+
 const PLANTED_ATTEMPTS: u32 = 5;
 
 /// Everything the checker looks at.
@@ -101,6 +104,7 @@ struct Evidence<'a> {
     max_rescues: u32,
     lease: i64,
     probe_log: ProbeLog,
+    has_brakes: bool,
     found: Vec<Violation>,
 }
 
@@ -132,6 +136,7 @@ pub(crate) fn check(world: &World, panics: Vec<String>) -> Vec<Violation> {
         max_rescues: world.plan.work.max_rescues,
         lease: i64::try_from(world.plan.work.lease.as_micros()).unwrap_or(i64::MAX),
         probe_log: world.plan.probe_log,
+        has_brakes: world.plan.has_brakes(),
         found: Vec::new(),
     };
     for panic in panics {
@@ -148,6 +153,9 @@ pub(crate) fn check(world: &World, panics: Vec<String>) -> Vec<Violation> {
     evidence.check_reads();
     evidence.check_rubbish();
     evidence.check_metrics(world.metrics);
+    if let Some(bereaved) = world.bereaved.as_ref().filter(|_| !world.plan.has_brakes()) {
+        evidence.check_bereaved(bereaved);
+    }
     evidence.found
 }
 
@@ -265,6 +273,9 @@ impl Evidence<'_> {
             let what = format!("{payload} was sent when all was well, and {told:?}");
             return self.report(Promise::Accepted, what);
         };
+        if self.has_brakes {
+            return;
+        }
         let life = self.records.lives.get(&id);
         let Some(claimed) = life.and_then(|life| life.claims.first()) else {
             return;
@@ -513,10 +524,8 @@ impl Evidence<'_> {
         self.expect(wrong.is_none(), Promise::Announced, || {
             format!("{payload} is {result:?} and was announced as {wrong:?}")
         });
-        let cached = self.cached.get(&task.id).into_iter().flatten();
-        let wrong = cached
-            .filter(|cached| Some(*cached) != result.as_ref())
-            .next();
+        let mut cached = self.cached.get(&task.id).into_iter().flatten();
+        let wrong = cached.find(|cached| Some(*cached) != result.as_ref());
         self.expect(wrong.is_none(), Promise::OnlyDoneIsFinal, || {
             format!("{payload} is {result:?} and was cached as {wrong:?}")
         });
@@ -548,6 +557,20 @@ impl Evidence<'_> {
             self.expect(death.has_excuse, Promise::Liveness, || {
                 format!("{name:?} was declared dead though nothing but an outage befell it")
             });
+        }
+    }
+
+    fn check_bereaved(&mut self, bereaved: &Bereaved) {
+        for (id, fence) in &bereaved.tasks {
+            let life = self.records.lives.get(id);
+            let mut claims = life.into_iter().flat_map(|life| &life.claims);
+            let again = claims.find(|claim| claim.fence > *fence);
+            let waited = again.map(|claim| claim.at - bereaved.at);
+            self.expect(
+                waited.is_some_and(|waited| waited <= RESCUE_DELAY),
+                Promise::NobodyWaits,
+                || format!("{id} was claimed again {waited:?} µs after the death of its worker"),
+            );
         }
     }
 

@@ -95,6 +95,8 @@ pub(crate) struct Plan {
     pub(crate) deaths: u64,
     pub(crate) probes: usize,
     pub(crate) probe_log: ProbeLog,
+    /// Whether a worker is killed before the probes, if another is left.
+    pub(crate) probe_death: bool,
     /// Whether the workers are stopped at the end.
     pub(crate) ends_with_stop: bool,
     /// Whether the store now and then confirms an insert that it does not make: what no system survives, so that the
@@ -105,6 +107,13 @@ pub(crate) struct Plan {
 const SECOND: i64 = 1_000_000;
 
 impl Plan {
+    /// Whether functions find something down now and then. Their workers then take one task at a time, at growing
+    /// intervals, until one of them succeeds, so nothing is promised of how soon the others follow.
+    pub(crate) fn has_brakes(&self) -> bool {
+        let is_down = |(_, action): &(u64, Action)| matches!(action, Action::FunctionDown(_));
+        self.actions.iter().any(is_down)
+    }
+
     pub(crate) fn draw(seed: u64) -> Self {
         let chance = Chance::new(seed);
         let servers = draw_count(&chance);
@@ -128,6 +137,7 @@ impl Plan {
             deaths: chance.below(8),
             probes: chance.index(6) + 1,
             probe_log: *chance.pick(&[ProbeLog::Up, ProbeLog::Losing, ProbeLog::Down]),
+            probe_death: workers > 1 && work.concurrency > 4 && chance.one_in(3),
             ends_with_stop: chance.one_in(2),
             store_lies: false,
             work,

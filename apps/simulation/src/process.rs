@@ -5,11 +5,12 @@ use std::sync::Arc;
 use adapters::memory::{SeededRandom, SequentialIds};
 use domain::worker::Stopped;
 use domain::{Ports, Reader, SubmitConfig, Submitter, Worker, WorkerConfig};
-use ports::{Event, Observer, Processor, TaskFeed, WorkerRegistry};
+use ports::{Event, Observer, Processor, WorkerRegistry};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::chaos::ChaosFeed;
 use crate::link::Link;
 use crate::trace::Who;
 
@@ -43,6 +44,7 @@ pub(crate) struct Ended {
 /// A worker with its heart. Dropping it is a crash.
 pub(crate) struct WorkerProcess {
     pub(crate) link: Arc<Link>,
+    pub(crate) feed: Arc<ChaosFeed>,
     stop: Option<oneshot::Sender<()>>,
     pub(crate) stop_asked_at: Option<Instant>,
     _tasks: JoinSet<()>,
@@ -51,7 +53,7 @@ pub(crate) struct WorkerProcess {
 pub(crate) struct WorkerParts {
     pub(crate) ports: Ports,
     pub(crate) registry_of_heart: Option<Arc<dyn WorkerRegistry>>,
-    pub(crate) feed: Arc<dyn TaskFeed>,
+    pub(crate) feed: Arc<ChaosFeed>,
     pub(crate) processor: Arc<dyn Processor>,
     pub(crate) config: WorkerConfig,
 }
@@ -63,6 +65,7 @@ impl WorkerProcess {
         endings: mpsc::UnboundedSender<Ended>,
     ) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
+        let feed = Arc::clone(&parts.feed);
         let worker = Worker::new(parts.ports, parts.feed, parts.processor, parts.config);
         let mut tasks = JoinSet::new();
         if let Some(registry) = parts.registry_of_heart {
@@ -81,6 +84,7 @@ impl WorkerProcess {
         });
         Self {
             link,
+            feed,
             stop: Some(stop),
             stop_asked_at: None,
             _tasks: tasks,

@@ -16,7 +16,8 @@ use adapters::memory::{
 };
 use domain::{Metrics, Ports, Reading, Submission, SubmitError};
 use ports::{
-    Clock, Dependency, IdSource, Payload, Priority, TaskId, TaskMessage, TaskPublisher, TaskStatus,
+    Clock, Dependency, Fence, IdSource, Payload, Priority, TaskId, TaskMessage, TaskPublisher,
+    TaskStatus,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -73,12 +74,20 @@ pub(crate) struct World {
     endings: mpsc::UnboundedSender<Ended>,
     ended: mpsc::UnboundedReceiver<Ended>,
     is_quiet: bool,
-    brakes_end_at: Instant,
     /// Nothing is started again.
     is_over: bool,
     /// Metrics as a client read them at the end.
     pub(crate) metrics: Option<Metrics>,
+    /// Tasks whose worker was killed in the quiet.
+    pub(crate) bereaved: Option<Bereaved>,
     pub(crate) tally: Tally,
+}
+
+/// What a worker held when it was killed.
+pub(crate) struct Bereaved {
+    /// Virtual microseconds.
+    pub(crate) at: i64,
+    pub(crate) tasks: Vec<(TaskId, Fence)>,
 }
 
 /// What a history consisted of.
@@ -172,9 +181,9 @@ impl World {
             endings,
             ended,
             is_quiet: false,
-            brakes_end_at: start,
             is_over: false,
             metrics: None,
+            bereaved: None,
             tally: Tally::default(),
         }
     }

@@ -2,6 +2,8 @@
 
 mod breaks;
 
+use std::path::Path;
+
 use clap::Args;
 
 use crate::failure::Failure;
@@ -49,6 +51,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         command.arg("--all");
     }
     must_succeed(&mut command)
+}
+
+/// Lives this many histories, from the first seed on.
+pub(crate) fn histories(checkout: &Path, seeds: u64) -> Result<(), Failure> {
+    let mut command = cargo(checkout);
+    command.args(["run", "--locked", "--quiet"]).args(PACKAGE);
+    must_succeed(command.args(["--", "--seeds", &seeds.to_string()]))
 }
 
 /// The profile is optimised like `release`, and stops at an overflow.

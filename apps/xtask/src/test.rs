@@ -10,6 +10,7 @@ use std::process::Stdio;
 
 use crate::failure::Failure;
 use crate::services::{self, Place};
+use crate::simulate;
 use crate::steps::{Steps, cargo, must_succeed, shown};
 use caretaker::Caretaker;
 pub(crate) use caretaker::{CHORE as CARETAKER, attend};
@@ -28,6 +29,9 @@ const BUILDS: &[&[(&str, &str)]] = &[
         ("task-processor-migrate", "task-processor-migrate"),
     ],
 ];
+
+/// How many seeded histories of the whole system are lived; they take less than a minute on two processors.
+const HISTORIES: u64 = 10_000;
 
 pub(crate) fn run() -> Result<(), Failure> {
     let place = Place::of_this_checkout()?;
@@ -75,6 +79,7 @@ pub(crate) fn run() -> Result<(), Failure> {
             });
         }
     }
+    steps.run("simulation", || simulate::histories(checkout, HISTORIES));
     if let Some(caretaker) = caretaker {
         steps.run("stopping the services", || caretaker.dismiss());
     }

@@ -1,4 +1,4 @@
-//! The suite of [`ResultCache`](crate::ResultCache).
+//! The suite of [`ResultCache`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub trait Subject: Send + Sync + 'static {
     async fn close(&self) {}
 }
 
-/// Expands to a module of one test per promise of [`ResultCache`](crate::ResultCache).
+/// Expands to a module of one test per promise of [`ResultCache`].
 ///
 /// `cache_conformance!(#[attribute]… module_name, expression_of_a_fresh_subject)`; see [`conformance`](crate::conformance).
 #[macro_export]

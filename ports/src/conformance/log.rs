@@ -1,4 +1,4 @@
-//! The suite of [`TaskPublisher`](crate::TaskPublisher) and [`TaskFeed`](crate::TaskFeed): what goes in at one end of
+//! The suite of [`TaskPublisher`] and [`TaskFeed`]: what goes in at one end of
 //! `tasks-input` comes out at the other.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +60,7 @@ pub trait Subject: Send + Sync + 'static {
 
     /// Writes a record to `tasks-input` as it is, on a partition of the adapter's choice; `None` as value is a tombstone.
     /// An adapter whose log cannot hold such bytes plants whatever comes out of its feed as
-    /// [`RecordContent::Unreadable`](crate::RecordContent::Unreadable) with this key and value.
+    /// [`RecordContent::Unreadable`] with this key and value.
     async fn put_raw(&self, key: Option<Vec<u8>>, value: Option<Vec<u8>>);
 
     /// Everything on `tasks-output` from its beginning; waits (some seconds at most) until there are `at_least` records.
@@ -74,8 +74,8 @@ pub trait Subject: Send + Sync + 'static {
     async fn close(&self) {}
 }
 
-/// Expands to a module of one test per promise of [`TaskPublisher`](crate::TaskPublisher) and
-/// [`TaskFeed`](crate::TaskFeed).
+/// Expands to a module of one test per promise of [`TaskPublisher`] and
+/// [`TaskFeed`].
 ///
 /// `log_conformance!(#[attribute]… module_name, expression_of_a_fresh_subject)`; see [`conformance`](crate::conformance).
 #[macro_export]

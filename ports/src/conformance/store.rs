@@ -1,4 +1,4 @@
-//! The suite of [`TaskStore`](crate::TaskStore).
+//! The suite of [`TaskStore`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub trait Subject: Send + Sync + 'static {
     async fn close(&self) {}
 }
 
-/// Expands to a module of one test per promise of [`TaskStore`](crate::TaskStore).
+/// Expands to a module of one test per promise of [`TaskStore`].
 ///
 /// `store_conformance!(#[attribute]… module_name, expression_of_a_fresh_subject)`; see [`conformance`](crate::conformance).
 #[macro_export]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use adapters::memory::MemoryFeed;
+use adapters::memory::{MemoryFeed, MemoryLog};
 use async_trait::async_trait;
 use ports::{Delivery, Dependency, FeedError, Position, RecordContent, Standing, TaskFeed, TaskId};
 use tokio::time::sleep;
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use super::Struck;
 use crate::link::Link;
 use crate::sky::{Call, Fate, Outage};
+use crate::state::Watched;
 
 /// How many records a feed remembers, to bring them again.
 const REMEMBERED: usize = 32;
@@ -57,7 +58,10 @@ impl Topic {
 }
 
 pub(crate) struct ChaosFeed {
-    inner: Arc<MemoryFeed>,
+    log: Arc<MemoryLog>,
+    /// `None` while the group has thrown this member out.
+    member: Mutex<Option<Arc<MemoryFeed>>>,
+    is_member: Watched<bool>,
     topic: Arc<Topic>,
     link: Arc<Link>,
     /// Received, and not handed on.
@@ -71,12 +75,47 @@ struct Shelf {
 }
 
 impl ChaosFeed {
-    pub(crate) fn new(inner: MemoryFeed, topic: Arc<Topic>, link: Arc<Link>) -> Self {
+    pub(crate) fn new(log: Arc<MemoryLog>, topic: Arc<Topic>, link: Arc<Link>) -> Self {
         Self {
-            inner: Arc::new(inner),
+            member: Mutex::new(Some(Arc::new(log.feed()))),
+            is_member: Watched::new(true),
+            log,
             topic,
             link,
             shelf: Mutex::default(),
+        }
+    }
+
+    /// The group throws a member out that was not heard of for long: its partitions go to others.
+    pub(crate) fn leave(&self) {
+        self.is_member.set(false);
+        *self.member() = None;
+        // Some clients forget what they had fetched, some bring it all the same.
+        if self.link.sky.chance.one_in(2) {
+            self.shelf().ready.clear();
+        }
+    }
+
+    pub(crate) fn join(&self) {
+        let mut member = self.member();
+        if member.is_none() {
+            *member = Some(Arc::new(self.log.feed()));
+        }
+        drop(member);
+        self.is_member.set(true);
+    }
+
+    fn member(&self) -> MutexGuard<'_, Option<Arc<MemoryFeed>>> {
+        self.member.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the group has this member.
+    async fn membership(&self) -> Arc<MemoryFeed> {
+        loop {
+            if let Some(member) = self.member().as_ref() {
+                return Arc::clone(member);
+            }
+            self.is_member.until(true).await;
         }
     }
 
@@ -150,7 +189,15 @@ impl TaskFeed for ChaosFeed {
                 Fate::Slow { before, .. } => sleep(before).await,
                 Fate::Pass | Fate::KilledAfter => {}
             }
-            let received = self.inner.receive(limit).await?;
+            let received = {
+                let member = self.membership().await;
+                // Whoever is thrown out while it waits waits on as what it is then.
+                tokio::select! {
+                    biased;
+                    () = self.is_member.until(false) => continue,
+                    received = member.receive(limit) => received?,
+                }
+            };
             if fate == Fate::KilledAfter {
                 return self.link.perish().await;
             }
@@ -163,8 +210,11 @@ impl TaskFeed for ChaosFeed {
     }
 
     async fn acknowledge(&self, upto: &[Position]) -> Result<(), FeedError> {
-        let (inner, upto) = (Arc::clone(&self.inner), upto.to_vec());
-        let deed = async move { inner.acknowledge(&upto).await };
+        let Some(member) = self.member().clone() else {
+            return Ok(());
+        };
+        let upto = upto.to_vec();
+        let deed = async move { member.acknowledge(&upto).await };
         let answer = self.link.call(Call::Acknowledge, deed).await;
         answer.unwrap_or_else(Self::unavailable)
     }
@@ -173,7 +223,12 @@ impl TaskFeed for ChaosFeed {
         if self.link.sky.outage(Dependency::Log).is_some() {
             return Standing::Down;
         }
-        match self.inner.standing() {
+        let member = self.member();
+        let standing = member
+            .as_ref()
+            .map_or(Standing::Unassigned, |member| member.standing());
+        drop(member);
+        match standing {
             Standing::CaughtUp if !self.shelf().ready.is_empty() => Standing::Behind,
             standing => standing,
         }

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A worker that is paused for this many milliseconds loses its place in the group.
+const SESSION: u64 = 8_000;
+
 impl World {
     pub(super) async fn act(&mut self, action: Action) {
         match action {
@@ -35,6 +38,10 @@ impl World {
                 let link = self.workers[slot].as_ref().map(|worker| &worker.link);
                 if let Some(link) = link.map(Arc::clone) {
                     self.shut(&link, millis, Action::OpenWorker(slot));
+                    let feed = self.workers[slot].as_ref().map(|worker| &worker.feed);
+                    if let Some(feed) = feed.filter(|_| millis >= SESSION) {
+                        feed.leave();
+                    }
                 }
             }
             Action::OpenServer(slot) => {
@@ -45,6 +52,7 @@ impl World {
             Action::OpenWorker(slot) => {
                 if let Some(worker) = &self.workers[slot] {
                     self.open(&worker.link);
+                    worker.feed.join();
                 }
             }
             Action::Outage(dependency, outage, millis) => {

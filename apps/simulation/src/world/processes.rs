@@ -2,6 +2,12 @@
 
 use super::*;
 
+/// How long a server that stops serves the requests it has.
+const REQUESTS_END: Duration = Duration::from_secs(20);
+
+/// How long it then waits for what it accepted to be published.
+const SUBMITTER_ENDS: Duration = Duration::from_secs(5);
+
 impl World {
     pub(super) fn start_all(&mut self) {
         for slot in 0..self.servers.len() {
@@ -76,7 +82,11 @@ impl World {
             .links
             .insert(name.clone(), Arc::clone(&link));
         let ports = self.ports_of(&link);
-        let feed = ChaosFeed::new(self.log.feed(), Arc::clone(&self.topic), Arc::clone(&link));
+        let feed = ChaosFeed::new(
+            Arc::clone(&self.log),
+            Arc::clone(&self.topic),
+            Arc::clone(&link),
+        );
         let processor = Scripted {
             runs: Arc::clone(&self.runs),
             who: link.who,
@@ -147,10 +157,11 @@ impl World {
                 .note(server.link.who, "is stopped", 0, String::new);
             self.tally.stopped += 1;
             self.retiring.spawn(async move {
-                let _ = timeout(Duration::from_secs(25), async {
+                let _ = timeout(REQUESTS_END, async {
                     while server.handlers.join_next().await.is_some() {}
                 })
                 .await;
+                server.submitter.stop(SUBMITTER_ENDS).await;
             });
             let delay = self.restart_delay();
             self.plan_in(delay, Action::StartServer(slot));

@@ -5,8 +5,8 @@ use super::*;
 /// The task that a function holds for long must not hold up the others: how many of them are there at most.
 const STUCK: usize = 2;
 
-/// How long a worker pauses its intake at most when its functions find something down.
-const LONGEST_PAUSE: Duration = Duration::from_secs(31);
+/// How long a worker that is killed in the quiet stays away.
+const MOURNING: Duration = Duration::from_secs(14);
 
 impl World {
     /// Ends every fault and has every process running.
@@ -15,10 +15,6 @@ impl World {
             "nothing strikes any more".to_owned()
         });
         self.is_quiet = true;
-        let saw_down = |(_, action): &(u64, Action)| matches!(action, Action::FunctionDown(_));
-        if self.plan.actions.iter().any(saw_down) {
-            self.brakes_end_at = Instant::now() + LONGEST_PAUSE;
-        }
         self.agenda.clear();
         self.sky.clear();
         for server in self.servers.iter().flatten() {
@@ -26,6 +22,7 @@ impl World {
         }
         for worker in self.workers.iter().flatten() {
             worker.link.open();
+            worker.feed.join();
         }
         self.start_all();
     }
@@ -46,8 +43,6 @@ impl World {
             unrest = self.unrest();
         }
         self.look_for_contradictions();
-        // A worker whose functions found something down pauses its intake for half a minute at most.
-        self.run_until(self.brakes_end_at).await;
         true
     }
 
@@ -122,6 +117,9 @@ impl World {
         }
         self.run_until(Instant::now() + Duration::from_secs(3))
             .await;
+        if self.plan.probe_death {
+            self.kill_one_for_good();
+        }
         match probe_log {
             ProbeLog::Up => {}
             ProbeLog::Losing => self.topic.lose_all(true),
@@ -153,6 +151,34 @@ impl World {
             .await;
         self.topic.lose_all(false);
         self.sky.set_outage(Dependency::Log, None);
+    }
+
+    /// Kills the worker that holds the most, and leaves its tasks to the others.
+    fn kill_one_for_good(&mut self) {
+        let snapshot = self.memory.snapshot();
+        let records = self.store.records();
+        let held = |slot: &usize| {
+            let link = self.workers[*slot].as_ref().map(|worker| &worker.link);
+            let id = link.and_then(|link| records.latest_of(&link.who.to_string()));
+            let claims = snapshot.claims.iter();
+            let own = claims.filter(|claim| Some(claim.worker) == id);
+            own.flat_map(|claim| claim.tasks.iter().copied())
+                .collect::<Vec<_>>()
+        };
+        let slots = 0..self.workers.len();
+        let Some(slot) = slots.max_by_key(|slot| held(slot).len()) else {
+            return;
+        };
+        let tasks = held(&slot);
+        drop(records);
+        self.bereaved = Some(Bereaved {
+            at: self.trace().now(),
+            tasks,
+        });
+        self.kill_worker(slot, None);
+        // Not before the others have had to do without it.
+        self.agenda.clear();
+        self.plan_in(MOURNING, Action::StartWorker(slot));
     }
 
     /// Clients read everything once more, and the metrics.
