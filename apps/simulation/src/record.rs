@@ -119,6 +119,13 @@ impl RecordingStore {
         self.sky.trace.note(Who::WORLD, label, number, text);
     }
 
+    fn note_contradiction(&self, what: String) {
+        let mut records = self.records();
+        if !records.wrong.contains(&what) {
+            records.wrong.push(what);
+        }
+    }
+
     fn note_claim(&self, ticket: ClaimTicket, task: &ClaimedTask) {
         let at = self.sky.trace.now();
         let mut records = self.records();
@@ -348,7 +355,16 @@ impl TaskAudit for RecordingStore {
         limit: usize,
         unmoved_for: Duration,
     ) -> Result<AuditPage, StoreError> {
-        self.inner.stranded(after, limit, unmoved_for).await
+        let page = self.inner.stranded(after, limit, unmoved_for).await?;
+        for task in &page.stranded {
+            // Only what another program wrote may need the audit; else it would hide what a component does wrong.
+            let is_ours = self.records().lives.contains_key(&task.id);
+            if is_ours {
+                let (payload, status) = (task.payload.as_str(), task.status);
+                self.note_contradiction(format!("the audit found {payload} {status} in no book"));
+            }
+        }
+        Ok(page)
     }
 
     async fn enqueue(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
@@ -360,10 +376,19 @@ impl TaskAudit for RecordingStore {
         after: Option<TaskId>,
         limit: usize,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
-        self.inner.sweep_queue(after, limit).await
+        let (deleted, next) = self.inner.sweep_queue(after, limit).await?;
+        if deleted > 0 {
+            self.note_contradiction(format!("the audit found {deleted} queue rows in vain"));
+        }
+        Ok((deleted, next))
     }
 
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
-        self.inner.orphaned_claims(limit).await
+        let claims = self.inner.orphaned_claims(limit).await?;
+        if !claims.is_empty() {
+            let count = claims.len();
+            self.note_contradiction(format!("the audit found {count} claims of nobody"));
+        }
+        Ok(claims)
     }
 }
