@@ -6,7 +6,7 @@ use ports::{TaskAudit, TaskId};
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use uuid::Uuid;
 
-use crate::database::{Postgres, SqliteFile, execute, number, rows};
+use crate::database::{Postgres, SqliteFile, execute, number, rows, texts};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -164,5 +164,54 @@ async fn a_stretch_costs_what_its_rows_cost() {
     let walked = cost().await;
     assert!(walked <= 10, "{walked} claims for one worker");
     store.close().await;
+    postgres.drop_database().await;
+}
+
+/// A task becomes `pending` again after the sweep has looked and before it deletes: a trigger holds the sweep between the two.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn a_row_that_is_renewed_behind_the_sweep_is_kept() {
+    let postgres = Postgres::migrated().await;
+    let store = postgres.store().await;
+    let other = postgres.connection().await;
+    let (renewed, in_vain) = (Uuid::now_v7(), Uuid::now_v7());
+    execute(
+        &other,
+        &format!(
+            "INSERT INTO tasks (id, payload, priority, status) VALUES ('{renewed}', '', 0, 'processing');
+             INSERT INTO queue VALUES ('{renewed}', now(), false, 0), ('{in_vain}', now(), false, 0);
+             CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END';
+             CREATE TRIGGER wait BEFORE DELETE ON queue FOR EACH STATEMENT EXECUTE FUNCTION wait()"
+        ),
+    )
+    .await;
+    let between = other.begin().await.expect("begin");
+    between
+        .execute_unprepared("SELECT pg_advisory_xact_lock(4711)")
+        .await
+        .expect("lock");
+    let sweeper = store.clone();
+    let sweeping = tokio::spawn(async move { sweeper.sweep_queue(None, 10).await });
+    let waiters = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    while number(&other, waiters).await == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    between
+        .execute_unprepared(&format!(
+            "UPDATE tasks SET status = 'pending', fence = 1 WHERE id = '{renewed}';
+             INSERT INTO queue VALUES ('{renewed}', now(), false, 0)
+             ON CONFLICT (task_id) DO UPDATE SET not_before = excluded.not_before"
+        ))
+        .await
+        .expect("renewed");
+    between.commit().await.expect("commit");
+    let swept = sweeping.await.expect("no panic").expect("sweep");
+    assert_eq!(swept, (1, None));
+    let left = texts(&other, "SELECT task_id::text FROM queue").await;
+    assert_eq!(left, [renewed.to_string()]);
+    store.close().await;
+    other.close().await.expect("close");
     postgres.drop_database().await;
 }
