@@ -256,6 +256,15 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_silent_is_said_to_be() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let timeout = Duration::from_millis(50);
+        let error = versions_of(&address, timeout).expect_err("nobody answers");
+        assert_eq!(error.to_string(), "nothing answered within 50ms");
+    }
+
+    #[test]
     fn names_round_trip() {
         for client in [
             KafkaClient::Auto,

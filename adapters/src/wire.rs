@@ -46,12 +46,23 @@ pub fn decode_message(value: &[u8]) -> Result<TaskMessage, Unreadable> {
     })
 }
 
-/// Reads the task id of a record of `tasks-input`, as strictly as [`decode_message`] but without keeping the payload.
+/// Reads the task id of a record of `tasks-input`. The stored row has the last word on the rest, and may hold what is not
+/// accepted any more, so any text is a payload here and any integer a priority.
 ///
 /// # Errors
-/// [`Unreadable`] naming every field that is missing or wrong.
+/// [`Unreadable`] naming every field that is missing or of another type.
 pub fn decode_message_id(value: &[u8]) -> Result<TaskId, Unreadable> {
-    read_message(value).map(|(id, _, _)| id)
+    if let Ok((id, _, _)) = read_message(value) {
+        return Ok(id);
+    }
+    let mut fields = Fields::read(value)?;
+    let id = fields.task_id();
+    fields.text("payload");
+    fields.any_integer("priority");
+    match id {
+        Some(id) if fields.faults.is_empty() => Ok(id),
+        _ => Err(fields.into_error()),
+    }
 }
 
 /// The result of a done task, the same bytes in Redis, on `tasks-output` and over HTTP:
@@ -504,6 +515,15 @@ impl Fields {
         id
     }
 
+    /// Notes a fault unless the field is an integer, of whatever size.
+    fn any_integer(&mut self, name: &'static str) {
+        match self.object.remove(name) {
+            None => self.fault(format!("{name} is missing")),
+            Some(Value::Number(number)) if is_whole(&number) => {}
+            Some(_) => self.fault(format!("{name} must be an integer")),
+        }
+    }
+
     fn priority(&mut self) -> Option<Priority> {
         let Some(value) = self.object.remove("priority") else {
             self.fault("priority is missing");
@@ -515,6 +535,10 @@ impl Fields {
         }
         priority
     }
+}
+
+fn is_whole(number: &serde_json::Number) -> bool {
+    number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|float| float.fract() == 0.0)
 }
 
 /// JSON has one kind of number: `1.0` is the integer 1.

@@ -43,7 +43,7 @@ pub struct Delivery {
 }
 
 /// Whether the log has more for this worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Everything in the partitions of this worker was received.
     CaughtUp,
@@ -53,6 +53,9 @@ pub enum Standing {
     Unassigned,
     /// The log cannot be reached.
     Down,
+    /// The group does not let this member in, or takes nothing from it, until someone changes something: the text says
+    /// what.
+    Refused(String),
 }
 
 /// Why nothing was received or acknowledged.

@@ -89,6 +89,8 @@ struct State {
     owned: Option<BTreeMap<i32, Owned>>,
     /// Why the last exchange with the cluster failed.
     outage: Option<Arc<LinkFault>>,
+    /// Why the group took no commit, from one that it refused to the next that it takes.
+    refusal: Option<String>,
 }
 
 /// One partition of the share.
@@ -210,6 +212,7 @@ impl KafkaTaskFeed {
 
     fn committed(&self, next_offsets: &BTreeMap<i32, i64>) {
         let mut state = self.shared.lock();
+        state.refusal = None;
         let Some(owned) = state.owned.as_mut() else {
             return;
         };
@@ -298,12 +301,27 @@ impl TaskFeed for KafkaTaskFeed {
                 Err(failed) => fault = Some(failed),
             }
         }
-        fault.map_or(Ok(()), |fault| Err(self.feed_error(fault)))
+        let Some(fault) = fault else {
+            return Ok(());
+        };
+        let error = self.feed_error(fault);
+        if let FeedError::Refused(reason) = &error {
+            self.shared.lock().refusal = Some(reason.clone());
+        }
+        Err(error)
     }
 
     fn standing(&self) -> Standing {
         let state = self.shared.lock();
-        let Some(owned) = state.owned.as_ref().filter(|_| state.outage.is_none()) else {
+        if let Some(fault) = &state.outage {
+            return fault.incompatible().map_or(Standing::Down, |reason| {
+                Standing::Refused(reason.to_owned())
+            });
+        }
+        if let Some(refusal) = &state.refusal {
+            return Standing::Refused(refusal.clone());
+        }
+        let Some(owned) = &state.owned else {
             return Standing::Down;
         };
         if owned.is_empty() {

@@ -11,7 +11,10 @@ const LONGEST_ANSWER: i32 = 16 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    /// Whatever listens there, it takes or sends nothing.
+    #[error("nothing answered within {0:?}")]
+    Silent(Duration),
     #[error("the answer is not one of Kafka's")]
     Unreadable,
     #[error("the broker answered with error code {0}")]
@@ -21,6 +24,7 @@ pub(crate) enum Broken {
 /// A connection to one broker.
 pub(crate) struct Wire {
     stream: TcpStream,
+    timeout: Duration,
     asked: i32,
 }
 
@@ -28,18 +32,24 @@ impl Wire {
     /// Connects; `timeout` bounds this and every later read and write.
     pub(crate) fn open(broker: &str, timeout: Duration) -> Result<Self, Broken> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in broker.to_socket_addrs()? {
+        for address in broker.to_socket_addrs().map_err(Broken::Io)? {
             match TcpStream::connect_timeout(&address, timeout) {
                 Ok(stream) => {
-                    stream.set_read_timeout(Some(timeout))?;
-                    stream.set_write_timeout(Some(timeout))?;
-                    stream.set_nodelay(true)?;
-                    return Ok(Self { stream, asked: 0 });
+                    stream
+                        .set_read_timeout(Some(timeout))
+                        .and_then(|()| stream.set_write_timeout(Some(timeout)))
+                        .and_then(|()| stream.set_nodelay(true))
+                        .map_err(Broken::Io)?;
+                    return Ok(Self {
+                        stream,
+                        timeout,
+                        asked: 0,
+                    });
                 }
                 Err(error) => last = error,
             }
         }
-        Err(last.into())
+        Err(broken(last, timeout))
     }
 
     /// Sends one request (header version 1, without a client id) and returns the answer's body.
@@ -58,10 +68,11 @@ impl Wire {
         request.extend(self.asked.to_be_bytes());
         request.extend((-1_i16).to_be_bytes());
         request.extend(body);
-        self.stream.write_all(&request)?;
+        let late = |error| broken(error, self.timeout);
+        self.stream.write_all(&request).map_err(late)?;
 
         let mut head = [0_u8; 8];
-        self.stream.read_exact(&mut head)?;
+        self.stream.read_exact(&mut head).map_err(late)?;
         let mut reader = Reader::new(&head);
         let (length, correlation) = (reader.i32()?, reader.i32()?);
         if correlation != self.asked || !(4..=LONGEST_ANSWER).contains(&length) {
@@ -69,8 +80,16 @@ impl Wire {
         }
         let rest = usize::try_from(length - 4).map_err(|_negative| Broken::Unreadable)?;
         let mut answer = vec![0; rest];
-        self.stream.read_exact(&mut answer)?;
+        self.stream.read_exact(&mut answer).map_err(late)?;
         Ok(answer)
+    }
+}
+
+/// A time that ran out has the system's own words, such as 'Resource temporarily unavailable', which help nobody.
+fn broken(error: io::Error, timeout: Duration) -> Broken {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Broken::Silent(timeout),
+        _ => Broken::Io(error),
     }
 }
 

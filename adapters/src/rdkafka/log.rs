@@ -148,7 +148,12 @@ impl RdkafkaLog {
         let Some((code, reason)) = used.client().fatal_error() else {
             return;
         };
-        tracing::warn!(%code, reason, "kafka.producer.replaced");
+        tracing::warn!(
+            event = "kafka.producer.replaced",
+            %code,
+            reason,
+            "the Kafka producer broke for good and is made anew"
+        );
         let mut current = self.lock();
         // Another batch may have replaced it already.
         if current
@@ -163,7 +168,11 @@ impl RdkafkaLog {
                 drop(current);
                 retire(broken);
             }
-            Err(error) => tracing::error!(%error, "kafka.producer.not_replaced"),
+            Err(error) => tracing::error!(
+                event = "kafka.producer.not_replaced",
+                %error,
+                "the Kafka producer could not be made anew"
+            ),
         }
     }
 
@@ -185,7 +194,11 @@ fn retire(producer: Option<Producer>) {
         .name("kafka-retire".into())
         .spawn(move || drop(producer));
     if let Err(error) = spawned {
-        tracing::warn!(%error, "kafka.producer.dropped_in_place");
+        tracing::warn!(
+            event = "kafka.producer.dropped_in_place",
+            %error,
+            "no thread could be started to close the Kafka producer"
+        );
     }
 }
 

@@ -82,6 +82,22 @@ fn is_about_data(error: &DbErr) -> bool {
     }
 }
 
+/// Why a connection was not made. That the server refuses this role or does not know this database does not pass by itself,
+/// and is rejected; everything else may.
+#[cfg(feature = "postgres")]
+pub(super) fn connect_error(error: DbErr) -> StoreError {
+    if let Some(DriverError::Database(said)) = driver_error(&error) {
+        // SQLSTATE class 28: invalid authorization specification; 3D000: no such database.
+        if said
+            .code()
+            .is_some_and(|code| code.starts_with("28") || code == "3D000")
+        {
+            return StoreError::Rejected(Box::new(Unsupported::because(said.message())));
+        }
+    }
+    store_error(error)
+}
+
 /// What the caller is told: refused for what is in it, or not available.
 pub(super) fn store_error(error: DbErr) -> StoreError {
     if is_about_data(&error) {

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::SqlOptions;
 use super::batch::{distinct, first_of_each, in_order, outcome_of_unmoved};
-use super::failure::{is_foreign_key_violation, is_unique_violation, store_error};
+use super::failure::{connect_error, is_foreign_key_violation, is_unique_violation, store_error};
 use super::row::{read, status};
 use pool::Pool;
 use rows::{
@@ -43,7 +43,7 @@ pub(super) struct PostgresStore {
 impl PostgresStore {
     pub(super) async fn connect(options: SqlOptions) -> Result<Self, StoreError> {
         Ok(Self {
-            pool: Pool::connect(options).await.map_err(store_error)?,
+            pool: Pool::connect(options).await.map_err(connect_error)?,
             messaged_first: AtomicBool::new(false),
             walk: Walk::default(),
         })

@@ -164,7 +164,49 @@ fn check(value: &str, expected: &str) {
         error.to_string().contains(expected),
         "{value}: {error} does not say {expected}"
     );
-    assert_eq!(decode_message_id(value.as_bytes()), Err(error));
+}
+
+/// As [`check`], for what not even the id may be read from.
+fn check_id(value: &str, expected: &str) {
+    let error = decode_message_id(value.as_bytes()).expect_err(value);
+    assert!(
+        error.to_string().starts_with(expected),
+        "{value}: {error} does not say {expected}"
+    );
+}
+
+#[test]
+fn the_id_is_read_whatever_text_and_integer_come_with_it() {
+    assert_eq!(
+        decode_message_id(sample!("tasks-input-old-row")),
+        Ok(id(ID))
+    );
+    for priority in [
+        "11",
+        "-1",
+        "99",
+        "1.0",
+        "1e18",
+        "-9223372036854775808",
+        "18446744073709551615",
+    ] {
+        let value = format!(r#"{{"taskId":"{ID}","payload":"","priority":{priority}}}"#);
+        assert_eq!(decode_message_id(value.as_bytes()), Ok(id(ID)), "{value}");
+    }
+    for priority in ["1.5", "\"1\"", "null", "true", "[]"] {
+        let value = format!(r#"{{"taskId":"{ID}","payload":"","priority":{priority}}}"#);
+        check_id(&value, "priority must be an integer");
+    }
+    check_id("", "not JSON");
+    check_id("[]", "not a JSON object");
+    check_id(
+        "{}",
+        "taskId is missing; payload is missing; priority is missing",
+    );
+    check_id(
+        r#"{"taskId":"no","payload":7,"priority":1}"#,
+        "taskId must be a UUID; payload must be a string",
+    );
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub enum StartupError {
         reason: String,
     },
     /// Waiting does not help.
-    #[error("{what}: {reason}")]
+    #[error("{what} refuses us: {reason}")]
     Refused {
         /// What was wanted.
         what: String,
@@ -143,7 +143,22 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
         }
         cause = inner.source();
     }
+    let shown = without_source_line(&text).len();
+    text.truncate(shown);
     text
+}
+
+/// An error's text without the ` at line 1234` that the driver appends to what PostgreSQL says: a line of PostgreSQL's own
+/// source, which a reader would take for one of theirs.
+pub(crate) fn without_source_line(text: &str) -> &str {
+    match text.rsplit_once(" at line ") {
+        Some((said, line))
+            if !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            said
+        }
+        _ => text,
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +168,37 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_line_of_postgresql_s_source_is_not_shown() {
+        for (text, expected) in [
+            (
+                "relation does not exist at line 1449",
+                "relation does not exist",
+            ),
+            (
+                "not JSON at line 1 column 11",
+                "not JSON at line 1 column 11",
+            ),
+            ("stopped at line ", "stopped at line "),
+            ("refused", "refused"),
+        ] {
+            assert_eq!(without_source_line(text), expected);
+            assert_eq!(chain(&std::io::Error::other(text)), expected);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_no_absence() {
+        let refused = StartupError::Refused {
+            what: "PostgreSQL at db".to_owned(),
+            reason: "no such database".to_owned(),
+        };
+        assert_eq!(
+            refused.to_string(),
+            "PostgreSQL at db refuses us: no such database"
+        );
+    }
 
     #[tokio::test(start_paused = true)]
     async fn it_waits_until_the_dependency_is_there() {

@@ -11,6 +11,7 @@ use tracing::{debug, info, trace, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::settings::{LogFormat, LogSettings};
+use crate::startup::without_source_line;
 
 /// Sends what is logged to standard error. The first call of a process counts; later ones change nothing.
 pub fn start(settings: &LogSettings) {
@@ -82,8 +83,13 @@ pub struct LogObserver {
 impl Observer for LogObserver {
     fn observe(&self, event: &Event) {
         match event {
-            Event::Submitted { count } => debug!(event = "tasks.submitted", count),
-            Event::Published { count } => debug!(event = "tasks.published", count),
+            Event::Submitted { count } => {
+                debug!(event = "tasks.submitted", count, "tasks were accepted")
+            }
+            Event::Published { count } => debug!(
+                event = "tasks.published",
+                count, "the log confirmed messages"
+            ),
             Event::PublishFailed { count, error } => {
                 if let Some(before) = self.trouble(Dependency::Log, "publish tasks") {
                     warn!(
@@ -106,16 +112,29 @@ impl Observer for LogObserver {
                 }
             }
             Event::Skipped { reason, count } => {
-                debug!(event = "records.skipped", reason = reason.as_str(), count);
+                debug!(
+                    event = "records.skipped",
+                    reason = reason.as_str(),
+                    count,
+                    "records ask for nothing"
+                );
             }
             Event::Claimed { by, count } => {
-                debug!(event = "tasks.claimed", by = by.as_str(), count);
+                debug!(
+                    event = "tasks.claimed",
+                    by = by.as_str(),
+                    count,
+                    "tasks were claimed"
+                );
             }
             Event::Ran { id, took, error } => {
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 match error {
-                    None => debug!(event = "task.ran", task_id = %id, took_ms),
-                    Some(error) => info!(event = "task.run_failed", task_id = %id, took_ms, error),
+                    None => debug!(event = "task.ran", task_id = %id, took_ms, "a run succeeded"),
+                    // What comes of it is logged when the task is settled.
+                    Some(error) => {
+                        debug!(event = "task.run_failed", task_id = %id, took_ms, error, "a run failed");
+                    }
                 }
             }
             Event::Settled {
@@ -123,10 +142,14 @@ impl Observer for LogObserver {
                 status,
                 elapsed_micros,
             } => match status {
-                TaskStatus::Failed => warn!(event = "task.failed", task_id = %id, "a task gave up"),
+                TaskStatus::Failed => warn!(
+                    event = "task.failed",
+                    task_id = %id,
+                    "a task failed for good; GET /tasks/{id} and tasks-dead-letter tell why"
+                ),
                 _ => {
                     let elapsed_ms = elapsed_micros.map(|micros| micros / 1_000);
-                    debug!(event = "task.settled", task_id = %id, status = status.as_str(), elapsed_ms);
+                    debug!(event = "task.settled", task_id = %id, status = status.as_str(), elapsed_ms, "a task was settled");
                 }
             },
             Event::Late { id } => {
@@ -150,13 +173,16 @@ impl Observer for LogObserver {
                 event = "worker.outlived",
                 abandoned, "this worker was declared dead while it lived; it registers anew"
             ),
-            Event::CacheLookup { hit } => trace!(event = "cache.lookup", hit),
+            Event::CacheLookup { hit } => {
+                trace!(event = "cache.lookup", hit, "the cache was asked")
+            }
             Event::DependencyFailed {
                 dependency,
                 doing,
                 error,
             } => {
                 if let Some(before) = self.trouble(*dependency, doing) {
+                    let error = without_source_line(error);
                     warn!(
                         event = "dependency.failed",
                         dependency = dependency.as_str(),
@@ -176,7 +202,7 @@ impl Observer for LogObserver {
                 );
             }
             // Kinds that a later version of the ports adds.
-            other => debug!(event = "other", detail = ?other),
+            other => debug!(event = "other", detail = ?other, "something else happened"),
         }
     }
 }

@@ -36,7 +36,7 @@ impl DocsPage {
         match tokio::task::spawn_blocking(|| LazyLock::force(&PAGE)).await {
             Ok(_) => Ok(Self { gzip }),
             Err(error) => {
-                tracing::error!(%error, "http.docs.failed");
+                tracing::error!(event = "http.docs_failed", %error, "the page of the documentation was not made");
                 Err(Problem::internal())
             }
         }

@@ -68,7 +68,7 @@ impl Endpoint for Front {
             Ok(Err(error)) => self.refuse(error, &method, uri.path()),
             Err(_) => {
                 // The panic hook has told what and where.
-                tracing::error!(%method, path = uri.path(), "http.handler.panicked");
+                tracing::error!(event = "http.handler_panicked", %method, path = uri.path(), "a handler panicked");
                 Problem::internal().respond(uri.path())
             }
         })

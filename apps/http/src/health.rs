@@ -1,11 +1,12 @@
 //! Whether the service is fit to be sent requests.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use domain::Ports;
-use domain::ports::Dependency;
+use domain::ports::{Dependency, Standing, TaskFeed};
 use poem_openapi::registry::{MetaSchema, Registry};
 use serde::Serialize;
 use serde_json::json;
@@ -17,14 +18,21 @@ use crate::schema::{Member, Shape, choice, number, object};
 /// What readiness depends on.
 pub(crate) struct Health {
     ports: Ports,
+    /// What brings a worker its tasks; a process without one only publishes.
+    feed: Option<Arc<dyn TaskFeed>>,
     ping_timeout: Duration,
     stopping: AtomicBool,
 }
 
 impl Health {
-    pub(crate) fn new(ports: Ports, ping_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        ports: Ports,
+        feed: Option<Arc<dyn TaskFeed>>,
+        ping_timeout: Duration,
+    ) -> Self {
         Self {
             ports,
+            feed,
             ping_timeout,
             stopping: AtomicBool::new(false),
         }
@@ -36,13 +44,18 @@ impl Health {
     }
 
     /// Asks every dependency. Only the store is required: without the log tasks are claimed by age, and without the
-    /// cache they are read from the store.
+    /// cache they are read from the store. A worker that its group refuses is not ready, because that does not mend by
+    /// itself; it goes on claiming by age.
     pub(crate) async fn ready(&self) -> Result<Ready, Problem> {
-        let (store, log, cache) = tokio::join!(
+        let (store, mut log, cache) = tokio::join!(
             self.ping(self.ports.store.ping()),
             self.ping(self.ports.publisher.ping()),
             self.ping(self.ports.cache.ping()),
         );
+        let standing = self.feed.as_ref().map(|feed| feed.standing());
+        if matches!(standing, Some(Standing::Down | Standing::Refused(_))) {
+            log.status = Status::Down;
+        }
         let dependencies = Dependencies { store, log, cache };
         if self.stopping.load(Ordering::Relaxed) {
             let problem = Problem::new(Kind::NotReady, "the service is stopping");
@@ -50,6 +63,10 @@ impl Health {
         }
         if dependencies.store.status == Status::Down {
             let problem = Problem::new(Kind::NotReady, "the task store does not answer");
+            return Err(problem.with_dependencies(dependencies));
+        }
+        if let Some(Standing::Refused(reason)) = standing {
+            let problem = Problem::new(Kind::NotReady, reason);
             return Err(problem.with_dependencies(dependencies));
         }
         Ok(Ready {

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::ports::TaskFeed;
 use domain::{Ports, Reader, Submitter};
 use poem::Server;
 use tokio::net::TcpListener;
@@ -105,23 +106,33 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let probes = Probes::new(api.reader.clone(), &api.ports, api.meters.clone(), config);
+    let probes = Probes::new(
+        api.reader.clone(),
+        &api.ports,
+        None,
+        api.meters.clone(),
+        config,
+    );
     let front = Front::new((Tasks::new(api, config), probes.clone(), Documentation));
     serve(front, probes, config, listener, shutdown).await
 }
 
 /// Serves health and metrics alone, for a process that does not serve the API; otherwise as [`run`].
 ///
+/// Readiness shows the worker's `feed`: the log is down when the feed cannot reach it, and a worker whose group refuses it
+/// is not ready, for the reason that the group gives.
+///
 /// # Errors
 /// As [`run`].
 pub async fn run_probes(
     ports: &Ports,
+    feed: Arc<dyn TaskFeed>,
     meters: Arc<Meters>,
     config: HttpConfig,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let probes = Probes::new(Reader::new(ports), ports, meters, config);
+    let probes = Probes::new(Reader::new(ports), ports, Some(feed), meters, config);
     let front = Front::new(probes.clone());
     serve(front, probes, config, listener, shutdown).await
 }

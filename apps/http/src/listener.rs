@@ -68,7 +68,7 @@ impl Acceptor for LimitedListener {
                     ));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "http.accept.failed");
+                    tracing::warn!(event = "http.accept_failed", %error, "a connection was not accepted");
                     sleep(PAUSE_AFTER_FAILURE).await;
                 }
             }

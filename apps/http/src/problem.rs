@@ -345,7 +345,7 @@ impl From<SubmitError> for Problem {
                 Self::new(Kind::InvalidTask, "the task store cannot keep this task")
             }
             unforeseen => {
-                tracing::error!(error = %unforeseen, "http.submit.unforeseen");
+                tracing::error!(event = "http.submit_unforeseen", error = %unforeseen, "a submission failed in an unknown way");
                 Self::internal()
             }
         }
@@ -386,7 +386,7 @@ impl From<poem::Error> for Problem {
         }
         let status = error.status();
         if status.is_server_error() {
-            tracing::error!(error = %error, "http.framework.failed");
+            tracing::error!(event = "http.framework_failed", %error, "the HTTP framework failed");
             return Self::internal();
         }
         Self::new_cow(Kind::Other(status), error.to_string().into())

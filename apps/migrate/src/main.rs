@@ -35,7 +35,13 @@ async fn run(start: Start<MigrateSettings>) -> Result<(), Failure> {
             migration::down(&store.database()).await?,
         ),
         "status" => status(&migration::status(&store.database()).await?),
-        _ => verified(&migration::verify(&store.database()).await?),
+        _ => {
+            // Without the schema every question of the check fails, and only says which table it missed first.
+            match up_to_date(&migration::status(&store.database()).await?) {
+                Ok(()) => verified(&migration::verify(&store.database()).await?),
+                not_yet => not_yet,
+            }
+        }
     };
     store.close().await;
     outcome
@@ -70,6 +76,22 @@ fn status(migrations: &[migration::Migration]) -> Result<(), Failure> {
             Err(format!("{pending} not applied; task-processor-migrate up applies them").into())
         }
     }
+}
+
+fn up_to_date(migrations: &[migration::Migration]) -> Result<(), Failure> {
+    let missing: Vec<&str> = migrations
+        .iter()
+        .filter(|migration| !migration.applied)
+        .map(|migration| migration.name.as_str())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "the schema is not up to date: {} is not applied; run task-processor-migrate up first",
+        missing.join(", ")
+    )
+    .into())
 }
 
 fn verified(report: &migration::Report) -> Result<(), Failure> {

@@ -24,6 +24,8 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     let Start {
         settings, shutdown, ..
     } = start;
+    // Before the database: a program whose port is taken leaves no file behind.
+    let listener = listen(&settings.http).await?;
     let meters = Arc::new(Meters::new());
     let observer = telemetry::observed_by(meters.clone());
     let wired = embedded::open(&settings, observer).await?;
@@ -44,7 +46,6 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
         stop_timeout: settings.work.drain_deadline,
         ..HttpConfig::default()
     };
-    let listener = listen(&settings.http).await?;
     let address = listener.local_addr()?;
     say(&format!(
         "API         http://{address}\nSwagger UI  http://{address}/docs\n"

@@ -64,3 +64,30 @@ fn settings_of_the_distributed_programs_are_refused_with_the_right_name() {
     assert!(!said.err.contains("hunter2"), "{}", said.err);
     assert!(!sandbox.path().join("task-processor.db").exists());
 }
+
+#[test]
+fn a_missing_directory_is_named() {
+    let said = Sandbox::new().run(
+        PROGRAM,
+        &[],
+        &[("DATABASE_URL", "sqlite://missing/tasks.db"), ("PORT", "0")],
+    );
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(
+        said.err.contains("the directory missing does not exist"),
+        "{}",
+        said.err
+    );
+    assert!(!said.err.contains(".lock"), "{}", said.err);
+}
+
+#[test]
+fn a_taken_port_leaves_no_database_behind() {
+    let sandbox = Sandbox::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("it has one").port().to_string();
+    let said = sandbox.run(PROGRAM, &[], &[("PORT", &port)]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("cannot listen"), "{}", said.err);
+    assert!(!sandbox.path().join("task-processor.db").exists());
+}

@@ -28,7 +28,12 @@ async fn work(start: Start<WorkerSettings>) -> Result<(), Failure> {
     let observer = telemetry::observed_by(meters.clone());
     let wired = distributed::worker(&settings, observer, &shutdown).await?;
     let (ports, feed) = (wired.ports.clone(), wired.feed.clone());
-    let worker = Worker::new(ports, feed, Arc::new(ReverseText), settings.work.clone());
+    let worker = Worker::new(
+        ports,
+        feed.clone(),
+        Arc::new(ReverseText),
+        settings.work.clone(),
+    );
     let mut heartbeat = wired.heartbeat(&worker)?;
     let config = HttpConfig {
         max_body_bytes: settings.http.max_body,
@@ -43,7 +48,7 @@ async fn work(start: Start<WorkerSettings>) -> Result<(), Failure> {
     let listener = listen_somewhere(&settings.http).await?;
     let stopped = tokio::select! {
         stopped = worker.run(shutdown.requested()) => stopped,
-        served = run_probes(&wired.ports, meters, config, listener, shutdown.requested()) => {
+        served = run_probes(&wired.ports, feed, meters, config, listener, shutdown.requested()) => {
             served?;
             return Err("the HTTP side ended before the worker".into());
         }

@@ -93,12 +93,17 @@ impl Life {
     fn cross_off(&self, batch: &[Settled], announced: bool) -> Vec<ClaimId> {
         let mut book = self.book();
         let mut ended = Vec::new();
+        let mut is_owing = false;
         for settled in batch {
+            // A task that moved without this worker may have come to rest by it (too many rescues): whoever moved it
+            // announces it from this very claim, which must not be gone by then.
+            let owes = !announced || settled.is_late;
+            is_owing |= owes;
             let Some(page) = book.get_mut(&settled.claim) else {
                 continue;
             };
             page.left -= 1;
-            page.owed += usize::from(!announced);
+            page.owed += usize::from(owes);
             if page.left > 0 {
                 continue;
             }
@@ -108,7 +113,7 @@ impl Life {
             book.remove(&settled.claim);
         }
         drop(book);
-        if !announced {
+        if is_owing {
             self.owing.store(true, Ordering::Relaxed);
         }
         ended

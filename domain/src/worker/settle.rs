@@ -20,6 +20,8 @@ use crate::lifecycle;
 pub(super) struct Settled {
     pub(super) claim: ClaimId,
     pub(super) news: Option<News>,
+    /// Someone else moved it: what came of it then may still have to be announced for this claim.
+    pub(super) is_late: bool,
     _in_flight: OwnedSemaphorePermit,
 }
 
@@ -136,6 +138,7 @@ impl Life {
                 return Settled {
                     claim,
                     news: None,
+                    is_late: true,
                     _in_flight,
                 };
             }
@@ -170,6 +173,7 @@ impl Life {
         Settled {
             claim,
             news,
+            is_late: false,
             _in_flight,
         }
     }

@@ -81,7 +81,12 @@ impl Reader {
                 failing_since = None;
                 continue;
             };
-            tracing::warn!(%fault, "kafka.feed.error");
+            // The worker is told of an outage by `receive`, and tells it.
+            tracing::debug!(
+                event = "kafka.feed.error",
+                %fault,
+                "reading the log failed and is repeated"
+            );
             let since = *failing_since.get_or_insert_with(Instant::now);
             // A connection that had been idle for long, or a leader that moved, is put right by the next turn.
             let certain = matches!(fault, LinkFault::Probe(_) | LinkFault::Slow(_));
@@ -248,9 +253,10 @@ impl Reader {
                 continue;
             }
             tracing::warn!(
+                event = "kafka.feed.reset",
                 partition = start.partition,
                 offset = start.earliest,
-                "kafka.feed.reset"
+                "the log no longer holds the place that was read; reading goes on at its beginning"
             );
             if let Some(cursor) = self.cursors.get_mut(&start.partition) {
                 cursor.offset = start.earliest;

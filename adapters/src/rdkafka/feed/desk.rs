@@ -186,7 +186,14 @@ impl Desk {
 
     pub(super) fn standing(&self) -> Standing {
         let state = self.lock();
-        if !state.reached || state.closed {
+        if state.closed {
+            return Standing::Down;
+        }
+        // First, because a refused member is not told what else is wrong.
+        if let Some(refusal) = &state.refusal {
+            return Standing::Refused(refusal.clone());
+        }
+        if !state.reached {
             return Standing::Down;
         }
         if state.owned.is_empty() {

@@ -52,7 +52,9 @@ impl ClientContext for Membership {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            // The worker is told by `receive`, and tells it.
             self.desk.went_down(reason.to_owned());
+            return;
         }
         tracing::warn!(target: "librdkafka", %error, "{reason}");
     }
@@ -62,14 +64,22 @@ impl ConsumerContext for Membership {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(partitions) = rebalance {
             self.desk.revoked(numbers(partitions));
-            tracing::info!(partitions = partitions.count(), "kafka.feed.revoked");
+            tracing::info!(
+                event = "kafka.feed.revoked",
+                partitions = partitions.count(),
+                "partitions of the log went to others"
+            );
         }
     }
 
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(partitions) = rebalance {
             self.desk.assigned(numbers(partitions));
-            tracing::info!(partitions = partitions.count(), "kafka.feed.assigned");
+            tracing::info!(
+                event = "kafka.feed.assigned",
+                partitions = partitions.count(),
+                "partitions of the log were assigned to this worker"
+            );
         }
     }
 }
@@ -124,7 +134,10 @@ impl Pump {
                 polling.poll_all(first);
                 // The last one to let go of the consumer leaves the group; both have, when both threads are through.
                 if committer.join().is_err() {
-                    tracing::error!("kafka.feed.committer_panicked");
+                    tracing::error!(
+                        event = "kafka.feed.committer_panicked",
+                        "the thread that commits to the log panicked"
+                    );
                 }
                 ending.send_replace(true);
             });
@@ -237,21 +250,25 @@ impl Pump {
     /// Draws the conclusion from an error of a poll; `false`: this consumer is finished.
     fn survives(&self, error: &KafkaError) -> bool {
         if let KafkaError::MessageConsumptionFatal(code) = error {
-            tracing::warn!(%code, "kafka.feed.consumer_replaced");
+            tracing::warn!(
+                event = "kafka.feed.consumer_replaced",
+                %code,
+                "the Kafka consumer broke for good and is made anew"
+            );
             self.desk.went_down(error.to_string());
             return false;
         }
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::InconsistentGroupProtocol) => self.refuse(format!(
+            Some(RDKafkaErrorCode::InconsistentGroupProtocol) => self.desk.refused(format!(
                 "the group {} has members that agree on partitions by another protocol, such as workers of the former \
                  service: stop them first, or set KAFKA_GROUP_ID to a group of its own",
                 self.desk.group_id()
             )),
-            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => self.refuse(format!(
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => self.desk.refused(format!(
                 "this client may not use the group {}: grant it READ, or set KAFKA_GROUP_ID to a group it may use",
                 self.desk.group_id()
             )),
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => self.refuse(format!(
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => self.desk.refused(format!(
                 "this client may not read the topic {}: grant it READ",
                 self.desk.topic()
             )),
@@ -261,7 +278,7 @@ impl Pump {
                 | RDKafkaErrorCode::GroupMaxSizeReached
                 | RDKafkaErrorCode::UnsupportedAssignor
                 | RDKafkaErrorCode::UnsupportedVersion),
-            ) => self.refuse(format!(
+            ) => self.desk.refused(format!(
                 "the broker does not accept this member of the group {}: {code}",
                 self.desk.group_id()
             )),
@@ -272,14 +289,13 @@ impl Pump {
             // Told by the context, with its reason.
             Some(RDKafkaErrorCode::AllBrokersDown) => {}
             // librdkafka tries again by itself.
-            _ => tracing::warn!(%error, "kafka.feed.error"),
+            _ => tracing::debug!(
+                event = "kafka.feed.error",
+                %error,
+                "a poll of the log failed and is repeated"
+            ),
         }
         true
-    }
-
-    fn refuse(&self, reason: String) {
-        tracing::warn!(reason, "kafka.feed.refused");
-        self.desk.refused(reason);
     }
 
     /// librdkafka says when all brokers are gone, not when one is back.
@@ -354,7 +370,11 @@ impl Pump {
 /// Pausing and resuming are local to librdkafka and fail only for partitions that were just revoked.
 fn note(outcome: Result<(), KafkaError>) {
     if let Err(error) = outcome {
-        tracing::debug!(%error, "kafka.feed.pause");
+        tracing::debug!(
+            event = "kafka.feed.pause",
+            %error,
+            "partitions could not be paused or resumed"
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ports::StoreError;
@@ -30,7 +31,7 @@ impl ExclusiveFile {
             .truncate(false)
             .write(true)
             .open(&path)
-            .map_err(|error| refused(format!("the lock file {shown} cannot be opened: {error}")))?;
+            .map_err(|error| refused(cannot_open(database, &path, &error)))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _locked: file }),
             Err(TryLockError::WouldBlock) => Err(refused(format!(
@@ -41,6 +42,23 @@ impl ExclusiveFile {
                 "the lock file {shown} cannot be locked: {error}"
             ))),
         }
+    }
+}
+
+/// Most often the whole directory is missing, and the lock file is only the first to notice.
+fn cannot_open(database: &Path, lock: &Path, error: &io::Error) -> String {
+    let shown = database.display();
+    match lock.parent() {
+        Some(directory) if error.kind() == io::ErrorKind::NotFound && !directory.is_dir() => {
+            format!(
+                "the database {shown} cannot be made: the directory {} does not exist",
+                directory.display()
+            )
+        }
+        _ => format!(
+            "the database {shown} cannot be used: its lock file {} cannot be opened: {error}",
+            lock.display()
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where tasks are stored.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use url::Url;
 
@@ -137,7 +138,44 @@ fn check_postgres(text: &str) -> Result<(), String> {
     if url.path().trim_start_matches('/').is_empty() {
         return Err("does not name a database: postgres://user:password@host:port/name".to_owned());
     }
-    Ok(())
+    url.query_pairs()
+        .try_for_each(|(name, value)| check_parameter(&name, &value))
+}
+
+/// Checks a parameter behind the `?` of an address. The driver would ignore one that it does not know, or fail on its value
+/// while the program waits for the database. Values are shown only where they cannot be secret.
+fn check_parameter(name: &str, value: &str) -> Result<(), String> {
+    let number = |valid: bool| {
+        if valid {
+            Ok(())
+        } else {
+            Err(format!("has a wrong value for the parameter {name:?}"))
+        }
+    };
+    match name {
+        "sslmode" | "ssl-mode" => match value {
+            "disable" | "allow" | "prefer" => Ok(()),
+            "require" | "verify-ca" | "verify-full" => Err(format!(
+                "asks for TLS ({name}={value}), which this build does not have; use disable, allow or prefer"
+            )),
+            _ => Err(format!(
+                "has a wrong value for {name}: it must be disable, allow or prefer"
+            )),
+        },
+        "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey"
+        | "ssl-key" => Err(format!(
+            "asks for TLS ({name}), which this build does not have"
+        )),
+        "port" => number(value.parse::<u16>().is_ok_and(|port| port != 0)),
+        "hostaddr" => number(value.parse::<IpAddr>().is_ok()),
+        "statement-cache-capacity" => number(value.parse::<usize>().is_ok()),
+        "host" | "dbname" | "user" | "password" | "application_name" | "options" => Ok(()),
+        _ if name.starts_with("options[") && name.ends_with(']') => Ok(()),
+        _ => Err(format!(
+            "has the parameter {name:?}, which is not known; known are host, hostaddr, port, dbname, user, password, \
+             application_name, options, sslmode and statement-cache-capacity"
+        )),
+    }
 }
 
 fn check_sqlite(text: &str) -> Result<(), String> {

@@ -76,7 +76,13 @@ impl KafkaSettings {
             DEFAULT_GROUP,
             "name",
             "the consumer group whose members share the work and whose offsets carry over",
-            |_| Ok(()),
+            |text| {
+                if text.trim().is_empty() {
+                    Err("must not be blank".to_owned())
+                } else {
+                    Ok(())
+                }
+            },
         );
         let index = reader.optional_number(
             "WORKER_INDEX",
@@ -127,7 +133,7 @@ fn read_brokers(reader: &mut Reader) -> Vec<String> {
             None if brokers(text).next().is_some() => Ok(()),
             None => Err("must name at least one host:port".to_owned()),
             Some(wrong) => Err(format!(
-                "must be host:port, separated by commas; {wrong:?} is not"
+                "must be host:port, separated by commas (of which {wrong:?} is none)"
             )),
         },
     );

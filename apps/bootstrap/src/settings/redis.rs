@@ -77,11 +77,23 @@ pub(super) fn read_cache_bytes(reader: &mut Reader) -> usize {
 fn check(text: &str) -> Result<(), String> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
     match url.scheme() {
-        "redis" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(()),
-        "redis" => Err("does not name a host".to_owned()),
+        "redis" if url.host_str().is_none_or(str::is_empty) => {
+            Err("does not name a host".to_owned())
+        }
+        "redis" if !is_database(url.path()) => {
+            Err("must end in the number of a database, or in none: redis://host:port/0".to_owned())
+        }
+        "redis" => Ok(()),
         "rediss" => Err("asks for TLS, which this build does not have; use redis://".to_owned()),
         other => Err(format!("must begin with redis:// but begins with {other}:")),
     }
+}
+
+/// Whether the path of an address is none, or the number of a database.
+fn is_database(path: &str) -> bool {
+    let number = path.strip_prefix('/').unwrap_or(path);
+    number.is_empty()
+        || (number.bytes().all(|byte| byte.is_ascii_digit()) && number.parse::<u32>().is_ok())
 }
 
 fn composed(host: &str, port: u16) -> Option<String> {

@@ -58,22 +58,30 @@ impl Source {
 
     /// Adds the variables of a file that does not have to exist; what is there already stays.
     pub(super) fn add_file(&mut self, path: &Path) {
-        let lines = match dotenvy::from_path_iter(path) {
-            Ok(lines) => lines,
-            Err(error) if error.not_found() => return,
+        let file = match std::fs::read(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
             Err(error) => {
                 self.mistake(format!("cannot be read: {error}"));
                 return;
             }
         };
-        for line in lines {
+        let text = String::from_utf8_lossy(&file);
+        let mut numbered = text.lines().zip(1_u32..);
+        for line in dotenvy::from_read_iter(file.as_slice()) {
             match line {
                 Ok((name, value)) => self.add(name, Some(value)),
                 // What follows the name may be a password and is not shown.
                 Err(dotenvy::Error::LineParse(line, _)) => {
+                    // The parser does not count lines. The search goes on where the last one ended.
+                    let wrong = line.lines().next().unwrap_or_default().trim();
+                    let place = numbered.find(|(text, _)| text.trim() == wrong).map_or_else(
+                        || "a line".to_owned(),
+                        |(_, number)| format!("line {number}"),
+                    );
                     self.mistake(match line.split_once('=') {
-                        Some((name, _)) => format!("has a line that cannot be read: {name}=…"),
-                        None => "has a line that is not NAME=value".to_owned(),
+                        Some((name, _)) => format!("cannot be read in {place}: {name}=…"),
+                        None => format!("is not NAME=value in {place}"),
                     });
                 }
                 Err(error) => {

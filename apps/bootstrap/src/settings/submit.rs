@@ -15,7 +15,7 @@ pub(super) fn read(reader: &mut Reader, max_body: usize) -> SubmitConfig {
         max_attempts: reader.number(
             "MAX_ATTEMPTS",
             default.max_attempts,
-            1..=1_000,
+            1..=100,
             "attempts",
             "after how many failed attempts a task ends failed, unless it says otherwise",
         ),

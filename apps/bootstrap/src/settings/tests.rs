@@ -103,15 +103,26 @@ fn wrong_values_are_refused_by_name() {
         ("MAX_BODY", "256KB"),
         ("MAX_BODY", "1"),
         ("MAX_ATTEMPTS", "0"),
+        ("MAX_ATTEMPTS", "101"),
         ("DATABASE_URL", "nonsense"),
         ("DATABASE_URL", "mysql://u:p@h/d"),
         ("DATABASE_URL", "postgres://u:p@h"),
         ("DATABASE_URL", "sqlite://tasks.db"),
+        ("DATABASE_URL", "postgres://h/d?sslmode=yes"),
+        ("DATABASE_URL", "postgres://h/d?sslmode=require"),
+        ("DATABASE_URL", "postgres://h/d?sslmode=verify-ca"),
+        ("DATABASE_URL", "postgres://h/d?sslmode=verify-full"),
+        ("DATABASE_URL", "postgres://h/d?sslrootcert=ca.pem"),
+        ("DATABASE_URL", "postgres://h/d?pool=5"),
+        ("DATABASE_URL", "postgres://h/d?port=x"),
         ("DATABASE_HOST", "a b"),
         ("DATABASE_PORT", "0"),
         ("DATABASE_POOL", "0"),
         ("REDIS_URL", "http://cache"),
         ("REDIS_URL", "rediss://cache"),
+        ("REDIS_URL", "redis://cache/first"),
+        ("REDIS_URL", "redis://cache/-1"),
+        ("REDIS_URL", "redis://cache/0/1"),
         ("REDIS_PORT", "x"),
         ("KAFKA_BROKERS", "here"),
         ("KAFKA_BROKERS", "here:x"),
@@ -138,6 +149,7 @@ fn wrong_values_are_refused_by_name() {
         ("CONCURRENCY", "0"),
         ("BATCH", "5001"),
         ("WORKER_PORT", "x"),
+        ("KAFKA_GROUP_ID", "  "),
         ("LEASE", "1s"),
         ("RETRY_CAP", "1ms"),
     ] {
@@ -159,6 +171,42 @@ fn wrong_values_are_refused_by_name() {
             "{name}={value}"
         );
     }
+}
+
+#[test]
+fn parameters_of_an_address_are_understood_or_refused_without_their_values() {
+    for url in [
+        "postgres://u:p@h/d?sslmode=prefer&application_name=a&options=-c%20a%3Db",
+        "postgres://u:p@h/d?host=/run/pg&statement-cache-capacity=10",
+    ] {
+        let server = read::<ServerSettings>(&[("DATABASE_URL", url)]).expect("all right");
+        assert_eq!(server.database.url, url);
+    }
+    for url in ["redis://cache", "redis://cache/", "redis://cache:1/15"] {
+        let server = read::<ServerSettings>(&[("REDIS_URL", url)]).expect("all right");
+        assert_eq!(server.redis.url, url);
+    }
+    let refused = |value: &str| {
+        read::<ServerSettings>(&[("DATABASE_URL", value)])
+            .expect_err("is refused")
+            .to_string()
+    };
+    let unknown = refused("postgres://u:p@h/d?pasword=hunter2");
+    assert!(
+        unknown.contains("pasword") && !unknown.contains("hunter2"),
+        "{unknown}"
+    );
+    let tls = refused("postgres://u:p@h/d?sslmode=require");
+    assert!(tls.contains("this build does not have"), "{tls}");
+}
+
+#[test]
+fn a_broker_that_is_none_is_named() {
+    let mistakes = read::<ServerSettings>(&[("KAFKA_BROKERS", "a:1,b")]).expect_err("is refused");
+    assert_eq!(
+        mistakes.0[0].reason,
+        "must be host:port, separated by commas (of which \"b\" is none), but is \"a:1,b\""
+    );
 }
 
 #[test]
@@ -300,6 +348,24 @@ fn a_line_of_the_file_that_cannot_be_read_is_a_mistake_without_its_value() {
         "{mistakes}"
     );
     assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+    assert!(mistakes.to_string().contains("line 2"), "{mistakes}");
+}
+
+#[test]
+fn a_line_of_the_file_that_is_no_assignment_is_named_by_its_number() {
+    let source = with_file(b"# ours\n\nhunter2\nPORT=4000\nhunter2\n", &[]);
+    let mut reader = Reader::new(source);
+    let server = ServerSettings::read(&mut reader);
+    let mistakes = reader.finish(server).expect_err("is refused");
+    let reasons: Vec<&str> = mistakes
+        .0
+        .iter()
+        .map(|mistake| mistake.reason.as_str())
+        .collect();
+    assert_eq!(
+        reasons,
+        ["is not NAME=value in line 3", "is not NAME=value in line 5"]
+    );
 }
 
 #[test]

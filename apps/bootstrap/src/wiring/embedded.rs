@@ -6,7 +6,7 @@ use adapters::memory::{CacheLimits, MemoryLog, MemoryResultCache};
 use adapters::sql::{SqlOptions, SqlTaskStore};
 use adapters::system::{SystemClock, SystemRandom, UuidV7Ids};
 use domain::Ports;
-use domain::ports::{Clock, Observer, TaskFeed};
+use domain::ports::{Clock, Observer, StoreError, TaskFeed};
 use tracing::info;
 
 use crate::Failure;
@@ -30,7 +30,9 @@ pub async fn open(
     settings: &StandaloneSettings,
     observer: Arc<dyn Observer>,
 ) -> Result<Embedded, Failure> {
-    let store = SqlTaskStore::connect(SqlOptions::new(&settings.database.url)).await?;
+    let store = SqlTaskStore::connect(SqlOptions::new(&settings.database.url))
+        .await
+        .map_err(cause)?;
     for name in migration::up(&store.database()).await? {
         info!(
             event = "schema.migrated",
@@ -61,6 +63,14 @@ pub async fn open(
         feed: Arc::new(log.feed()),
         store,
     })
+}
+
+/// What is wrong with the file. The port's own words are about data or about a store that may come back.
+fn cause(error: StoreError) -> Failure {
+    match error {
+        StoreError::Rejected(cause) | StoreError::Unavailable(cause) => cause,
+        other => other.into(),
+    }
 }
 
 impl Embedded {

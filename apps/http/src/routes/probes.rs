@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use domain::ports::TaskFeed;
 use domain::{Ports, Reader};
 use poem::http::HeaderMap;
 use poem_openapi::OpenApi;
@@ -31,6 +32,7 @@ impl Probes {
     pub(crate) fn new(
         reader: Reader,
         ports: &Ports,
+        feed: Option<Arc<dyn TaskFeed>>,
         meters: Arc<Meters>,
         config: HttpConfig,
     ) -> Self {
@@ -39,7 +41,7 @@ impl Probes {
                 reader,
                 ports: ports.clone(),
                 meters,
-                health: Health::new(ports.clone(), config.ping_timeout),
+                health: Health::new(ports.clone(), feed, config.ping_timeout),
             }),
         }
     }
@@ -157,14 +159,15 @@ mod tests {
     use adapters::memory::Memory;
     use poem::http::{Method, StatusCode};
     use poem::{Endpoint, Request};
+    use ports::Standing;
+    use ports::feed::MockTaskFeed;
+    use serde_json::Value;
 
     use super::*;
     use crate::front::Front;
 
-    #[tokio::test]
-    async fn a_worker_answers_health_and_metrics_and_nothing_else() {
-        let memory = Memory::new();
-        let ports = Ports {
+    fn ports(memory: &Memory) -> Ports {
+        Ports {
             store: memory.store.clone(),
             registry: memory.store.clone(),
             audit: memory.store.clone(),
@@ -175,10 +178,16 @@ mod tests {
             ids: memory.ids.clone(),
             random: memory.random.clone(),
             observer: memory.observer.clone(),
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_answers_health_and_metrics_and_nothing_else() {
+        let memory = Memory::new();
+        let ports = ports(&memory);
         let reader = Reader::new(&ports);
         let meters = Arc::new(Meters::new());
-        let probes = Probes::new(reader, &ports, meters, HttpConfig::default());
+        let probes = Probes::new(reader, &ports, None, meters, HttpConfig::default());
         let front = Front::new(probes.clone());
         let status = async |method: Method, path: &'static str| {
             let request = Request::builder().method(method).uri_str(path).finish();
@@ -199,5 +208,47 @@ mod tests {
         let ready = status(Method::GET, "/health/ready").await;
         assert_eq!(ready, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(status(Method::GET, "/health/live").await, StatusCode::OK);
+    }
+
+    async fn readiness_with(standing: Standing) -> (StatusCode, Value) {
+        let mut feed = MockTaskFeed::new();
+        feed.expect_standing().return_const(standing);
+        let ports = ports(&Memory::new());
+        let probes = Probes::new(
+            Reader::new(&ports),
+            &ports,
+            Some(Arc::new(feed)),
+            Arc::new(Meters::new()),
+            HttpConfig::default(),
+        );
+        let request = Request::builder().uri_str("/health/ready").finish();
+        let response = Front::new(probes).get_response(request).await;
+        let status = response.status();
+        let body = response.into_body().into_vec().await.expect("a body");
+        (status, serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_its_group_refuses_is_not_ready_and_says_why() {
+        let refused = Standing::Refused("the group g has members of another kind".into());
+        let (status, body) = readiness_with(refused).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body["detail"], "the group g has members of another kind");
+        assert_eq!(body["dependencies"]["log"]["status"], "down");
+        assert_eq!(body["dependencies"]["store"]["status"], "up");
+    }
+
+    #[tokio::test]
+    async fn a_worker_shows_whether_its_feed_reaches_the_log() {
+        for (standing, log) in [
+            (Standing::Down, "down"),
+            (Standing::Unassigned, "up"),
+            (Standing::CaughtUp, "up"),
+            (Standing::Behind, "up"),
+        ] {
+            let (status, body) = readiness_with(standing.clone()).await;
+            assert_eq!(status, StatusCode::OK, "{standing:?}");
+            assert_eq!(body["dependencies"]["log"]["status"], log, "{standing:?}");
+        }
     }
 }

@@ -82,7 +82,10 @@ impl Tasks {
         match accepted.first() {
             Some(accepted) => Ok(Created(*accepted)),
             None => {
-                tracing::error!("http.submit.unanswered");
+                tracing::error!(
+                    event = "http.submit_unanswered",
+                    "a submission was accepted without an answer"
+                );
                 Err(Problem::internal().into())
             }
         }

@@ -39,7 +39,7 @@ impl Programs {
 
 /// Installs what librdkafka is built with; everything else needs no more than Rust does.
 pub(crate) fn build_tools() -> Result<(), Failure> {
-    let missing: Vec<&str> = [("cc", "gcc"), ("make", "make")]
+    let missing: Vec<&str> = [("cc", "gcc"), ("c++", "g++"), ("make", "make")]
         .into_iter()
         .filter_map(|(name, package)| program(name).is_none().then_some(package))
         .collect();

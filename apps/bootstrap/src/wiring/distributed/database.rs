@@ -1,5 +1,6 @@
 //! PostgreSQL.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,7 +114,8 @@ async fn connect(
                 if error.is_transient() {
                     Obstacle::not_yet(&error)
                 } else {
-                    Obstacle::never(&error)
+                    // The cause says what was refused; the port's own words are about data.
+                    Obstacle::never(error.source().unwrap_or(&error))
                 }
             })
     })
