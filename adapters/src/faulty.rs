@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ports::{
-    AnnounceError, Announcer, BeatReply, CacheError, ClaimError, ClaimId, ClaimRecord, ClaimTicket,
-    ClaimedTask, DeadLetter, Delivery, DeliveryOutcome, Failure, FeedError, Horizon, InsertOutcome,
-    Job, NewTask, Position, Processor, PublishError, RemoveReply, ResultCache, Standing,
-    StoreError, Task, TaskFeed, TaskId, TaskMessage, TaskPublisher, TaskResult, TaskStore,
-    Timestamp, Totals, Transition, TransitionOutcome, WorkerEntry, WorkerId, WorkerRegistry,
-    WriteOutcome,
+    AnnounceError, Announcer, AuditPage, BeatReply, CacheError, ClaimError, ClaimId, ClaimRecord,
+    ClaimTicket, ClaimedTask, DeadLetter, Delivery, DeliveryOutcome, Failure, FeedError, Horizon,
+    InsertOutcome, Job, NewTask, Position, Processor, PublishError, RemoveReply, ResultCache,
+    Standing, StoreError, Task, TaskAudit, TaskFeed, TaskId, TaskMessage, TaskPublisher,
+    TaskResult, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, WorkerEntry, WorkerId,
+    WorkerRegistry, WriteOutcome,
 };
 
 /// What goes wrong with one call.
@@ -128,8 +128,8 @@ impl Faults {
 
 /// A port that fails when it is told to, and otherwise does what the wrapped one does.
 ///
-/// It implements every fallible port that the wrapped one implements: a `Faulty<MemoryTaskStore>` is a store and a
-/// registry under one script.
+/// It implements every fallible port that the wrapped one implements: a `Faulty<MemoryTaskStore>` is a store, a
+/// registry and an audit under one script.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -422,6 +422,39 @@ impl<P: WorkerRegistry + ?Sized> WorkerRegistry for Faulty<P> {
 
     async fn remove(&self, worker: WorkerId) -> Result<RemoveReply, StoreError> {
         self.store_call("remove", || self.inner.remove(worker))
+            .await
+    }
+}
+
+#[async_trait]
+impl<P: TaskAudit + ?Sized> TaskAudit for Faulty<P> {
+    async fn stranded(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<AuditPage, StoreError> {
+        self.store_call("stranded", || {
+            self.inner.stranded(after, limit, unmoved_for)
+        })
+        .await
+    }
+
+    async fn enqueue(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
+        self.store_call("enqueue", || self.inner.enqueue(ids)).await
+    }
+
+    async fn sweep_queue(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        self.store_call("sweep_queue", || self.inner.sweep_queue(after, limit))
+            .await
+    }
+
+    async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
+        self.store_call("orphaned_claims", || self.inner.orphaned_claims(limit))
             .await
     }
 }

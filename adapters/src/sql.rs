@@ -1,4 +1,4 @@
-//! The task store and the worker registry on PostgreSQL and SQLite, through SeaORM.
+//! The task store, the worker registry and the audit on PostgreSQL and SQLite, through SeaORM.
 //!
 //! Every write is one statement on PostgreSQL and one `BEGIN IMMEDIATE` transaction on SQLite, and runs in a task of its
 //! own: a caller that is dropped never cancels a half-open transaction. The schema is the `migration` crate's.
@@ -22,9 +22,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ports::{
-    BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, DeliveryOutcome,
-    Horizon, InsertOutcome, NewTask, RemoveReply, StoreError, Task, TaskId, TaskStore, Timestamp,
-    Totals, Transition, TransitionOutcome, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask,
+    DeliveryOutcome, Horizon, InsertOutcome, NewTask, RemoveReply, StoreError, Task, TaskAudit,
+    TaskId, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, WorkerEntry, WorkerId,
+    WorkerRegistry, WriteOutcome,
 };
 use sea_orm::DatabaseConnection;
 
@@ -86,7 +87,7 @@ impl fmt::Debug for SqlOptions {
     }
 }
 
-/// [`TaskStore`] and [`WorkerRegistry`] in one SQL database.
+/// [`TaskStore`], [`WorkerRegistry`] and [`TaskAudit`] in one SQL database.
 ///
 /// A store is a pool of connections. On PostgreSQL, a second store on the same database with `max_connections: 1` is the
 /// way to give the heartbeat a connection of its own. On SQLite, a store holds an exclusive lock on the database file
@@ -330,5 +331,37 @@ impl WorkerRegistry for SqlTaskStore {
 
     async fn remove(&self, worker: WorkerId) -> Result<RemoveReply, StoreError> {
         dispatch!(self, remove(worker))
+    }
+}
+
+#[async_trait]
+impl TaskAudit for SqlTaskStore {
+    async fn stranded(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<AuditPage, StoreError> {
+        dispatch!(self, stranded(after, limit, unmoved_for))
+    }
+
+    async fn enqueue(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let ids = ids.to_vec();
+        dispatch!(self, enqueue(ids))
+    }
+
+    async fn sweep_queue(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        dispatch!(self, sweep_queue(after, limit))
+    }
+
+    async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
+        dispatch!(self, orphaned_claims(limit))
     }
 }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use ports::conformance::log::{DeadLetterRecord, OutputRecord};
 use ports::conformance::{cache, log, store};
 use ports::{
-    Announcer, DeadLetter, Payload, ResultCache, TaskFeed, TaskId, TaskPublisher, TaskStore,
-    WorkerRegistry,
+    Announcer, ClaimRecord, Clock, DeadLetter, Payload, ResultCache, TaskAudit, TaskFeed, TaskId,
+    TaskPublisher, TaskStore, WorkerRegistry,
 };
 use task_processor_adapters::faulty::Faulty;
 use task_processor_adapters::memory::{CacheLimits, Memory, MemoryResultCache};
@@ -16,12 +16,14 @@ use task_processor_adapters::tiered::Tiered;
 
 ports::store_conformance!(memory_store, StoreInMemory::plain());
 ports::registry_conformance!(memory_registry, StoreInMemory::plain());
+ports::audit_conformance!(memory_audit, StoreInMemory::plain());
 ports::log_conformance!(memory_log, LogInMemory::plain());
 ports::announcer_conformance!(memory_announcer, LogInMemory::plain());
 ports::cache_conformance!(memory_cache, CacheInMemory::plain());
 
 ports::cache_conformance!(tiered_cache, CacheInMemory::tiered());
 ports::store_conformance!(faulty_store, StoreInMemory::faulty());
+ports::audit_conformance!(faulty_audit, StoreInMemory::faulty());
 ports::log_conformance!(faulty_log, FaultyLog(LogInMemory::plain()));
 ports::announcer_conformance!(faulty_announcer, FaultyLog(LogInMemory::plain()));
 ports::cache_conformance!(faulty_cache, CacheInMemory::faulty());
@@ -29,20 +31,28 @@ ports::cache_conformance!(faulty_cache, CacheInMemory::faulty());
 struct StoreInMemory {
     memory: Memory,
     store: Arc<dyn TaskStore>,
+    audit: Arc<dyn TaskAudit>,
 }
 
 impl StoreInMemory {
     fn plain() -> Self {
         let memory = Memory::new();
-        let store = Arc::clone(&memory.store) as Arc<dyn TaskStore>;
-        Self { memory, store }
+        Self {
+            store: memory.store.clone(),
+            audit: memory.store.clone(),
+            memory,
+        }
     }
 
     /// Nothing is ordered to go wrong, so nothing may.
     fn faulty() -> Self {
-        let Self { memory, store } = Self::plain();
-        let store = Arc::new(Faulty::new(store));
-        Self { memory, store }
+        let memory = Memory::new();
+        let faulty = Arc::new(Faulty::new(Arc::clone(&memory.store)));
+        Self {
+            store: Arc::clone(&faulty) as Arc<dyn TaskStore>,
+            audit: faulty,
+            memory,
+        }
     }
 }
 
@@ -56,8 +66,25 @@ impl store::Subject for StoreInMemory {
         Arc::clone(&self.memory.store) as Arc<dyn WorkerRegistry>
     }
 
+    fn audit(&self) -> Arc<dyn TaskAudit> {
+        Arc::clone(&self.audit)
+    }
+
     async fn pass(&self, time: Duration) {
         self.memory.advance(time);
+    }
+
+    async fn plant_queue_row(&self, id: TaskId) {
+        let now = self.memory.clock.now();
+        self.memory.store.plant_queue_row(id, now);
+    }
+
+    async fn remove_queue_row(&self, id: TaskId) {
+        self.memory.store.remove_queue_row(id);
+    }
+
+    async fn plant_claim(&self, claim: &ClaimRecord) {
+        self.memory.store.plant_claim(claim);
     }
 
     async fn plant(&self, ids: &[TaskId], payload: &str) {

@@ -5,6 +5,8 @@
 
 #[path = "sql/adoption.rs"]
 mod adoption;
+#[path = "sql/audit.rs"]
+mod auditing;
 #[path = "sql/database.rs"]
 mod database;
 #[path = "sql/exclusive.rs"]
@@ -20,6 +22,7 @@ use database::Subject;
 
 ports::store_conformance!(sqlite_store, Subject::sqlite().await);
 ports::registry_conformance!(sqlite_registry, Subject::sqlite().await);
+ports::audit_conformance!(sqlite_audit, Subject::sqlite().await);
 ports::store_conformance!(
     #[ignore = "needs PostgreSQL: run cargo xtask test"]
     postgres_store,
@@ -28,5 +31,10 @@ ports::store_conformance!(
 ports::registry_conformance!(
     #[ignore = "needs PostgreSQL: run cargo xtask test"]
     postgres_registry,
+    Subject::postgres().await
+);
+ports::audit_conformance!(
+    #[ignore = "needs PostgreSQL: run cargo xtask test"]
+    postgres_audit,
     Subject::postgres().await
 );

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 pub use ports;
 use ports::{
-    Announcer, Clock, IdSource, Observer, Random, ResultCache, TaskPublisher, TaskStore,
+    Announcer, Clock, IdSource, Observer, Random, ResultCache, TaskAudit, TaskPublisher, TaskStore,
     WorkerRegistry,
 };
 
+pub mod audit;
 pub mod error_text;
 pub mod heart;
 pub mod lifecycle;
@@ -22,6 +23,7 @@ pub mod service;
 pub mod submit;
 pub mod worker;
 
+pub use audit::AuditConfig;
 pub use heart::Heart;
 pub use metrics::Metrics;
 pub use processing::{ReverseText, processor_fn};
@@ -38,6 +40,8 @@ pub struct Ports {
     pub store: Arc<dyn TaskStore>,
     /// Which workers live; on the same database as `store`.
     pub registry: Arc<dyn WorkerRegistry>,
+    /// Compares the tasks with the books about them; on the same database as `store`.
+    pub audit: Arc<dyn TaskAudit>,
     /// Tells workers that tasks wait.
     pub publisher: Arc<dyn TaskPublisher>,
     /// Tells the world what came of tasks.

@@ -56,8 +56,9 @@ pub(crate) async fn resolve_claims(
         let Some(last) = claims.last() else { break };
         after = Some(last.id);
         // A claim that committed meanwhile is among them.
-        returned += return_unfinished(ports, &claims, unfinished).await?;
-        if !announce_and_release(ports, &claims).await? {
+        let resolved = resolve(ports, &claims, unfinished).await?;
+        returned += resolved.returned;
+        if !resolved.announced {
             return Ok(Resolved {
                 returned,
                 announced: false,
@@ -67,6 +68,20 @@ pub(crate) async fn resolve_claims(
     Ok(Resolved {
         returned,
         announced: true,
+    })
+}
+
+/// Ends these claims, as [`resolve_claims`] ends those of a worker.
+pub(crate) async fn resolve(
+    ports: &Ports,
+    claims: &[ClaimRecord],
+    unfinished: Unfinished,
+) -> Result<Resolved, StoreError> {
+    let returned = return_unfinished(ports, claims, unfinished).await?;
+    let announced = announce_and_release(ports, claims).await?;
+    Ok(Resolved {
+        returned,
+        announced,
     })
 }
 

@@ -31,6 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use crate::audit::{AuditConfig, audit};
 use crate::heart::{Heart, Pulse};
 use crate::rescue::{Watch, bury_all};
 use crate::resolve::{Unfinished, resolve_claims};
@@ -65,6 +66,8 @@ pub struct WorkerConfig {
     pub lease: Duration,
     /// How often a task may be taken back from a dead worker before it is taken for the killer. Default 10.
     pub max_rescues: u32,
+    /// How the tasks are compared with the books about them. Of all living workers one does it.
+    pub audit: AuditConfig,
     /// How long a stop waits for what is in hand; what is not finished then is handed back. Default 25 s.
     pub drain_deadline: Duration,
 }
@@ -84,6 +87,7 @@ impl Default for WorkerConfig {
             beat_interval: Duration::from_secs(1),
             lease: Duration::from_secs(5),
             max_rescues: 10,
+            audit: AuditConfig::default(),
             drain_deadline: Duration::from_secs(25),
         }
     }
@@ -150,6 +154,8 @@ struct Life {
     owing: AtomicBool,
     /// The earliest position in the log among the living workers, as last read.
     earliest: Mutex<Option<Timestamp>>,
+    /// Whether this worker had the smallest id among the living ones, as last read.
+    is_first: AtomicBool,
     brake: Brake,
 }
 
@@ -272,6 +278,7 @@ impl Worker {
             log_is_down: AtomicBool::new(false),
             owing: AtomicBool::new(false),
             earliest: Mutex::new(None),
+            is_first: AtomicBool::new(false),
             brake: Brake::default(),
         }
     }
@@ -302,6 +309,7 @@ impl Life {
         let mut aside = JoinSet::new();
         aside.spawn(watch_others(Arc::clone(&self)));
         aside.spawn(announce::announce_owed(Arc::clone(&self)));
+        aside.spawn(audit_in_turn(Arc::clone(&self)));
 
         tokio::select! {
             biased;
@@ -441,6 +449,8 @@ async fn watch_others(life: Arc<Life>) {
             Ok(workers) => {
                 let earliest = earliest_position(&workers);
                 *life.earliest.lock().unwrap_or_else(PoisonError::into_inner) = earliest;
+                let is_first = first_of_living(&workers) == Some(life.id);
+                life.is_first.store(is_first, Ordering::Relaxed);
                 let mut dead = watch.look(Instant::now(), &workers);
                 // Its own death is for others to declare.
                 dead.retain(|(worker, _)| *worker != life.id);
@@ -452,6 +462,18 @@ async fn watch_others(life: Arc<Life>) {
             }
         }
     }
+}
+
+/// Audits while this worker is the first of the living. For a moment there may be two of them, or none: neither does harm.
+async fn audit_in_turn(life: Arc<Life>) {
+    let (config, max_rescues) = (life.config.audit, life.config.max_rescues);
+    let on_duty = || life.is_first.load(Ordering::Relaxed);
+    audit(&life.ports, config, max_rescues, on_duty).await;
+}
+
+fn first_of_living(workers: &[WorkerEntry]) -> Option<WorkerId> {
+    let living = workers.iter().filter(|worker| !worker.dead);
+    living.map(|worker| worker.id).min()
 }
 
 fn earliest_position(workers: &[WorkerEntry]) -> Option<Timestamp> {

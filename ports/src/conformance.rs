@@ -15,12 +15,14 @@
 //! // Attributes stand before the name of the module and land on every test of it.
 //! ports::store_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres, Postgres::fresh().await);
 //! ports::registry_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres_registry, Postgres::fresh().await);
+//! ports::audit_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres_audit, Postgres::fresh().await);
 //! ```
 //!
 //! | macro | port | subject |
 //! |---|---|---|
 //! | [`store_conformance!`](crate::store_conformance) | [`TaskStore`](crate::TaskStore) | [`store::Subject`] |
 //! | [`registry_conformance!`](crate::registry_conformance) | [`WorkerRegistry`](crate::WorkerRegistry) | [`store::Subject`] |
+//! | [`audit_conformance!`](crate::audit_conformance) | [`TaskAudit`](crate::TaskAudit) | [`store::Subject`] |
 //! | [`log_conformance!`](crate::log_conformance) | [`TaskPublisher`](crate::TaskPublisher), [`TaskFeed`](crate::TaskFeed) | [`log::Subject`] |
 //! | [`announcer_conformance!`](crate::announcer_conformance) | [`Announcer`](crate::Announcer) | [`log::Subject`] |
 //! | [`cache_conformance!`](crate::cache_conformance) | [`ResultCache`](crate::ResultCache) | [`cache::Subject`] |
@@ -29,6 +31,7 @@
 //! that shares nothing with any other. Tests run on a runtime of their own with two threads, and fail after two minutes.
 
 pub mod announcer;
+pub mod audit;
 pub mod cache;
 pub mod log;
 pub mod registry;
@@ -196,6 +199,7 @@ mod tests {
     fn every_case_is_named_by_its_macro() {
         check(include_str!("conformance/store.rs"));
         check(include_str!("conformance/registry.rs"));
+        check(include_str!("conformance/audit.rs"));
         check(include_str!("conformance/log.rs"));
         check(include_str!("conformance/announcer.rs"));
         check(include_str!("conformance/cache.rs"));

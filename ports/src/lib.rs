@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod announcer;
+pub mod audit;
 pub mod cache;
 pub mod clock;
 #[cfg(feature = "conformance")]
@@ -18,11 +19,12 @@ pub mod task;
 pub mod time;
 
 pub use announcer::{AnnounceError, Announcer, DeadLetter};
+pub use audit::{AuditPage, TaskAudit};
 pub use cache::{CacheError, ResultCache};
 pub use clock::Clock;
 pub use feed::{Delivery, FeedError, Position, RecordContent, Standing, TaskFeed};
 pub use ids::{ClaimId, IdSource, WorkerId};
-pub use observer::{ClaimedBy, Dependency, Event, NoObserver, Observer, SkipReason};
+pub use observer::{ClaimedBy, Dependency, Event, NoObserver, Observer, Repair, SkipReason};
 pub use processor::{Failure, Job, Processor};
 pub use publisher::{PublishError, TaskMessage, TaskPublisher};
 pub use random::Random;
@@ -39,8 +41,8 @@ pub use time::Timestamp;
 
 #[cfg(feature = "mock")]
 pub use {
-    announcer::MockAnnouncer, cache::MockResultCache, clock::MockClock, feed::MockTaskFeed,
-    ids::MockIdSource, observer::MockObserver, processor::MockProcessor,
+    announcer::MockAnnouncer, audit::MockTaskAudit, cache::MockResultCache, clock::MockClock,
+    feed::MockTaskFeed, ids::MockIdSource, observer::MockObserver, processor::MockProcessor,
     publisher::MockTaskPublisher, random::MockRandom, registry::MockWorkerRegistry,
     store::MockTaskStore,
 };

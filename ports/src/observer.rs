@@ -89,6 +89,42 @@ impl ClaimedBy {
     }
 }
 
+/// A contradiction between the tasks and the books about them, by what it was. Nothing that the service does makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Repair {
+    /// A queue row whose task does not wait, or does not exist: it was deleted.
+    QueueRowWithoutWaitingTask,
+    /// A recorded claim whose worker is not registered: its tasks went back, what it had brought to rest was announced, and
+    /// it was released.
+    ClaimWithoutWorker,
+    /// A waiting task without a queue row: it got one. Tasks that another program wrote are among them when their message
+    /// is late, or never came.
+    WaitingTaskWithoutQueueRow,
+    /// A task in no recorded claim that was said to be in someone's hands: it waits again.
+    ProcessingTaskWithoutClaim,
+}
+
+impl Repair {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [
+        Self::QueueRowWithoutWaitingTask,
+        Self::ClaimWithoutWorker,
+        Self::WaitingTaskWithoutQueueRow,
+        Self::ProcessingTaskWithoutClaim,
+    ];
+
+    /// A name for logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueRowWithoutWaitingTask => "queue_row_without_waiting_task",
+            Self::ClaimWithoutWorker => "claim_without_worker",
+            Self::WaitingTaskWithoutQueueRow => "waiting_task_without_queue_row",
+            Self::ProcessingTaskWithoutClaim => "processing_task_without_claim",
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -155,6 +191,13 @@ pub enum Event {
     /// Tasks were taken back from a dead worker.
     Rescued {
         /// How many.
+        count: usize,
+    },
+    /// The audit found a contradiction and repaired it.
+    Repaired {
+        /// What was wrong.
+        what: Repair,
+        /// How often.
         count: usize,
     },
     /// This worker was declared dead while it lived, stopped its work and registers anew.

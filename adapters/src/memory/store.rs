@@ -1,4 +1,6 @@
-//! The task store and the worker registry in memory.
+//! The task store, the worker registry and the audit in memory.
+
+mod audit;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +83,10 @@ impl StoreSnapshot {
         }
         let mut done = 0;
         let mut elapsed_micros = 0;
+        let tasks: BTreeSet<TaskId> = self.tasks.iter().map(|task| task.id).collect();
+        for id in queued.difference(&tasks) {
+            found.push(format!("task {id} is queued and does not exist"));
+        }
         for task in &self.tasks {
             let is_queued = queued.contains(&task.id);
             let claims = holders.get(&(task.id, task.fence)).copied().unwrap_or(0);
@@ -121,7 +127,7 @@ impl StoreSnapshot {
     }
 }
 
-/// [`TaskStore`] and [`WorkerRegistry`] in memory, under the clock it is given. Keeps every promise of the ports except
+/// [`TaskStore`], [`WorkerRegistry`] and [`TaskAudit`](ports::TaskAudit) in memory, under the clock it is given. Keeps every promise of the ports except
 /// durability: it is the store of tests, of simulation and of benches.
 ///
 /// ```
@@ -275,9 +281,11 @@ impl State {
         }
     }
 
+    /// Takes a row out of the queue and, if its task waits, the task into the claim.
     fn take(&mut self, claim: &mut Claim, id: TaskId, waiting_since: Timestamp) {
         self.queue.take(id);
-        if let Some(task) = self.tasks.get_mut(&id) {
+        let waiting = |task: &&mut Task| task.status == TaskStatus::Pending;
+        if let Some(task) = self.tasks.get_mut(&id).filter(waiting) {
             task.status = TaskStatus::Processing;
             task.fence = task.fence.next();
             task.updated_at = claim.claimed_at;

@@ -1,5 +1,6 @@
 //! PostgreSQL.
 
+mod audit;
 mod pool;
 mod rows;
 mod statements;

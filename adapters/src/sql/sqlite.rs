@@ -1,5 +1,6 @@
 //! SQLite.
 
+mod audit;
 mod exclusive;
 mod rows;
 mod statements;
@@ -257,6 +258,11 @@ impl SqliteStore {
             })
             .collect();
         claims.sort_unstable_by_key(|task| task.id);
+        if claims.len() < picked.len() {
+            // Rows whose task does not wait claim nothing, and must not be looked at again.
+            let picked = id_list(picked.keys().copied());
+            execute(&transaction, statements::DEQUEUE, [picked]).await?;
+        }
         if !claims.is_empty() {
             record(&transaction, ticket, &claims, now).await?;
         }

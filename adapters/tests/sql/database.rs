@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ports::conformance::store;
-use ports::{TaskId, TaskStore, WorkerRegistry};
+use ports::{ClaimRecord, Fence, TaskAudit, TaskId, TaskStore, WorkerRegistry};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, QueryResult, Statement,
 };
@@ -191,8 +191,56 @@ impl store::Subject for Subject {
         Arc::clone(&self.store) as Arc<dyn WorkerRegistry>
     }
 
+    fn audit(&self) -> Arc<dyn TaskAudit> {
+        Arc::clone(&self.store) as Arc<dyn TaskAudit>
+    }
+
     async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
+    }
+
+    async fn plant_queue_row(&self, id: TaskId) {
+        let due_unmessaged = match self.place {
+            Place::Postgres(_) => "LOCALTIMESTAMP, false",
+            Place::Sqlite(_) => "unixepoch() * 1000000, 0",
+        };
+        let sql = format!("INSERT INTO queue VALUES ('{id}', {due_unmessaged}, 0)");
+        execute(&self.store.database(), &sql).await;
+    }
+
+    async fn remove_queue_row(&self, id: TaskId) {
+        let sql = format!("DELETE FROM queue WHERE task_id = '{id}'");
+        execute(&self.store.database(), &sql).await;
+    }
+
+    /// The foreign key is switched off for that long, as it is while a backup is loaded.
+    async fn plant_claim(&self, claim: &ClaimRecord) {
+        let (id, worker) = (claim.id, claim.worker);
+        let micros = claim.claimed_at.as_micros();
+        let listed = |one: fn(&(TaskId, Fence)) -> String| {
+            claim.tasks.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        let sql = match self.place {
+            Place::Postgres(_) => {
+                let ids = listed(|(id, _)| format!("'{id}'"));
+                let fences = listed(|(_, fence)| fence.0.to_string());
+                format!(
+                    "BEGIN; SET LOCAL session_replication_role = replica;
+                     INSERT INTO claims VALUES ('{id}', '{worker}', ARRAY[{ids}]::uuid[], ARRAY[{fences}]::bigint[],
+                         timestamp '1970-01-01' + {micros} * interval '1 microsecond');
+                     COMMIT"
+                )
+            }
+            Place::Sqlite(_) => {
+                let tasks = listed(|(id, fence)| format!("[\"{id}\", {}]", fence.0));
+                format!(
+                    "PRAGMA foreign_keys = off;
+                     INSERT INTO claims VALUES ('{id}', '{worker}', '[{tasks}]', {micros});
+                     PRAGMA foreign_keys = on"
+                )
+            }
+        };
+        execute(&self.store.database(), &sql).await;
     }
 
     async fn plant(&self, ids: &[TaskId], payload: &str) {

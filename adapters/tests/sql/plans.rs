@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ports::{
     ClaimId, ClaimTicket, DeliveryOutcome, Fence, Horizon, NewTask, Next, Payload, Priority, Spent,
-    TaskId, TaskStatus, TaskStore, Timestamp, Transition, WorkerId, WorkerRegistry,
+    TaskAudit, TaskId, TaskStatus, TaskStore, Timestamp, Transition, WorkerId, WorkerRegistry,
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
@@ -101,6 +101,12 @@ async fn whole_lives(store: &SqlTaskStore, worker: WorkerId, count: usize) {
     store.claims_of(worker, None, 10).await.expect("claims");
     store.release(&[delivered.claim]).await.expect("release");
     store.totals().await.expect("totals");
+    let found = store.stranded(None, 1_000, Duration::ZERO).await;
+    assert_eq!(found.expect("walk").stranded, []);
+    assert_eq!(store.enqueue(&ids).await.expect("enqueue"), 0);
+    let (swept, _) = store.sweep_queue(None, 1_000).await.expect("sweep");
+    assert_eq!(swept, 0);
+    store.orphaned_claims(10).await.expect("orphaned claims");
 }
 
 /// Each statement the session prepared about these tables, with the plan it would run now, whatever the parameters.
@@ -195,14 +201,14 @@ async fn every_plan_is_by_index_whatever_the_statistics_say() {
         whole_lives(&store, worker, 4).await;
         let plans = plans(&session).await;
         // Insert twice, created_at, get, claim by delivery and twice by age, what is held, transition, claims of a worker,
-        // mark, release.
-        assert!(plans.len() >= 12, "only {} plans: {state}", plans.len());
+        // mark, release; walk, enqueue, sweep, orphaned claims.
+        assert!(plans.len() >= 16, "only {} plans: {state}", plans.len());
         for (statement, plan) in &plans {
             check(statement, plan);
             checked += 1;
         }
     }
-    assert!(checked >= 48);
+    assert!(checked >= 64);
     // What was planned is what happened: only whole tables were never read.
     let scans = "SELECT coalesce(sum(seq_scan), 0)::bigint FROM pg_stat_xact_user_tables
         WHERE relname IN ('tasks', 'queue', 'claims')";

@@ -163,6 +163,12 @@ impl Observer for LogObserver {
                 event = "tasks.rescued",
                 count, "tasks were taken back from a dead worker"
             ),
+            Event::Repaired { what, count } => warn!(
+                event = "audit.repaired",
+                what = what.as_str(),
+                count,
+                "the tasks and the books about them contradicted each other; repaired"
+            ),
             Event::Outlived { abandoned } => warn!(
                 event = "worker.outlived",
                 abandoned, "this worker was declared dead while it lived; it registers anew"

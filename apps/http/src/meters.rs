@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use domain::ports::{ClaimedBy, Dependency, Event, Observer, SkipReason, TaskStatus};
+use domain::ports::{ClaimedBy, Dependency, Event, Observer, Repair, SkipReason, TaskStatus};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -33,6 +33,7 @@ pub struct Meters {
     late: Counter,
     handed_back: Counter,
     rescued: Counter,
+    repaired: Family<Label, Counter>,
     outlived: Counter,
     abandoned: Counter,
     cache_hits: Counter,
@@ -74,6 +75,10 @@ impl Meters {
             if status != TaskStatus::Processing {
                 drop(settled.get_or_create(&[("status", status.as_str())]));
             }
+        }
+        let repaired = Family::<Label, Counter>::default();
+        for what in Repair::ALL {
+            drop(repaired.get_or_create(&[("what", what.as_str())]));
         }
         let lookups = Family::<Label, Counter>::default();
         let runs = Family::<Label, Histogram>::new_with_constructor(run_histogram);
@@ -158,6 +163,12 @@ impl Meters {
                 "tasks_rescued",
                 "Tasks taken back from dead workers",
                 Counter::default(),
+            ),
+            repaired: register(
+                &mut names,
+                "contradictions_repaired",
+                "Contradictions between tasks, queue and claims that the audit repaired, by what was wrong",
+                repaired,
             ),
             outlived: register(
                 &mut names,
@@ -262,6 +273,12 @@ impl Observer for Meters {
             Event::Late { .. } => add(&self.late, 1),
             Event::HandedBack { count } => add(&self.handed_back, *count),
             Event::Rescued { count } => add(&self.rescued, *count),
+            Event::Repaired { what, count } => {
+                add(
+                    &self.repaired.get_or_create(&[("what", what.as_str())]),
+                    *count,
+                );
+            }
             Event::Outlived { abandoned } => {
                 add(&self.outlived, 1);
                 add(&self.abandoned, *abandoned);
@@ -457,6 +474,13 @@ mod tests {
             &["tasks_handed_back_total 2"],
         );
         check(Event::Rescued { count: 7 }, &["tasks_rescued_total 7"]);
+        for what in Repair::ALL {
+            let line = format!(
+                "contradictions_repaired_total{{what=\"{}\"}} 6",
+                what.as_str()
+            );
+            check(Event::Repaired { what, count: 6 }, &[&line]);
+        }
         check(
             Event::Outlived { abandoned: 3 },
             &["worker_outlived_total 1", "runs_abandoned_total 3"],

@@ -314,11 +314,9 @@ impl Evidence<'_> {
                 self.report(Promise::Accepted, what);
                 continue;
             };
-            self.expect(
-                !planted.must_run || task.status.is_at_rest(),
-                Promise::Accepted,
-                || format!("{} had a message and is {}", planted.payload, task.status),
-            );
+            self.expect(task.status.is_at_rest(), Promise::Accepted, || {
+                format!("{} of another program is {}", planted.payload, task.status)
+            });
         }
     }
 

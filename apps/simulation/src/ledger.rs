@@ -43,8 +43,6 @@ pub(crate) struct Planted {
     pub(crate) id: TaskId,
     pub(crate) payload: String,
     pub(crate) script: Script,
-    /// A message was sent for it, and neither the weather nor anyone else took it from the topic.
-    pub(crate) must_run: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -130,6 +130,11 @@ impl Observer for Witness {
             Event::Rescued { count } => {
                 trace.note(who, "rescued", *count as u64, || count.to_string());
             }
+            Event::Repaired { what, count } => {
+                trace.note(who, "repaired", *count as u64, || {
+                    format!("{count} {}", what.as_str())
+                });
+            }
             Event::Skipped { reason, count } => {
                 trace.note(who, "skipped", *count as u64, || {
                     format!("{count} {}", reason.as_str())

@@ -7,10 +7,10 @@ use std::time::Duration;
 use adapters::memory::MemoryTaskStore;
 use async_trait::async_trait;
 use ports::{
-    BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome,
-    Fence, Horizon, InsertOutcome, NewTask, RemoveReply, Spent, StoreError, Task, TaskId,
-    TaskStatus, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, WorkerEntry, WorkerId,
-    WorkerRegistry, WriteOutcome,
+    AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock,
+    DeliveryOutcome, Fence, Horizon, InsertOutcome, NewTask, RemoveReply, Spent, StoreError, Task,
+    TaskAudit, TaskId, TaskStatus, TaskStore, Timestamp, Totals, Transition, TransitionOutcome,
+    WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 use crate::link::Link;
@@ -117,6 +117,13 @@ impl RecordingStore {
 
     fn note(&self, label: &'static str, number: u64, text: impl FnOnce() -> String) {
         self.sky.trace.note(Who::WORLD, label, number, text);
+    }
+
+    fn note_contradiction(&self, what: String) {
+        let mut records = self.records();
+        if !records.wrong.contains(&what) {
+            records.wrong.push(what);
+        }
     }
 
     fn note_claim(&self, ticket: ClaimTicket, task: &ClaimedTask) {
@@ -337,5 +344,51 @@ impl WorkerRegistry for RecordingStore {
             self.note("· removed", 0, || name.unwrap_or_default());
         }
         Ok(reply)
+    }
+}
+
+#[async_trait]
+impl TaskAudit for RecordingStore {
+    async fn stranded(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<AuditPage, StoreError> {
+        let page = self.inner.stranded(after, limit, unmoved_for).await?;
+        for task in &page.stranded {
+            // Only what another program wrote may need the audit; else it would hide what a component does wrong.
+            let is_ours = self.records().lives.contains_key(&task.id);
+            if is_ours {
+                let (payload, status) = (task.payload.as_str(), task.status);
+                self.note_contradiction(format!("the audit found {payload} {status} in no book"));
+            }
+        }
+        Ok(page)
+    }
+
+    async fn enqueue(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
+        self.inner.enqueue(ids).await
+    }
+
+    async fn sweep_queue(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let (deleted, next) = self.inner.sweep_queue(after, limit).await?;
+        if deleted > 0 {
+            self.note_contradiction(format!("the audit found {deleted} queue rows in vain"));
+        }
+        Ok((deleted, next))
+    }
+
+    async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
+        let claims = self.inner.orphaned_claims(limit).await?;
+        if !claims.is_empty() {
+            let count = claims.len();
+            self.note_contradiction(format!("the audit found {count} claims of nobody"));
+        }
+        Ok(claims)
     }
 }

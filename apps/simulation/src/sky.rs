@@ -54,6 +54,10 @@ pub(crate) enum Call {
     Workers,
     DeclareDead,
     Remove,
+    Stranded,
+    Enqueue,
+    SweepQueue,
+    OrphanedClaims,
     Publish,
     PingLog,
     Receive,
@@ -83,7 +87,13 @@ impl Call {
     pub(crate) const fn is_routine(self) -> bool {
         matches!(
             self,
-            Self::ClaimAged | Self::Beat | Self::Workers | Self::Receive
+            Self::ClaimAged
+                | Self::Beat
+                | Self::Workers
+                | Self::Receive
+                | Self::Stranded
+                | Self::SweepQueue
+                | Self::OrphanedClaims
         )
     }
 
@@ -104,6 +114,10 @@ impl Call {
             Self::Workers => "workers",
             Self::DeclareDead => "declare_dead",
             Self::Remove => "remove",
+            Self::Stranded => "stranded",
+            Self::Enqueue => "enqueue",
+            Self::SweepQueue => "sweep_queue",
+            Self::OrphanedClaims => "orphaned_claims",
             Self::Publish => "publish",
             Self::PingLog => "ping log",
             Self::Receive => "receive",

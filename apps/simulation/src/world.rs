@@ -17,7 +17,6 @@ use adapters::memory::{
 use domain::{Metrics, Ports, Reading, Submission, SubmitError};
 use ports::{
     Clock, Dependency, Fence, IdSource, Payload, Priority, TaskId, TaskMessage, TaskPublisher,
-    TaskStatus,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;

@@ -1,5 +1,6 @@
 //! The use cases together, on the in-memory adapters under paused time.
 
+mod audit;
 mod faults;
 mod read;
 mod rescue;

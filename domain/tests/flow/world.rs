@@ -28,6 +28,7 @@ impl World {
         let ports = Ports {
             store: memory.store.clone(),
             registry: memory.store.clone(),
+            audit: memory.store.clone(),
             publisher: memory.log.clone(),
             announcer: memory.log.clone(),
             cache: memory.cache.clone(),

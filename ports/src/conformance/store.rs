@@ -9,18 +9,19 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::audit::TaskAudit;
 use crate::ids::{ClaimId, WorkerId};
 use crate::registry::WorkerRegistry;
 use crate::store::{
-    ClaimError, ClaimTicket, ClaimedTask, DeliveryOutcome, Horizon, InsertOutcome, Next, Spent,
-    StoreError, TaskStore, Totals, Transition, TransitionOutcome, WriteOutcome,
+    ClaimError, ClaimRecord, ClaimTicket, ClaimedTask, DeliveryOutcome, Horizon, InsertOutcome,
+    Next, Spent, StoreError, TaskStore, Totals, Transition, TransitionOutcome, WriteOutcome,
 };
 use crate::task::{Fence, NewTask, Task, TaskId, TaskStatus};
 use crate::time::Timestamp;
 
 use super::{fresh_id, fresh_uuid, ids_of, new_task, new_tasks, payload, priority};
 
-/// A fresh, empty store with the registry that shares it.
+/// A fresh, empty store with the registry and the audit that share it, and the hand that writes in it behind their backs.
 #[async_trait]
 pub trait Subject: Send + Sync + 'static {
     /// The store.
@@ -29,11 +30,23 @@ pub trait Subject: Send + Sync + 'static {
     /// The registry in the same store.
     fn registry(&self) -> Arc<dyn WorkerRegistry>;
 
+    /// The audit of the same store.
+    fn audit(&self) -> Arc<dyn TaskAudit>;
+
     /// Lets at least this much time pass on the store's clock: a manual clock is advanced, otherwise this sleeps.
     async fn pass(&self, time: Duration);
 
     /// Writes rows as another program does: `pending`, this payload, priority 0, fence 0, created now, no queue row.
     async fn plant(&self, ids: &[TaskId], payload: &str);
+
+    /// Writes a queue row, due now and not messaged, whether or not there is such a task. None is there.
+    async fn plant_queue_row(&self, id: TaskId);
+
+    /// Deletes the queue row of a task.
+    async fn remove_queue_row(&self, id: TaskId);
+
+    /// Writes a claim, whether or not there are such a worker and such tasks.
+    async fn plant_claim(&self, claim: &ClaimRecord);
 
     /// Gives back what the subject holds (a database of its own, for example). Called after the case, failed or not.
     async fn close(&self) {}

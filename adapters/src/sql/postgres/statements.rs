@@ -22,7 +22,7 @@ WITH input AS MATERIALIZED (
 )
 SELECT LOCALTIMESTAMP";
 
-/// Stores those tasks that do not exist, and answers which.
+/// Stores those tasks that do not exist, and answers which. A queue row that stood there without its task is replaced.
 pub(super) const INSERT_REPEATED: &str = "
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[], $5::timestamp[], $6::bool[])
@@ -36,7 +36,7 @@ WITH input AS MATERIALIZED (
     INSERT INTO queue (task_id, not_before, messaged, priority)
     SELECT id, CASE WHEN run_at < '0001-01-01' THEN LOCALTIMESTAMP ELSE run_at END, messaged, priority
     FROM input WHERE id IN (SELECT id FROM stored)
-    ON CONFLICT (task_id) DO NOTHING
+    ON CONFLICT (task_id) DO UPDATE SET not_before = excluded.not_before, messaged = excluded.messaged
 )
 SELECT id FROM stored";
 
@@ -276,3 +276,87 @@ UPDATE workers SET dead = true WHERE id = ANY(ARRAY(SELECT id FROM standing))";
 pub(super) const IS_DEAD: &str = "SELECT 1 FROM workers WHERE id = $1 AND dead";
 
 pub(super) const REMOVE: &str = "DELETE FROM workers WHERE id = $1";
+
+/// `$1` the first id, `$2` how many tasks to walk, `$3` the time in microseconds. Tasks in the columns of [`GET`]; in one more
+/// row, marked by the last column, how many were walked, with the id of the last one in the first.
+///
+/// Everything is read under one snapshot. The claims are read only when a task that is said to be in hand has not moved for
+/// so long: in the older stretches of a table there is none. A row whose times are no calendar's (`infinity`) cannot be read
+/// by any of our programs; it must not hold up the walk.
+pub(super) const STRANDED: &str = "
+WITH stretch AS MATERIALIZED (
+    SELECT id, status, fence, created_at, updated_at FROM tasks WHERE id >= $1 ORDER BY id LIMIT $2
+), unmoved AS MATERIALIZED (
+    SELECT id, status, fence FROM stretch
+    WHERE status IN ('pending', 'processing')
+        AND (updated_at <= LOCALTIMESTAMP - $3::bigint * interval '1 microsecond'
+            OR updated_at > LOCALTIMESTAMP + $3::bigint * interval '1 microsecond')
+        AND created_at BETWEEN '0001-01-01' AND '9999-12-31' AND updated_at BETWEEN '0001-01-01' AND '9999-12-31'
+), in_queue AS MATERIALIZED (
+    SELECT task_id FROM queue WHERE task_id = ANY(ARRAY(SELECT id FROM unmoved WHERE status = 'pending'))
+), held AS MATERIALIZED (
+    SELECT unnest(task_ids) AS id, unnest(fences) AS fence FROM claims
+    WHERE id >= '00000000-0000-0000-0000-000000000000'
+        AND (SELECT count(*) FROM unmoved WHERE status = 'processing') > 0
+), stranded AS MATERIALIZED (
+    (SELECT id FROM unmoved WHERE status = 'pending' EXCEPT SELECT task_id FROM in_queue)
+    UNION ALL
+    SELECT id FROM (
+        SELECT id, fence FROM unmoved WHERE status = 'processing' EXCEPT SELECT id, fence FROM held
+    ) AS in_no_hand
+)
+SELECT id, payload, priority, status::text, result, error, attempts, max_attempts, rescues, fence,
+    created_at, updated_at, NULL::bigint
+FROM tasks WHERE id = ANY(ARRAY(SELECT id FROM stranded))
+UNION ALL
+SELECT (SELECT id FROM stretch ORDER BY id DESC LIMIT 1), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, (SELECT count(*) FROM stretch)";
+
+/// `$1` ids. The tasks are locked against whoever moves them; those that someone is just moving are passed over.
+pub(super) const ENQUEUE: &str = "
+WITH waiting AS MATERIALIZED (
+    SELECT id, priority FROM tasks WHERE id = ANY($1) AND status = 'pending' FOR NO KEY UPDATE SKIP LOCKED
+)
+INSERT INTO queue (task_id, not_before, messaged, priority)
+SELECT id, LOCALTIMESTAMP, false, least(greatest(priority, 0), 10) FROM waiting
+ON CONFLICT (task_id) DO NOTHING";
+
+/// `$1` the first id, `$2` how many rows to walk. Answers how many were walked, the last of them, and how many were deleted.
+///
+/// Whoever makes a task wait writes its queue row in the same commit, so a row of which there is a newer version than the
+/// one that was compared is not in vain any more: `xmin` tells.
+pub(super) const SWEEP_QUEUE: &str = "
+WITH stretch AS MATERIALIZED (
+    SELECT task_id, xmin AS version FROM queue WHERE task_id >= $1 ORDER BY task_id LIMIT $2
+), waiting AS MATERIALIZED (
+    SELECT id FROM tasks WHERE id = ANY(ARRAY(SELECT task_id FROM stretch)) AND status = 'pending'
+), in_vain AS MATERIALIZED (
+    SELECT task_id, version FROM stretch
+    WHERE task_id = ANY(ARRAY(SELECT task_id FROM stretch EXCEPT SELECT id FROM waiting))
+), locked AS MATERIALIZED (
+    SELECT queue.task_id FROM queue JOIN in_vain ON in_vain.task_id = queue.task_id AND in_vain.version = queue.xmin
+    WHERE queue.task_id = ANY(ARRAY(SELECT task_id FROM in_vain))
+    FOR UPDATE OF queue SKIP LOCKED
+), removed AS (
+    DELETE FROM queue WHERE task_id = ANY(ARRAY(SELECT task_id FROM locked)) RETURNING task_id
+)
+SELECT (SELECT count(*) FROM stretch), (SELECT task_id FROM stretch ORDER BY task_id DESC LIMIT 1),
+    (SELECT count(*) FROM removed)";
+
+/// `$1` the limit. Goes from one worker to the next in the index of the claims, so that its cost is that of the workers and
+/// not of the claims. The foreign key forbids what it looks for; a restored backup may have been loaded without it.
+pub(super) const ORPHANED_CLAIMS: &str = "
+WITH RECURSIVE holders AS (
+    (SELECT worker_id FROM claims WHERE worker_id >= '00000000-0000-0000-0000-000000000000'
+        ORDER BY worker_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT worker_id FROM claims WHERE worker_id > holders.worker_id ORDER BY worker_id LIMIT 1)
+    FROM holders WHERE holders.worker_id IS NOT NULL
+), orphaned AS MATERIALIZED (
+    SELECT id FROM claims WHERE worker_id = ANY(ARRAY(
+        SELECT worker_id FROM holders WHERE worker_id IS NOT NULL EXCEPT SELECT id FROM workers
+    ))
+), first AS MATERIALIZED (
+    SELECT id FROM orphaned ORDER BY id LIMIT $1
+)
+SELECT id, worker_id, task_ids, fences, claimed_at FROM claims WHERE id = ANY(ARRAY(SELECT id FROM first))";

@@ -93,3 +93,51 @@ pub(super) const IS_DEAD: &str = "SELECT 1 FROM workers WHERE id = ?1 AND dead";
 pub(super) const IS_ALIVE: &str = "SELECT 1 FROM workers WHERE id = ?1 AND NOT dead";
 
 pub(super) const REMOVE: &str = "DELETE FROM workers WHERE id = ?1";
+
+/// `?1` the id before the first, `?2` how many tasks to walk, `?3` and `?4` between which times a task is taken for one that
+/// moved lately. Tasks in the columns of [`GET`]; in one more row, marked by the last column, how many were walked, with the
+/// id of the last one in the first. The claims are read only when a task that is said to be in hand has not moved.
+pub(super) const STRANDED: &str = "
+WITH stretch AS MATERIALIZED (
+    SELECT id, status, fence, updated_at FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2
+), unmoved AS MATERIALIZED (
+    SELECT id, status, fence FROM stretch
+    WHERE status IN ('pending', 'processing') AND (updated_at <= ?3 OR updated_at > ?4)
+), stranded AS MATERIALIZED (
+    SELECT id FROM unmoved
+    WHERE status = 'pending' AND NOT EXISTS (SELECT 1 FROM queue WHERE task_id = unmoved.id)
+    UNION ALL
+    SELECT id FROM unmoved
+    WHERE status = 'processing' AND (id, fence) NOT IN (
+        SELECT held.value ->> 0, held.value ->> 1 FROM claims CROSS JOIN json_each(claims.tasks) AS held
+    )
+)
+SELECT tasks.id, payload, priority, status, result, error, attempts, max_attempts, rescues, fence, created_at, updated_at,
+    NULL
+FROM stranded CROSS JOIN tasks ON tasks.id = stranded.id
+UNION ALL
+SELECT (SELECT max(id) FROM stretch), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    (SELECT count(*) FROM stretch)";
+
+/// `?1` ids, `?2` now.
+pub(super) const ENQUEUE_WAITING: &str = "
+INSERT INTO queue (task_id, not_before, messaged, priority)
+SELECT tasks.id, ?2, 0, min(max(priority, 0), 10)
+FROM json_each(?1) AS wanted CROSS JOIN tasks ON tasks.id = wanted.value
+WHERE status = 'pending'
+ON CONFLICT (task_id) DO NOTHING";
+
+/// `?1` the id before the first, `?2` how many rows to walk. Answers each, and whether its task waits.
+pub(super) const WALK_QUEUE: &str = "
+SELECT task_id, EXISTS (SELECT 1 FROM tasks WHERE tasks.id = task_id AND status = 'pending')
+FROM queue WHERE task_id > ?1 ORDER BY task_id LIMIT ?2";
+
+/// Compares once more: what was in vain when it was read may not be any more.
+pub(super) const DEQUEUE_IN_VAIN: &str = "
+DELETE FROM queue WHERE task_id IN (SELECT value FROM json_each(?1))
+    AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = queue.task_id AND status = 'pending')";
+
+/// The foreign key forbids what it looks for; a restored file may have been written without it.
+pub(super) const ORPHANED_CLAIMS: &str = "
+SELECT id, worker_id, tasks, claimed_at FROM claims WHERE worker_id NOT IN (SELECT id FROM workers)
+ORDER BY id LIMIT ?1";

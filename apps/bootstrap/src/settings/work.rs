@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{RetryPolicy, WorkerConfig};
+use domain::{AuditConfig, RetryPolicy, WorkerConfig};
 
 use super::Reader;
 
@@ -101,6 +101,27 @@ pub(super) fn read(reader: &mut Reader) -> WorkerConfig {
             "rescues",
             "how often a task may be taken back from a dead worker before it is taken for the killer and fails",
         ),
+        audit: AuditConfig {
+            interval: reader.duration(
+                "AUDIT_INTERVAL",
+                default.audit.interval,
+                MILLISECOND * 100..=HOUR,
+                "how often one of the workers compares a stretch of tasks, and one of the queue, with the books",
+            ),
+            stretch: reader.number(
+                "AUDIT_STRETCH",
+                default.audit.stretch,
+                1..=100_000,
+                "rows",
+                "how many rows such a stretch has",
+            ),
+            unmoved_for: reader.duration(
+                "AUDIT_AGE",
+                default.audit.unmoved_for,
+                Duration::ZERO..=HOUR * 168,
+                "how long a task that is in no book must not have moved before it is put back in the queue",
+            ),
+        },
         drain_deadline: reader.duration(
             "DRAIN_DEADLINE",
             default.drain_deadline,

@@ -107,6 +107,7 @@ fn ports(
 ) -> Ports {
     Ports {
         registry: store.clone(),
+        audit: store.clone(),
         store,
         publisher: log.publisher,
         announcer: log.announcer,

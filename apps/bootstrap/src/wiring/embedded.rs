@@ -48,6 +48,7 @@ pub async fn open(
     let ports = Ports {
         store: store.clone(),
         registry: store.clone(),
+        audit: store.clone(),
         publisher: Arc::new(log.clone()),
         announcer: Arc::new(log.clone()),
         cache: Arc::new(MemoryResultCache::with_limits(clock.clone(), cache)),

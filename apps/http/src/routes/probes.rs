@@ -170,6 +170,7 @@ mod tests {
         Ports {
             store: memory.store.clone(),
             registry: memory.store.clone(),
+            audit: memory.store.clone(),
             publisher: memory.log.clone(),
             announcer: memory.log.clone(),
             cache: memory.cache.clone(),

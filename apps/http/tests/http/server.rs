@@ -44,6 +44,7 @@ impl Server {
         let mut ports = Ports {
             store: memory.store.clone(),
             registry: memory.store.clone(),
+            audit: memory.store.clone(),
             publisher: memory.log.clone(),
             announcer: memory.log.clone(),
             cache: memory.cache.clone(),

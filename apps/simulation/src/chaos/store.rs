@@ -1,4 +1,4 @@
-//! Store and registry as one process sees them.
+//! Store, registry and audit as one process sees them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use adapters::memory::MemoryLog;
 use async_trait::async_trait;
 use ports::{
-    BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, DeliveryOutcome,
-    Horizon, InsertOutcome, NewTask, RemoveReply, StoreError, Task, TaskId, TaskMessage,
-    TaskPublisher, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, WorkerEntry,
-    WorkerId, WorkerRegistry, WriteOutcome,
+    AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask,
+    DeliveryOutcome, Horizon, InsertOutcome, NewTask, RemoveReply, StoreError, Task, TaskAudit,
+    TaskId, TaskMessage, TaskPublisher, TaskStore, Timestamp, Totals, Transition,
+    TransitionOutcome, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 use super::Struck;
@@ -229,6 +229,47 @@ impl WorkerRegistry for ChaosStore {
         let inner = Arc::clone(&self.inner);
         let deed = async move { inner.remove(worker).await };
         let answer = self.link.call(Call::Remove, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+}
+
+#[async_trait]
+impl TaskAudit for ChaosStore {
+    async fn stranded(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<AuditPage, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let deed = async move { inner.stranded(after, limit, unmoved_for).await };
+        let answer = self.link.call(Call::Stranded, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+
+    async fn enqueue(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let ids = ids.to_vec();
+        let deed = async move { inner.enqueue(&ids).await };
+        let answer = self.link.call(Call::Enqueue, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+
+    async fn sweep_queue(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let deed = async move { inner.sweep_queue(after, limit).await };
+        let answer = self.link.call(Call::SweepQueue, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+
+    async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let deed = async move { inner.orphaned_claims(limit).await };
+        let answer = self.link.call(Call::OrphanedClaims, deed).await;
         answer.unwrap_or_else(unavailable)
     }
 }

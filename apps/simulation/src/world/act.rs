@@ -120,12 +120,7 @@ impl World {
     fn wipe_topic(&self) {
         self.trace().note(Who::WORLD, "topic wiped", 0, String::new);
         self.topic.wipe(self.log_clock.now().as_micros());
-        let mut entries = self.ledger.entries();
-        entries.rubbish.clear();
-        // Their messages are gone, and nothing else speaks for them.
-        for planted in &mut entries.planted {
-            planted.must_run = false;
-        }
+        self.ledger.entries().rubbish.clear();
     }
 
     /// Another program writes rows, and perhaps their messages.
@@ -140,7 +135,6 @@ impl World {
                     id,
                     payload: payload.clone(),
                     script: script.clone(),
-                    must_run: messaged,
                 });
                 (payload, number)
             };

@@ -46,7 +46,8 @@ impl World {
         };
         Ports {
             store: Arc::<ChaosStore>::clone(&store),
-            registry: store,
+            registry: Arc::<ChaosStore>::clone(&store),
+            audit: store,
             publisher: Arc::<ChaosLog>::clone(&log),
             announcer: log,
             cache: Arc::new(ChaosCache::new(

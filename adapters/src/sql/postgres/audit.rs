@@ -1,0 +1,116 @@
+//! Comparing the tasks with the queue and the claims.
+
+use std::time::Duration;
+
+use ports::{AuditPage, ClaimRecord, StoreError, TaskId};
+use sea_orm::{DbErr, Value};
+use uuid::Uuid;
+
+use super::rows::{claim_record, grace_micros, task, uuids};
+use super::{PostgresStore, statements};
+use crate::sql::batch::distinct;
+use crate::sql::failure::store_error;
+use crate::sql::row::{column, read};
+
+impl PostgresStore {
+    pub(in crate::sql) async fn stranded(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<AuditPage, StoreError> {
+        let Some(first) = first_after(after) else {
+            return Ok(AuditPage::default());
+        };
+        let values = vec![
+            Value::from(first),
+            Value::from(bounded(limit)),
+            Value::from(grace_micros(unmoved_for)),
+        ];
+        let rows = self
+            .pool
+            .rows(statements::STRANDED, values)
+            .await
+            .map_err(store_error)?;
+        let mut page = AuditPage::default();
+        read(&rows, |row| {
+            match column(row, 12)? {
+                Some(walked) => page.next = next_of(walked, limit, column(row, 0)?),
+                None => page.stranded.push(task(row)?),
+            }
+            Ok::<(), DbErr>(())
+        })?;
+        page.stranded.sort_unstable_by_key(|task| task.id);
+        Ok(page)
+    }
+
+    pub(in crate::sql) async fn enqueue(&self, ids: Vec<TaskId>) -> Result<usize, StoreError> {
+        let ids = uuids(distinct(ids).into_iter().map(|id| id.0));
+        let given = self
+            .pool
+            .execute(statements::ENQUEUE, vec![ids])
+            .await
+            .map_err(store_error)?;
+        Ok(usize::try_from(given).unwrap_or(usize::MAX))
+    }
+
+    pub(in crate::sql) async fn sweep_queue(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let Some(first) = first_after(after) else {
+            return Ok((0, None));
+        };
+        let values = vec![Value::from(first), Value::from(bounded(limit))];
+        let rows = self
+            .pool
+            .rows(statements::SWEEP_QUEUE, values)
+            .await
+            .map_err(store_error)?;
+        let mut answer = (0, None);
+        read(&rows, |row| {
+            let deleted: i64 = column(row, 2)?;
+            answer = (
+                usize::try_from(deleted).unwrap_or_default(),
+                next_of(column(row, 0)?, limit, column(row, 1)?),
+            );
+            Ok::<(), DbErr>(())
+        })?;
+        Ok(answer)
+    }
+
+    pub(in crate::sql) async fn orphaned_claims(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<ClaimRecord>, StoreError> {
+        let rows = self
+            .pool
+            .rows(
+                statements::ORPHANED_CLAIMS,
+                vec![Value::from(bounded(limit))],
+            )
+            .await
+            .map_err(store_error)?;
+        let mut claims = read(&rows, claim_record)?;
+        claims.sort_unstable_by_key(|claim| claim.id);
+        Ok(claims)
+    }
+}
+
+/// The smallest id that a walk after this one may find; `None` when there is none.
+fn first_after(after: Option<TaskId>) -> Option<Uuid> {
+    match after {
+        None => Some(Uuid::nil()),
+        Some(after) => after.0.as_u128().checked_add(1).map(Uuid::from_u128),
+    }
+}
+
+/// A short stretch was the last one.
+fn next_of(walked: i64, limit: usize, last: Option<Uuid>) -> Option<TaskId> {
+    last.filter(|_| walked >= bounded(limit)).map(TaskId)
+}
+
+fn bounded(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,93 @@
+//! Comparing the tasks with the queue and the claims. What is only read takes no turn with the writer.
+
+use std::time::Duration;
+
+use ports::{AuditPage, ClaimRecord, StoreError, TaskId};
+use sea_orm::{DbErr, Value};
+
+use super::rows::{claim_record, id_list, task, task_id};
+use super::{SqliteStore, micros, now, rows, statements};
+use crate::sql::row::{column, read};
+
+impl SqliteStore {
+    pub(in crate::sql) async fn stranded(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<AuditPage, StoreError> {
+        let now = now();
+        let values = [
+            before_first(after),
+            bounded(limit),
+            micros(now.before(unmoved_for)),
+            micros(now.after(unmoved_for)),
+        ];
+        let found = rows(&self.readers, statements::STRANDED, values).await?;
+        let mut page = AuditPage::default();
+        read(&found, |row| {
+            match column::<Option<i64>>(row, 12)? {
+                None => page.stranded.push(task(row)?),
+                // A short stretch was the last one.
+                Some(walked) if walked > 0 && walked.cast_unsigned() >= limit as u64 => {
+                    page.next = Some(task_id(row, 0)?);
+                }
+                Some(_) => {}
+            }
+            Ok::<(), DbErr>(())
+        })?;
+        page.stranded.sort_unstable_by_key(|task| task.id);
+        Ok(page)
+    }
+
+    pub(in crate::sql) async fn enqueue(&self, ids: Vec<TaskId>) -> Result<usize, StoreError> {
+        let values = [id_list(ids), micros(now())];
+        let given = self.write(statements::ENQUEUE_WAITING, values).await?;
+        Ok(usize::try_from(given).unwrap_or(usize::MAX))
+    }
+
+    pub(in crate::sql) async fn sweep_queue(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let values = [before_first(after), bounded(limit)];
+        let found = rows(&self.readers, statements::WALK_QUEUE, values).await?;
+        let walked: Vec<(TaskId, bool)> = read(&found, |row| {
+            Ok((task_id(row, 0)?, column::<i64>(row, 1)? != 0))
+        })?;
+        let in_vain: Vec<TaskId> = walked
+            .iter()
+            .filter(|(_, waits)| !waits)
+            .map(|(id, _)| *id)
+            .collect();
+        let deleted = if in_vain.is_empty() {
+            0
+        } else {
+            self.write(statements::DEQUEUE_IN_VAIN, [id_list(in_vain)])
+                .await?
+        };
+        let last = walked.last().map(|(id, _)| *id);
+        Ok((
+            usize::try_from(deleted).unwrap_or(usize::MAX),
+            last.filter(|_| walked.len() >= limit),
+        ))
+    }
+
+    pub(in crate::sql) async fn orphaned_claims(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<ClaimRecord>, StoreError> {
+        let found = rows(&self.readers, statements::ORPHANED_CLAIMS, [bounded(limit)]).await?;
+        read(&found, claim_record)
+    }
+}
+
+/// The empty text stands before every id.
+fn before_first(after: Option<TaskId>) -> Value {
+    Value::from(after.map_or_else(String::new, |id| id.to_string()))
+}
+
+fn bounded(limit: usize) -> Value {
+    Value::from(i64::try_from(limit).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,193 @@
+//! Comparing the tasks with the books about them, all the time, and repairing what does not fit.
+//!
+//! Nothing that the service does strands a task; this finds what others did: rows edited by hand, written by the API of the
+//! existing service and never published, restored from a backup. What it repairs is counted, so that nothing is repaired in
+//! silence.
+
+use std::time::Duration;
+
+use ports::observer::Repair;
+use ports::{
+    Dependency, Event, Next, Spent, StoreError, Task, TaskId, TaskStatus, Transition, WriteOutcome,
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::resolve::{PAGE, Unfinished, resolve};
+use crate::{Ports, chain, lifecycle};
+
+/// How the audit goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// How often a stretch is walked. Default 1 s.
+    pub interval: Duration,
+    /// How many rows a stretch has. Default 1,000: a table of 10 million rows is walked in three hours, at a cost that does
+    /// not show.
+    pub stretch: usize,
+    /// How long a task must not have moved before it counts as stranded: the message of the existing API may be on its way.
+    /// Default 10 s.
+    pub unmoved_for: Duration,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            stretch: 1_000,
+            unmoved_for: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Audits until dropped, as long as `on_duty` says that it is this one's turn: one auditor is enough, and several do no harm.
+pub(crate) async fn audit(
+    ports: &Ports,
+    config: AuditConfig,
+    max_rescues: u32,
+    on_duty: impl Fn() -> bool,
+) {
+    let mut ticks = interval(config.interval.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut walks = Walks::new(ports, config, max_rescues);
+    loop {
+        ticks.tick().await;
+        if on_duty() {
+            walks.step().await;
+        }
+    }
+}
+
+/// How far the walks have come.
+struct Walks<'ports> {
+    ports: &'ports Ports,
+    stretch: usize,
+    unmoved_for: Duration,
+    max_rescues: u32,
+    /// The last task compared.
+    tasks: Option<TaskId>,
+    /// The last queue row compared.
+    queue: Option<TaskId>,
+    /// The store did not answer when it was last asked.
+    failing: bool,
+}
+
+impl<'ports> Walks<'ports> {
+    fn new(ports: &'ports Ports, config: AuditConfig, max_rescues: u32) -> Self {
+        Self {
+            ports,
+            stretch: config.stretch.max(1),
+            unmoved_for: config.unmoved_for,
+            max_rescues,
+            tasks: None,
+            queue: None,
+            failing: false,
+        }
+    }
+
+    /// One stretch of each walk. What stops one does not stop the others.
+    async fn step(&mut self) {
+        let outcomes = [
+            ("audit_queue", self.compare_queue().await),
+            ("audit_claims", self.compare_claims().await),
+            ("audit_tasks", self.compare_tasks().await),
+        ];
+        let was_failing = std::mem::take(&mut self.failing);
+        for (doing, outcome) in outcomes {
+            if let Err(error) = outcome {
+                self.failing = true;
+                self.ports.observer.observe(&Event::DependencyFailed {
+                    dependency: Dependency::Store,
+                    doing,
+                    error: chain(&error),
+                });
+            }
+        }
+        if was_failing && !self.failing {
+            let dependency = Dependency::Store;
+            let recovered = Event::DependencyRecovered { dependency };
+            self.ports.observer.observe(&recovered);
+        }
+    }
+
+    async fn compare_queue(&mut self) -> Result<(), StoreError> {
+        let audit = &self.ports.audit;
+        let (deleted, next) = audit.sweep_queue(self.queue, self.stretch).await?;
+        self.queue = next;
+        self.repaired(Repair::QueueRowWithoutWaitingTask, deleted);
+        Ok(())
+    }
+
+    async fn compare_claims(&self) -> Result<(), StoreError> {
+        let orphans = self.ports.audit.orphaned_claims(PAGE).await?;
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        let limit = self.max_rescues;
+        let resolved = resolve(self.ports, &orphans, Unfinished::Rescue { limit }).await?;
+        if resolved.returned > 0 {
+            let count = resolved.returned;
+            self.ports.observer.observe(&Event::Rescued { count });
+        }
+        // What the log does not take stays recorded, and is found again.
+        if resolved.announced {
+            self.repaired(Repair::ClaimWithoutWorker, orphans.len());
+        }
+        Ok(())
+    }
+
+    async fn compare_tasks(&mut self) -> Result<(), StoreError> {
+        let page = self
+            .ports
+            .audit
+            .stranded(self.tasks, self.stretch, self.unmoved_for)
+            .await?;
+        let repaired = self.repair(&page.stranded).await;
+        // What could not be repaired is looked at again, unless it never can be: it must not hold up the walk.
+        if repaired
+            .as_ref()
+            .err()
+            .is_none_or(|error| !error.is_transient())
+        {
+            self.tasks = page.next;
+        }
+        repaired
+    }
+
+    async fn repair(&self, stranded: &[Task]) -> Result<(), StoreError> {
+        let waiting: Vec<TaskId> = of_status(stranded, TaskStatus::Pending)
+            .map(|task| task.id)
+            .collect();
+        if !waiting.is_empty() {
+            let given = self.ports.audit.enqueue(&waiting).await?;
+            self.repaired(Repair::WaitingTaskWithoutQueueRow, given);
+        }
+        let in_no_hand: Vec<Transition> = of_status(stranded, TaskStatus::Processing)
+            .map(|task| {
+                let again = Next::Pending {
+                    delay: Duration::ZERO,
+                    error: None,
+                };
+                lifecycle::advance(task, again, Spent::Nothing)
+            })
+            .collect();
+        if !in_no_hand.is_empty() {
+            let outcomes = self.ports.store.transition(&in_no_hand).await?;
+            let moved = outcomes
+                .iter()
+                .filter(|outcome| outcome.write == WriteOutcome::Applied)
+                .count();
+            self.repaired(Repair::ProcessingTaskWithoutClaim, moved);
+        }
+        Ok(())
+    }
+
+    fn repaired(&self, what: Repair, count: usize) {
+        if count > 0 {
+            let repaired = Event::Repaired { what, count };
+            self.ports.observer.observe(&repaired);
+        }
+    }
+}
+
+fn of_status(tasks: &[Task], status: TaskStatus) -> impl Iterator<Item = &Task> {
+    tasks.iter().filter(move |task| task.status == status)
+}

@@ -1,0 +1,390 @@
+//! What others did behind the service's back is found, repaired and counted; what the service does never is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters::faulty::{Fault, Faulty};
+use adapters::memory::MemoryTaskStore;
+use domain::{AuditConfig, RetryPolicy, WorkerConfig, processor_fn};
+use ports::{
+    ClaimId, ClaimRecord, ClaimTicket, DeliveryOutcome, Event, Failure, Fence, IdSource, Payload,
+    Repair, TaskId, TaskStatus, WorkerId,
+};
+use tokio::time::Instant;
+
+use crate::world::{World, scripted, submission, submit};
+
+/// By then everything that was planted must have been found.
+const FOUND: Duration = Duration::from_secs(30);
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn repairs(world: &World, wanted: Repair) -> usize {
+    let events = world.memory.observer.events();
+    let counts = events.iter().map(|event| match event {
+        Event::Repaired { what, count } if *what == wanted => *count,
+        _ => 0,
+    });
+    counts.sum()
+}
+
+fn all_repairs(world: &World) -> Vec<(Repair, usize)> {
+    Repair::ALL
+        .into_iter()
+        .map(|what| (what, repairs(world, what)))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+/// Waits until something was repaired, and no longer than it may take.
+async fn found(world: &World, what: Repair) {
+    let start = Instant::now();
+    while repairs(world, what) == 0 {
+        assert!(start.elapsed() < FOUND, "{what:?} was not found in time");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn plant(world: &World, payloads: &[&str]) -> Vec<TaskId> {
+    let planted = payloads.iter().map(|payload| {
+        let id = world.memory.ids.task_id();
+        let payload = Payload::new(*payload).expect("no NUL");
+        world.memory.store.plant(&[id], &payload);
+        id
+    });
+    planted.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_of_another_program_without_a_message_is_done_within_30_seconds() {
+    let world = World::new();
+    let _worker = world.work(scripted());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let start = Instant::now();
+    let ids = plant(&world, &["ok", "ok", "ok"]);
+    world.memory.store.at_rest(&ids).await;
+    assert!(start.elapsed() < FOUND, "{:?}", start.elapsed());
+    for id in ids {
+        assert_eq!(world.memory.task(id).status, TaskStatus::Done);
+    }
+    assert_eq!(
+        all_repairs(&world),
+        [(Repair::WaitingTaskWithoutQueueRow, 3)]
+    );
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_on_its_way_is_waited_for() {
+    let world = World::new();
+    let _worker = world.work(scripted());
+    let ids = plant(&world, &["ok"]);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let message = ports::TaskMessage {
+        id: ids[0],
+        payload: Payload::new("ok").expect("no NUL"),
+        priority: ports::Priority::default(),
+    };
+    for published in world.ports.publisher.publish(&[message]).await {
+        published.expect("published");
+    }
+    world.memory.store.at_rest(&ids).await;
+    tokio::time::sleep(FOUND).await;
+    assert_eq!(all_repairs(&world), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_queue_row_was_deleted_runs_all_the_same() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let second_try = processor_fn(|job| async move {
+        match job.attempt {
+            1 => Err(Failure::Retryable("not yet".into())),
+            _ => Ok("at last".to_owned()),
+        }
+    });
+    let config = WorkerConfig {
+        retry: RetryPolicy {
+            base: HOUR,
+            cap: HOUR,
+        },
+        ..WorkerConfig::default()
+    };
+    let _worker = world.work_with(second_try, config);
+    let ids = submit(&submitter, &["whatever"]).await;
+    let store = &world.memory.store;
+    let backed_off = |task: &ports::Task| task.attempts == 1;
+    store
+        .until(|snapshot| snapshot.tasks.iter().any(backed_off))
+        .await;
+    store.remove_queue_row(ids[0]);
+    found(&world, Repair::WaitingTaskWithoutQueueRow).await;
+    let tasks = store.at_rest(&ids).await;
+    assert_eq!((tasks[0].status, tasks[0].attempts), (TaskStatus::Done, 2));
+    assert_eq!(all_repairs(&world).len(), 1);
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_claim_was_deleted_runs_again_and_counts_once() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let _worker = world.work(scripted());
+    let ids = submit(&submitter, &["sleep 40"]).await;
+    let store = &world.memory.store;
+    let held = store.until(|snapshot| !snapshot.claims.is_empty()).await;
+    store.remove_claim(held.claims[0].id);
+    found(&world, Repair::ProcessingTaskWithoutClaim).await;
+    let tasks = store.at_rest(&ids).await;
+    assert_eq!(
+        (tasks[0].status, tasks[0].attempts, tasks[0].rescues),
+        (TaskStatus::Done, 1, 0)
+    );
+    store.until(|snapshot| snapshot.claims.is_empty()).await;
+    assert_eq!(world.memory.log.outputs().len(), 1);
+    let late = |event: &Event| matches!(event, Event::Late { .. });
+    assert_eq!(world.memory.observer.count(late), 1);
+    assert_eq!(
+        all_repairs(&world),
+        [(Repair::ProcessingTaskWithoutClaim, 1)]
+    );
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_row_without_a_waiting_task_is_deleted() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let _worker = world.work(scripted());
+    let ids = submit(&submitter, &["ok", "sleep 60"]).await;
+    let store = &world.memory.store;
+    store.at_rest(&ids[..1]).await;
+    let nobody = world.memory.ids.task_id();
+    let far = ports::Clock::now(&*world.memory.clock).after(HOUR);
+    for id in [ids[0], ids[1], nobody] {
+        store.plant_queue_row(id, far);
+    }
+    let start = Instant::now();
+    store.until(|snapshot| snapshot.queue.is_empty()).await;
+    assert!(start.elapsed() < FOUND, "{:?}", start.elapsed());
+    store.at_rest(&ids).await;
+    assert_eq!(
+        all_repairs(&world),
+        [(Repair::QueueRowWithoutWaitingTask, 3)]
+    );
+    for id in ids {
+        assert_eq!(world.memory.task(id).fence, Fence(2), "nothing moved it");
+    }
+    world.assert_consistent();
+}
+
+/// A claim under a worker that nobody knows: its tasks are in hand, or at rest and not announced.
+async fn planted_orphan(world: &World, ids: &[TaskId], done: &TaskId) -> ClaimId {
+    let worker = world.memory.ids.worker_id();
+    let claim = world.memory.ids.claim_id();
+    let (store, registry) = (&world.ports.store, &world.ports.registry);
+    registry
+        .register(worker, "vanishing")
+        .await
+        .expect("registered");
+    let claimed = store
+        .claim_delivered(ClaimTicket { claim, worker }, ids)
+        .await
+        .expect("claimed");
+    for outcome in &claimed {
+        let DeliveryOutcome::Claimed(task) = outcome else {
+            panic!("{outcome:?}");
+        };
+        if task.id == *done {
+            let result = "by nobody".to_owned();
+            let done = ports::Next::Done { result };
+            let settled = domain::lifecycle::settle(task, done, ports::Spent::Attempt);
+            store.transition(&[settled]).await.expect("settled");
+        }
+    }
+    let mut records = store.claims_of(worker, None, 10).await.expect("claims");
+    store.release(&[claim]).await.expect("released");
+    registry.remove(worker).await.expect("removed");
+    let orphan = ClaimRecord {
+        worker: WorkerId(world.memory.ids.next()),
+        ..records.remove(0)
+    };
+    world.memory.store.plant_claim(&orphan);
+    claim
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_of_nobody_is_brought_to_its_end() {
+    let world = World::new();
+    let ids = [
+        world.memory.submit("ok").await,
+        world.memory.submit("ok").await,
+    ];
+    planted_orphan(&world, &ids, &ids[1]).await;
+    let _worker = world.work(scripted());
+    found(&world, Repair::ClaimWithoutWorker).await;
+    let store = &world.memory.store;
+    let tasks = store.at_rest(&ids).await;
+    assert_eq!(
+        (tasks[0].result.as_deref(), tasks[0].rescues),
+        (Some("OK"), 1)
+    );
+    assert_eq!(
+        (tasks[1].result.as_deref(), tasks[1].rescues),
+        (Some("by nobody"), 0)
+    );
+    store.until(|snapshot| snapshot.claims.is_empty()).await;
+    assert_eq!(world.memory.log.outputs().len(), 2);
+    assert_eq!(all_repairs(&world), [(Repair::ClaimWithoutWorker, 1)]);
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_someone_wrote_into_the_registry_is_removed() {
+    let world = World::new();
+    let living = world.work(scripted());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let nobody = WorkerId(world.memory.ids.next());
+    let registry = &world.ports.registry;
+    registry
+        .register(nobody, "nobody")
+        .await
+        .expect("registered");
+    tokio::time::sleep(FOUND).await;
+    let workers = registry.workers().await.expect("workers");
+    assert!(
+        workers.iter().all(|entry| entry.id != nobody),
+        "{workers:?}"
+    );
+    assert_eq!(workers.len(), 1);
+    living.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_living_worker_whose_entry_was_deleted_works_on_under_another_identity() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let _worker = world.work(scripted());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let registry = &world.ports.registry;
+    let before = registry.workers().await.expect("workers");
+    registry.remove(before[0].id).await.expect("removed");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let ids = submit(&submitter, &["ok"]).await;
+    let planted = plant(&world, &["ok"]);
+    world.memory.store.at_rest(&ids).await;
+    world.memory.store.at_rest(&planted).await;
+    let after = registry.workers().await.expect("workers");
+    assert_eq!(after.len(), 1);
+    assert_ne!(before[0].id, after[0].id);
+}
+
+/// Looked at without any patience, twenty times a second, nothing that healthy workers do is a contradiction.
+#[tokio::test(start_paused = true)]
+async fn healthy_traffic_is_never_repaired() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let config = WorkerConfig {
+        concurrency: 48,
+        in_flight: 64,
+        batch: 16,
+        retry: RetryPolicy {
+            base: Duration::from_secs(2),
+            cap: Duration::from_secs(8),
+        },
+        audit: AuditConfig {
+            interval: Duration::from_millis(50),
+            stretch: 40,
+            unmoved_for: Duration::ZERO,
+        },
+        ..WorkerConfig::default()
+    };
+    let workers: Vec<_> = (0..3)
+        .map(|_| world.work_with(scripted(), config.clone()))
+        .collect();
+    let mut ids = Vec::new();
+    for round in 0..40 {
+        let mut submissions: Vec<_> = ["ok", "ok", "ok", "retry", "permanent", "sleep 3"]
+            .into_iter()
+            .map(submission)
+            .collect();
+        if round % 8 == 0 {
+            submissions.extend(["sleep 45", "panic", "nul"].map(submission));
+        }
+        let mut early = submission("ok");
+        early.run_at = Some(ports::Clock::now(&*world.memory.clock).after(Duration::from_secs(20)));
+        submissions.push(early);
+        let accepted = submitter.submit(submissions).await.expect("accepted");
+        ids.extend(accepted.into_iter().map(|accepted| accepted.id));
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    world.memory.store.at_rest(&ids).await;
+    for worker in workers {
+        assert!(worker.stop().await.clean);
+    }
+    assert_eq!(all_repairs(&world), []);
+    world.assert_consistent();
+}
+
+/// The audit behind a decorator, so that calls are counted and fail on order.
+fn with_faults(world: &mut World) -> Arc<Faulty<MemoryTaskStore>> {
+    let audit = Arc::new(Faulty::new(world.memory.store.clone()));
+    world.ports.audit = audit.clone();
+    audit
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_all_living_workers_one_audits_and_another_takes_over() {
+    let mut world = World::new();
+    let audit = with_faults(&mut world);
+    let first = world.work(scripted());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let _others = [world.work(scripted()), world.work(scripted())];
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let walks = audit.faults().calls_of("stranded");
+    assert!((55..=62).contains(&walks), "{walks} walks in 61 seconds");
+    first.crash().await;
+    let planted = plant(&world, &["ok"]);
+    let start = Instant::now();
+    world.memory.store.at_rest(&planted).await;
+    assert!(start.elapsed() < FOUND, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stops_one_comparison_stops_no_other() {
+    let mut world = World::new();
+    let audit = with_faults(&mut world);
+    audit.faults().rule(|method| {
+        matches!(method, "sweep_queue" | "orphaned_claims").then_some(Fault::FailBefore)
+    });
+    let _worker = world.work(scripted());
+    let planted = plant(&world, &["ok"]);
+    world.memory.store.at_rest(&planted).await;
+    assert_eq!(
+        all_repairs(&world),
+        [(Repair::WaitingTaskWithoutQueueRow, 1)]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_whose_store_was_down_goes_on_where_it_stopped() {
+    let mut world = World::new();
+    let audit = with_faults(&mut world);
+    let _worker = world.work(scripted());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    audit.faults().always(Fault::FailAfter);
+    let planted = plant(&world, &["ok"]);
+    let far = ports::Clock::now(&*world.memory.clock).after(HOUR);
+    world
+        .memory
+        .store
+        .plant_queue_row(world.memory.ids.task_id(), far);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    audit.faults().heal();
+    world.memory.store.at_rest(&planted).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let observer = &world.memory.observer;
+    let recovered = |event: &Event| matches!(event, Event::DependencyRecovered { .. });
+    assert_eq!(observer.count(recovered), 1);
+    world.assert_consistent();
+}

@@ -1,0 +1,78 @@
+//! Finding what no one is going to run, and saying so in the books.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::store::{ClaimRecord, StoreError};
+use crate::task::{Task, TaskId};
+
+/// A stretch of the table, walked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditPage {
+    /// Tasks that are `pending` without a queue row, or `processing` in no recorded claim under their present fence, and
+    /// have not moved for the time that was asked for. In ascending order of id.
+    pub stranded: Vec<Task>,
+    /// The last task walked, after which the next stretch begins; `None` when the end of the table was reached.
+    pub next: Option<TaskId>,
+}
+
+/// Compares the tasks with the books about them: the queue and the claims. Shares its store with
+/// [`TaskStore`](crate::store::TaskStore).
+///
+/// Nothing that this program does makes such a contradiction. Rows edited by hand, written by another program that died
+/// before it told the log, or restored from a backup do.
+///
+/// Each method is idempotent, and any number of callers may audit at once.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait TaskAudit: Send + Sync {
+    /// Walks up to `limit` tasks in ascending order of id, beginning after `after`, and answers those that no one is
+    /// going to run although they have not moved for `unmoved_for` (store's clock). Its cost is that of `limit` rows,
+    /// however large the table.
+    ///
+    /// A task that is said to have moved further in the future than `unmoved_for` counts as unmoved: a clock was wrong, and
+    /// its time would not come. Tasks, queue and claims are compared as they stood at one moment, so what claims,
+    /// transitions and releases do meanwhile is never taken for a contradiction.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn stranded(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<AuditPage, StoreError>;
+
+    /// Gives a queue row, due at once and not messaged, to each of these tasks that is `pending` and has none; the others
+    /// are passed over. Answers how many it gave. The task itself does not change.
+    ///
+    /// A claim by delivery that commits at the same time gets the task all the same, and the row may be left behind; it
+    /// claims nothing, and [`sweep_queue`](Self::sweep_queue) deletes it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn enqueue(&self, ids: &[TaskId]) -> Result<usize, StoreError>;
+
+    /// Deletes, of up to `limit` queue rows in ascending order of id beginning after `after`, those whose task is not
+    /// `pending` or does not exist. Answers how many it deleted, and after which id the next stretch begins (`None` when
+    /// the end of the queue was reached).
+    ///
+    /// Waits for nobody. A claim or a transition that commits at the same time is not disturbed: the row of a task that is
+    /// `pending` again is kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn sweep_queue(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError>;
+
+    /// Up to `limit` recorded claims whose worker is not registered at all, in ascending order of id (of version 7 ids:
+    /// the oldest first).
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError>;
+}
