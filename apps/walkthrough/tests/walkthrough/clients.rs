@@ -1,8 +1,8 @@
 //! Clients that are not ours.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -209,6 +209,45 @@ pub(crate) fn produce(brokers: &str, topic: &str, key: &str, value: &[u8]) {
     drop(input);
     let status = child.wait().expect("kcat ends");
     assert!(status.success(), "kcat: {status}");
+}
+
+/// A member of a consumer group that agrees on partitions by a protocol of its own, as the workers of the older service do.
+pub(crate) struct Member(Child);
+
+impl Member {
+    /// Joins, and returns when partitions were assigned.
+    pub(crate) fn join(brokers: &str, group: &str, topic: &str) -> Self {
+        let mut child = Command::new("kcat")
+            .args([
+                "-b",
+                brokers,
+                "-X",
+                "partition.assignment.strategy=roundrobin",
+            ])
+            // It is killed without leaving; the group waits this long for it.
+            .args(["-X", "session.timeout.ms=6000"])
+            .args(["-G", group, topic])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kcat is installed");
+        let said = child.stderr.take().expect("it is piped");
+        let member = Self(child);
+        let mut lines = BufReader::new(said).lines();
+        let assigned = lines.any(|line| line.expect("kcat writes text").contains("assigned"));
+        assert!(assigned, "kcat ended without partitions");
+        // What it says from here on is read by nobody and must not stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+        member
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// How many partitions a topic has; none if it does not exist.

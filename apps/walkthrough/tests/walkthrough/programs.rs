@@ -98,14 +98,20 @@ impl Program {
         directory: &Path,
         environment: &[(String, String)],
     ) -> Self {
-        let mut program = Self::start(
-            name,
-            command(&built(name), directory, environment),
-            port,
-            directory,
-        );
+        let mut program = Self::begin(name, port, directory, environment);
         program.wait_until_ready();
         program
+    }
+
+    /// Starts one of our programs, ready or not.
+    pub(crate) fn begin(
+        name: &str,
+        port: u16,
+        directory: &Path,
+        environment: &[(String, String)],
+    ) -> Self {
+        let command = command(&built(name), directory, environment);
+        Self::start(name, command, port, directory)
     }
 
     fn start(name: &str, mut command: Command, port: u16, directory: &Path) -> Self {

@@ -2,9 +2,33 @@
 
 use serde_json::{Value, json};
 
-use crate::clients::{Record, curl, produce, records, records_with_key, redis};
+use crate::clients::{Member, Record, curl, produce, records, records_with_key, redis, try_curl};
 use crate::eventually;
 use crate::world::{Kafka, World, text};
+
+/// Members of one group must agree on a protocol: workers of the older service and ours cannot be in one. Ours says so, goes
+/// on by age, and joins when the others have left.
+#[test]
+#[ignore = "needs PostgreSQL, Redis and Kafka 4: run cargo xtask test"]
+fn a_worker_that_its_group_refuses_says_so_and_works_by_age() {
+    let world = World::new("refused", Kafka::Four, "rdkafka");
+    world.migrate();
+    let server = world.server();
+    let older = Member::join(&world.brokers, world.group(), "tasks-input");
+    let worker = world.unready_worker();
+    let ready = format!("{}/health/ready", worker.url);
+    let refusal = eventually("the worker is refused", || {
+        try_curl(&ready, &[]).filter(|answer| answer.status == 503)
+    });
+    let detail = text(&refusal.json()["detail"]);
+    assert!(detail.contains(world.group()), "{detail}");
+    let id = world.submit(&server, "abc");
+    assert!(world.done(&server, &id).contains("cba (len=3)"));
+    drop(older);
+    eventually("the worker has joined", || {
+        try_curl(&ready, &[]).filter(|answer| answer.status == 200)
+    });
+}
 
 #[test]
 #[ignore = "needs PostgreSQL, Redis and Kafka 4: run cargo xtask test"]

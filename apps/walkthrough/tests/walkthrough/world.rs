@@ -93,9 +93,30 @@ impl World {
 
     pub(crate) fn worker(&self, more: &[(&str, &str)]) -> Program {
         let port = free_port();
-        let mut environment = self.environment(more);
-        environment.push(("WORKER_PORT".to_owned(), port.to_string()));
+        let environment = self.environment_of_worker(port, more);
         Program::serve("task-processor-worker", port, &self.directory, &environment)
+    }
+
+    /// A worker that may never become ready.
+    pub(crate) fn unready_worker(&self) -> Program {
+        let port = free_port();
+        let environment = self.environment_of_worker(port, &[]);
+        Program::begin("task-processor-worker", port, &self.directory, &environment)
+    }
+
+    fn environment_of_worker(&self, port: u16, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let port = port.to_string();
+        let more = more.iter().copied().chain([("WORKER_PORT", port.as_str())]);
+        self.environment(&more.collect::<Vec<_>>())
+    }
+
+    /// The consumer group of this world's workers.
+    pub(crate) fn group(&self) -> &str {
+        let group = self
+            .environment
+            .iter()
+            .find(|(name, _)| name == "KAFKA_GROUP_ID");
+        group.map_or("", |(_, group)| group)
     }
 
     /// Posts a task; its id.
