@@ -84,7 +84,7 @@ impl Observer for LogObserver {
     fn observe(&self, event: &Event) {
         match event {
             Event::Submitted { count } => {
-                debug!(event = "tasks.submitted", count, "tasks were accepted")
+                debug!(event = "tasks.submitted", count, "tasks were accepted");
             }
             Event::Published { count } => debug!(
                 event = "tasks.published",
@@ -174,7 +174,7 @@ impl Observer for LogObserver {
                 abandoned, "this worker was declared dead while it lived; it registers anew"
             ),
             Event::CacheLookup { hit } => {
-                trace!(event = "cache.lookup", hit, "the cache was asked")
+                trace!(event = "cache.lookup", hit, "the cache was asked");
             }
             Event::DependencyFailed {
                 dependency,
