@@ -39,7 +39,7 @@ async fn a_second_store_on_the_same_file_is_refused_by_name() {
 async fn a_file_that_cannot_be_made_is_refused_by_name() {
     let reason = refusal("sqlite:///nonexistent-folder/tasks.db".to_owned()).await;
     assert!(
-        reason.contains("/nonexistent-folder/tasks.db.lock"),
+        reason.contains("/nonexistent-folder/tasks.db cannot be made"),
         "{reason}"
     );
     let reason = refusal("sqlite::memory:".to_owned()).await;
