@@ -43,6 +43,8 @@ pub(crate) struct Planted {
     pub(crate) id: TaskId,
     pub(crate) payload: String,
     pub(crate) script: Script,
+    /// A message was sent for it, and neither the weather nor anyone else took it from the topic.
+    pub(crate) has_message: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +76,7 @@ pub(crate) struct Entries {
     pub(crate) reads: Vec<Read>,
     /// Reasons of the records put into the topic that cannot be read.
     pub(crate) rubbish: Vec<String>,
+    pub(crate) rubbish_count: usize,
     pub(crate) requests: usize,
     /// What had not come to rest in time.
     pub(crate) unrest: Vec<String>,

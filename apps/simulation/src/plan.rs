@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{RetryPolicy, SubmitConfig, WorkerConfig};
+use domain::{AuditConfig, RetryPolicy, SubmitConfig, WorkerConfig};
 use ports::Dependency;
 
 use crate::chance::Chance;
@@ -106,7 +106,15 @@ pub(crate) struct Plan {
 
 const SECOND: i64 = 1_000_000;
 
+/// Longer than any history.
+const NEVER: Duration = Duration::from_secs(1_000_000);
+
 impl Plan {
+    /// Whether the workers compare the tasks with the books about them.
+    pub(crate) fn has_audit(&self) -> bool {
+        self.work.audit.interval < NEVER
+    }
+
     /// Whether functions find something down now and then. Their workers then take one task at a time, at growing
     /// intervals, until one of them succeeds, so nothing is promised of how soon the others follow.
     pub(crate) fn has_brakes(&self) -> bool {
@@ -143,6 +151,7 @@ impl Plan {
             work,
         };
         plan.draw_clients(&chance);
+        plan.draw_rubbish(&chance);
         plan.draw_faults(&chance);
         plan.actions.sort_by_key(|(at, _)| *at);
         plan
@@ -176,13 +185,20 @@ impl Plan {
             };
             self.actions.push((chance.below(self.span), read));
         }
-        for _ in 0..*chance.pick(&[0, 0, 1, 3]) {
+        for _ in 0..*chance.pick(&[0, 0, 1, 4]) {
             let scripts = (0..chance.between(1, 4))
                 .map(|_| Script::draw(chance, false))
                 .collect();
             let messaged = chance.below(4) > 0;
             let plant = Action::Plant { scripts, messaged };
             self.actions.push((chance.below(self.span), plant));
+        }
+    }
+
+    fn draw_rubbish(&mut self, chance: &Chance) {
+        for _ in 0..*chance.pick(&[0, 0, 2, 8]) {
+            let at = chance.below(self.span);
+            self.actions.push((at, Action::Rubbish));
         }
     }
 
@@ -245,6 +261,17 @@ impl Plan {
         };
         let micros = *chance.pick(&[-86_400 * SECOND, -3 * SECOND, 30 * SECOND, 3_600 * SECOND]);
         Action::Jump(clock, micros)
+    }
+}
+
+/// Half of the histories do without the audit: nothing that the system itself does may need it.
+fn draw_audit(chance: &Chance) -> AuditConfig {
+    if chance.one_in(2) {
+        return AuditConfig::default();
+    }
+    AuditConfig {
+        interval: NEVER,
+        ..AuditConfig::default()
     }
 }
 
@@ -311,7 +338,8 @@ fn draw_work(chance: &Chance) -> WorkerConfig {
             base: Duration::from_millis(500),
             cap: Duration::from_secs(4),
         },
-        max_rescues: *chance.pick(&[1, 10, 10, 10]),
+        max_rescues: *chance.pick(&[0, 1, 10, 10]),
+        audit: draw_audit(chance),
         drain_deadline: *chance.pick(&[
             Duration::from_millis(500),
             Duration::from_secs(4),

@@ -17,6 +17,7 @@ use adapters::memory::{
 use domain::{Metrics, Ports, Reading, Submission, SubmitError};
 use ports::{
     Clock, Dependency, Fence, IdSource, Payload, Priority, TaskId, TaskMessage, TaskPublisher,
+    TaskStatus,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;

@@ -120,7 +120,12 @@ impl World {
     fn wipe_topic(&self) {
         self.trace().note(Who::WORLD, "topic wiped", 0, String::new);
         self.topic.wipe(self.log_clock.now().as_micros());
-        self.ledger.entries().rubbish.clear();
+        let mut entries = self.ledger.entries();
+        entries.rubbish.clear();
+        // Their messages are gone, and only the audit speaks for them.
+        for planted in &mut entries.planted {
+            planted.has_message = false;
+        }
     }
 
     /// Another program writes rows, and perhaps their messages.
@@ -135,6 +140,7 @@ impl World {
                     id,
                     payload: payload.clone(),
                     script: script.clone(),
+                    has_message: messaged,
                 });
                 (payload, number)
             };
@@ -174,7 +180,8 @@ impl World {
 
     fn put_rubbish(&self) {
         let mut entries = self.ledger.entries();
-        let reason = format!("rubbish {}", entries.rubbish.len());
+        entries.rubbish_count += 1;
+        let reason = format!("rubbish {}", entries.rubbish_count);
         self.trace()
             .note(Who::WORLD, "rubbish", 0, || reason.clone());
         if self

@@ -40,13 +40,16 @@ pub(super) fn run(checkout: &Path, arguments: &Arguments) -> Result<(), Failure>
     let only = arguments.only.as_deref().unwrap_or("");
     let mut rows = String::new();
     let mut missed = Vec::new();
-    for broken in breaks(checkout)? {
-        if !broken.name.contains(only) {
-            continue;
-        }
-        apply(&copy, &broken.patch, false)?;
+    let mut chosen = breaks(checkout)?;
+    chosen.retain(|broken| broken.name.contains(only));
+    // All of them before the first is built: code moves on, and a patch that no longer fits should be known at once.
+    for broken in &chosen {
+        apply(&copy, &broken.patch, &["--dry-run"])?;
+    }
+    for broken in chosen {
+        apply(&copy, &broken.patch, &[])?;
         let outcome = simulate(&copy, &own.join("target"), arguments);
-        apply(&copy, &broken.patch, true)?;
+        apply(&copy, &broken.patch, &["--reverse"])?;
         let Break { name, what, .. } = broken;
         match outcome? {
             Some(finding) => {
@@ -128,16 +131,23 @@ fn breaks(checkout: &Path) -> Result<Vec<Break>, Failure> {
     Ok(found)
 }
 
-fn apply(copy: &Path, patch: &Path, reverse: bool) -> Result<(), Failure> {
+fn apply(copy: &Path, patch: &Path, how: &[&str]) -> Result<(), Failure> {
     let mut command = Command::new("patch");
     command
         .current_dir(copy)
-        .args(["--strip=1", "--silent", "--no-backup-if-mismatch"]);
-    if reverse {
-        command.arg("--reverse");
+        .args(["--strip=1", "--silent", "--no-backup-if-mismatch"])
+        .args(how)
+        .arg("--input")
+        .arg(patch);
+    let output = command.output().map_err(Failure::starting("patch"))?;
+    if output.status.success() {
+        return Ok(());
     }
-    command.arg("--input").arg(patch);
-    must_succeed(&mut command)
+    Err(Failure::said(format!(
+        "{} does not apply: {}",
+        patch.display(),
+        String::from_utf8_lossy(&output.stdout)
+    )))
 }
 
 /// `None` when every history held.
