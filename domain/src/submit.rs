@@ -408,10 +408,6 @@ async fn publish_loop(
     let mut sends = JoinSet::new();
     let mut probe = interval(config.probe_interval.max(Duration::from_millis(1)));
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // A log that is down from the start is known before the first message has waited for its time limit.
-    if ports.publisher.ping().await.is_err() {
-        log_is_down.store(true, Ordering::Relaxed);
-    }
     loop {
         tokio::select! {
             biased;
