@@ -123,10 +123,6 @@ impl<'ports> Walks<'ports> {
         }
         let limit = self.max_rescues;
         let resolved = resolve(self.ports, &orphans, Unfinished::Rescue { limit }).await?;
-        if resolved.returned > 0 {
-            let count = resolved.returned;
-            self.ports.observer.observe(&Event::Rescued { count });
-        }
         // What the log does not take stays recorded, and is found again.
         if resolved.announced {
             self.repaired(Repair::ClaimWithoutWorker, orphans.len());

@@ -89,12 +89,7 @@ pub(crate) async fn bury(
     }
     let unfinished = Unfinished::Rescue { limit: max_rescues };
     loop {
-        let resolved = resolve_claims(ports, worker, unfinished).await?;
-        if resolved.returned > 0 {
-            let count = resolved.returned;
-            ports.observer.observe(&Event::Rescued { count });
-        }
-        if !resolved.announced {
+        if !resolve_claims(ports, worker, unfinished).await?.announced {
             // The tasks are back in the queue; the claim stays recorded until the log is up, and the watch comes back.
             return Ok(());
         }

@@ -86,7 +86,7 @@ pub(crate) async fn resolve(
 }
 
 /// Returns what these claims still have in hand; answers how many tasks moved.
-pub(crate) async fn return_unfinished(
+async fn return_unfinished(
     ports: &Ports,
     claims: &[ClaimRecord],
     unfinished: Unfinished,
@@ -104,6 +104,13 @@ pub(crate) async fn return_unfinished(
             .iter()
             .filter(|outcome| outcome.write == WriteOutcome::Applied)
             .count();
+    }
+    if returned > 0 {
+        let count = returned;
+        ports.observer.observe(&match unfinished {
+            Unfinished::Rescue { .. } => Event::Rescued { count },
+            Unfinished::HandBack => Event::HandedBack { count },
+        });
     }
     Ok(returned)
 }
@@ -127,10 +134,7 @@ fn give_back(task: &Task, unfinished: Unfinished) -> Transition {
 
 /// Announces what these claims brought to rest, and releases them; `false` when the log did not take it all, so that they
 /// stay recorded. A claim with a task still in hand must not come here.
-pub(crate) async fn announce_and_release(
-    ports: &Ports,
-    claims: &[ClaimRecord],
-) -> Result<bool, StoreError> {
+async fn announce_and_release(ports: &Ports, claims: &[ClaimRecord]) -> Result<bool, StoreError> {
     if !announce_at_rest(ports, claims).await? {
         return Ok(false);
     }

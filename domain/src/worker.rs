@@ -380,10 +380,6 @@ impl Life {
         loop {
             let resolved = resolve_claims(&self.ports, self.id, Unfinished::HandBack).await?;
             handed_back += resolved.returned;
-            if resolved.returned > 0 {
-                let count = resolved.returned;
-                self.ports.observer.observe(&Event::HandedBack { count });
-            }
             if !resolved.announced {
                 return Ok(Stopped {
                     handed_back,

@@ -130,22 +130,9 @@ where
     }
 }
 
-/// An error with its causes on one line.
+/// An error with its causes on one line, as it is shown to people.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        // Some libraries repeat their cause in their own text.
-        if !text.ends_with(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    let shown = without_source_line(&text).len();
-    text.truncate(shown);
-    text
+    without_source_line(&domain::chain(error)).to_owned()
 }
 
 /// An error's text without the ` at line 1234` that the driver appends to what PostgreSQL says: a line of PostgreSQL's own

@@ -78,6 +78,16 @@ impl Sandbox {
         }
     }
 
+    /// `--version` prints the program's name and this version.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check_version(&self, program: &str, name: &str, version: &str) {
+        let said = self.run(program, &["--version"], &[]);
+        let expected = format!("{name} {version}\n");
+        assert_eq!((said.code, said.out), (Some(0), expected));
+    }
+
     /// Compares what `--help` prints with a committed file; with `UPDATE_HELP` in the environment it writes the file.
     ///
     /// # Panics

@@ -14,9 +14,7 @@ fn help_is_the_committed_one() {
 
 #[test]
 fn version_is_that_of_the_package() {
-    let said = Sandbox::new().run(SERVER, &["--version"], &[]);
-    let expected = format!("task-processor-server {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!((said.code, said.out), (Some(0), expected));
+    Sandbox::new().check_version(SERVER, "task-processor-server", env!("CARGO_PKG_VERSION"));
 }
 
 #[test]

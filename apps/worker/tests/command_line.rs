@@ -14,9 +14,7 @@ fn help_is_the_committed_one() {
 
 #[test]
 fn version_is_that_of_the_package() {
-    let said = Sandbox::new().run(WORKER, &["--version"], &[]);
-    let expected = format!("task-processor-worker {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!((said.code, said.out), (Some(0), expected));
+    Sandbox::new().check_version(WORKER, "task-processor-worker", env!("CARGO_PKG_VERSION"));
 }
 
 #[test]

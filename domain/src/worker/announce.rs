@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ports::{ClaimId, Dependency, Event, StoreError};
+use ports::{ClaimId, Dependency, StoreError};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Life;
 use super::settle::{News, Settled};
-use crate::resolve::{
-    PAGE, Unfinished, announce, announce_and_release, announce_at_rest, return_unfinished,
-};
+use crate::resolve::{PAGE, Unfinished, announce, announce_at_rest, resolve};
 
 pub(super) async fn announce_all(life: Arc<Life>, mut settled: UnboundedReceiver<Settled>) {
     let mut batch = Vec::new();
@@ -146,13 +144,8 @@ impl Life {
                 .into_iter()
                 .filter(|claim| owing.contains_key(&claim.id))
                 .collect();
-            let count = return_unfinished(&self.ports, &ended, Unfinished::HandBack).await?;
-            if count > 0 {
-                self.ports.observer.observe(&Event::HandedBack { count });
-            }
-            let told = announce_at_rest(&self.ports, &partly).await?
-                && announce_and_release(&self.ports, &ended).await?;
-            if !told {
+            let resolved = resolve(&self.ports, &ended, Unfinished::HandBack).await?;
+            if !resolved.announced || !announce_at_rest(&self.ports, &partly).await? {
                 return Ok(false);
             }
             let mut book = self.book();
