@@ -12,8 +12,8 @@ use ports::{
     ClaimTicket, ClaimedTask, DeadLetter, Delivery, DeliveryOutcome, Failure, FeedError, Horizon,
     InsertOutcome, Job, NewTask, Position, Processor, PublishError, RemoveReply, ResultCache,
     Standing, StoreError, Task, TaskAudit, TaskFeed, TaskId, TaskMessage, TaskPublisher,
-    TaskResult, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, WorkerEntry, WorkerId,
-    WorkerRegistry, WriteOutcome,
+    TaskResult, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts,
+    WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 /// What goes wrong with one call.
@@ -326,6 +326,11 @@ impl<P: TaskStore + ?Sized> TaskStore for Faulty<P> {
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {
         self.store_call("get", || self.inner.get(ids)).await
+    }
+
+    async fn whereabouts(&self, ids: &[TaskId]) -> Result<Vec<Option<Whereabouts>>, StoreError> {
+        self.store_call("whereabouts", || self.inner.whereabouts(ids))
+            .await
     }
 
     async fn claim_delivered(

@@ -24,8 +24,8 @@ use async_trait::async_trait;
 use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask,
     DeliveryOutcome, Horizon, InsertOutcome, NewTask, RemoveReply, StoreError, Task, TaskAudit,
-    TaskId, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, WorkerEntry, WorkerId,
-    WorkerRegistry, WriteOutcome,
+    TaskId, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry,
+    WorkerId, WorkerRegistry, WriteOutcome,
 };
 use sea_orm::DatabaseConnection;
 
@@ -233,6 +233,14 @@ impl TaskStore for SqlTaskStore {
         }
         let ids = ids.to_vec();
         dispatch!(self, get(ids))
+    }
+
+    async fn whereabouts(&self, ids: &[TaskId]) -> Result<Vec<Option<Whereabouts>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = ids.to_vec();
+        dispatch!(self, whereabouts(ids))
     }
 
     async fn claim_delivered(

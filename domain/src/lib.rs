@@ -10,6 +10,7 @@ use ports::{
 };
 
 pub mod audit;
+pub mod command;
 pub mod error_text;
 pub mod heart;
 pub mod lifecycle;
@@ -24,6 +25,7 @@ pub mod submit;
 pub mod worker;
 
 pub use audit::AuditConfig;
+pub use command::{Commander, Verdict};
 pub use heart::Heart;
 pub use metrics::Metrics;
 pub use processing::{ReverseText, processor_fn};

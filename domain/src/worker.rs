@@ -12,6 +12,7 @@
 mod acknowledge;
 mod announce;
 mod brake;
+mod heed;
 mod intake;
 mod leftover;
 mod run;
@@ -37,6 +38,7 @@ use crate::rescue::{Watch, bury_all};
 use crate::resolve::{Unfinished, resolve_claims};
 use crate::{Ports, RetryPolicy, chain};
 use brake::Brake;
+use heed::Running;
 use leftover::Leftover;
 
 /// Limits and intervals of a [`Worker`].
@@ -157,6 +159,8 @@ struct Life {
     /// Whether this worker had the smallest id among the living ones, as last read.
     is_first: AtomicBool,
     brake: Brake,
+    /// The runs that go on, to be told when their task is cancelled.
+    running: Running,
 }
 
 /// What is left of a claim.
@@ -280,6 +284,7 @@ impl Worker {
             earliest: Mutex::new(None),
             is_first: AtomicBool::new(false),
             brake: Brake::default(),
+            running: Running::default(),
         }
     }
 }
@@ -310,6 +315,7 @@ impl Life {
         aside.spawn(watch_others(Arc::clone(&self)));
         aside.spawn(announce::announce_owed(Arc::clone(&self)));
         aside.spawn(audit_in_turn(Arc::clone(&self)));
+        aside.spawn(heed::heed_cancellations(Arc::clone(&self)));
 
         tokio::select! {
             biased;

@@ -4,6 +4,7 @@
 pub mod announcer;
 pub mod audit;
 pub mod cache;
+pub mod cancellation;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -21,6 +22,7 @@ pub mod time;
 pub use announcer::{AnnounceError, Announcer, DeadLetter};
 pub use audit::{AuditPage, TaskAudit};
 pub use cache::{CacheError, ResultCache};
+pub use cancellation::Cancellation;
 pub use clock::Clock;
 pub use feed::{Delivery, FeedError, Position, RecordContent, Standing, TaskFeed};
 pub use ids::{ClaimId, IdSource, WorkerId};
@@ -31,7 +33,8 @@ pub use random::Random;
 pub use registry::{BeatReply, RemoveReply, WorkerEntry, WorkerRegistry};
 pub use store::{
     ClaimError, ClaimRecord, ClaimTicket, ClaimedTask, DeliveryOutcome, Horizon, InsertOutcome,
-    Next, Spent, StoreError, TaskStore, Totals, Transition, TransitionOutcome, WriteOutcome,
+    Next, Spent, StoreError, TaskStore, Totals, Transition, TransitionOutcome, Whereabouts,
+    WriteOutcome,
 };
 pub use task::{
     Fence, InvalidPayload, InvalidPriority, NewTask, Payload, Priority, Task, TaskId, TaskResult,

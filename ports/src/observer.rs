@@ -183,6 +183,16 @@ pub enum Event {
         /// The task.
         id: TaskId,
     },
+    /// Someone called a task off.
+    Cancelled {
+        /// The task.
+        id: TaskId,
+    },
+    /// Someone had a failed task tried again.
+    Revived {
+        /// The task.
+        id: TaskId,
+    },
     /// Tasks were given back unfinished at a stop; no attempt was spent.
     HandedBack {
         /// How many.

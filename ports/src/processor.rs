@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::cancellation::Cancellation;
 use crate::task::{Fence, Payload, Priority, TaskId};
 
 /// What a processing function is given.
@@ -19,6 +20,9 @@ pub struct Job {
     pub attempt: u32,
     /// Different for every run of the task, and rising: a token for downstream writes that must not be overtaken.
     pub fence: Fence,
+    /// Told within 2 s when the task is cancelled, or moved in any other way: whatever the run answers then is dropped. A
+    /// function that returns when it is told frees its place for another task; one that never looks runs on, in vain.
+    pub cancellation: Cancellation,
 }
 
 /// Why a run has no result.

@@ -195,6 +195,15 @@ pub struct TransitionOutcome {
     pub updated_at: Option<Timestamp>,
 }
 
+/// Where a task stands, without its texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Where it is in its life.
+    pub status: TaskStatus,
+    /// Its fence.
+    pub fence: Fence,
+}
+
 /// A recorded claim: who holds what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRecord {
@@ -245,6 +254,13 @@ pub trait TaskStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError>;
+
+    /// Reads where tasks stand; `None` for an unknown id. As new as [`get`](Self::get), and cheap enough to be asked every
+    /// second about everything that a worker runs.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn whereabouts(&self, ids: &[TaskId]) -> Result<Vec<Option<Whereabouts>>, StoreError>;
 
     /// Claims the delivered ids whose time has come: queue row deleted, `pending` → `processing`, fence + 1, one claim
     /// recorded for all of them, in one commit. A claim that would hold nothing is not recorded.

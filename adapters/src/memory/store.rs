@@ -13,7 +13,7 @@ use ports::{
     BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome,
     Fence, Horizon, InsertOutcome, NewTask, Next, Payload, Priority, RemoveReply, Spent,
     StoreError, Task, TaskId, TaskStatus, TaskStore, Timestamp, Totals, Transition,
-    TransitionOutcome, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 use tokio::sync::Notify;
 
@@ -592,6 +592,18 @@ impl TaskStore for MemoryTaskStore {
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {
         let state = self.lock();
         Ok(ids.iter().map(|id| state.tasks.get(id).cloned()).collect())
+    }
+
+    async fn whereabouts(&self, ids: &[TaskId]) -> Result<Vec<Option<Whereabouts>>, StoreError> {
+        let state = self.lock();
+        let standing = |task: &Task| Whereabouts {
+            status: task.status,
+            fence: task.fence,
+        };
+        Ok(ids
+            .iter()
+            .map(|id| state.tasks.get(id).map(standing))
+            .collect())
     }
 
     async fn claim_delivered(

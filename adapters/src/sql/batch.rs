@@ -47,13 +47,16 @@ pub(super) fn first_of_each<T, K: Copy + Ord + Hash>(
 }
 
 /// The rows that were found, in the order in which they were asked for.
-pub(super) fn in_order(ids: &[TaskId], found: Vec<Task>) -> Vec<Option<Task>> {
-    let mut by_id: HashMap<TaskId, Task> = found.into_iter().map(|task| (task.id, task)).collect();
-    let mut answers: Vec<Option<Task>> = Vec::with_capacity(ids.len());
+pub(super) fn in_order<T: Clone>(
+    ids: &[TaskId],
+    found: impl IntoIterator<Item = (TaskId, T)>,
+) -> Vec<Option<T>> {
+    let mut by_id: HashMap<TaskId, T> = found.into_iter().collect();
+    let mut answers: Vec<Option<T>> = Vec::with_capacity(ids.len());
     let mut answered: HashMap<TaskId, usize> = HashMap::with_capacity(ids.len());
     for id in ids {
         let answer = match by_id.remove(id) {
-            Some(task) => Some(task),
+            Some(row) => Some(row),
             // The same id again: the row has been handed out above.
             None => answered.get(id).and_then(|&index| answers[index].clone()),
         };

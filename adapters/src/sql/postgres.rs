@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use ports::{
     BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, DeliveryOutcome,
     Horizon, InsertOutcome, NewTask, Next, RemoveReply, Spent, StoreError, Task, TaskId,
-    TaskStatus, Timestamp, Totals, Transition, TransitionOutcome, WorkerEntry, WorkerId,
-    WriteOutcome,
+    TaskStatus, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry,
+    WorkerId, WriteOutcome,
 };
 use sea_orm::{DatabaseConnection, DbErr, QueryResult, Value};
 use uuid::Uuid;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::SqlOptions;
 use super::batch::{distinct, first_of_each, in_order, outcome_of_unmoved};
 use super::failure::{connect_error, is_foreign_key_violation, is_unique_violation, store_error};
-use super::row::{read, status};
+use super::row::{read, status, whereabouts};
 use pool::Pool;
 use rows::{
     Array, bound, claim_record, claimed_task, delay_micros, grace_micros, task, timestamp, uuids,
@@ -127,6 +127,25 @@ impl PostgresStore {
 
     pub(super) async fn get(&self, ids: Vec<TaskId>) -> Result<Vec<Option<Task>>, StoreError> {
         let found = self.tasks(ids.iter().copied()).await?;
+        Ok(in_order(
+            &ids,
+            found.into_iter().map(|task| (task.id, task)),
+        ))
+    }
+
+    pub(super) async fn whereabouts(
+        &self,
+        ids: Vec<TaskId>,
+    ) -> Result<Vec<Option<Whereabouts>>, StoreError> {
+        let wanted = uuids(distinct(ids.iter().copied()).into_iter().map(|id| id.0));
+        let rows = self
+            .pool
+            .rows(statements::WHEREABOUTS, vec![wanted])
+            .await
+            .map_err(store_error)?;
+        let found = read(&rows, |row| {
+            Ok((TaskId(row.try_get_by_index(0)?), whereabouts(row, 1)?))
+        })?;
         Ok(in_order(&ids, found))
     }
 

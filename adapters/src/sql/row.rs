@@ -1,6 +1,6 @@
 //! Reading rows: what both databases keep alike.
 
-use ports::{Payload, Priority, StoreError, TaskStatus};
+use ports::{Fence, Payload, Priority, StoreError, TaskStatus, Whereabouts};
 use sea_orm::{DbErr, QueryResult, TryGetError, TryGetable};
 
 use super::failure::store_error;
@@ -26,6 +26,14 @@ pub(super) fn column<T: TryGetable>(row: &QueryResult, index: usize) -> Result<T
 pub(super) fn status(row: &QueryResult, index: usize) -> Result<TaskStatus, DbErr> {
     let name: String = column(row, index)?;
     TaskStatus::from_name(&name).ok_or_else(|| DbErr::Type(format!("unknown status {name:?}")))
+}
+
+/// A status and, in the next column, a fence.
+pub(super) fn whereabouts(row: &QueryResult, index: usize) -> Result<Whereabouts, DbErr> {
+    Ok(Whereabouts {
+        status: status(row, index)?,
+        fence: Fence(column(row, index + 1)?),
+    })
 }
 
 pub(super) fn payload(row: &QueryResult, index: usize) -> Result<Payload, DbErr> {

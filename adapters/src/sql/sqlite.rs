@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ports::{
     BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, DeliveryOutcome, Fence,
     Horizon, InsertOutcome, NewTask, Next, RemoveReply, Spent, StoreError, Task, TaskId,
-    TaskStatus, Timestamp, Totals, Transition, TransitionOutcome, WorkerEntry, WorkerId,
-    WriteOutcome,
+    TaskStatus, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry,
+    WorkerId, WriteOutcome,
 };
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
@@ -25,7 +25,7 @@ use serde_json::json;
 use super::SqlOptions;
 use super::batch::{distinct, first_of_each, in_order, outcome_of_unmoved};
 use super::failure::{Unsupported, is_foreign_key_violation, store_error};
-use super::row::read;
+use super::row::{read, whereabouts};
 use exclusive::ExclusiveFile;
 use rows::{claim_record, claimed, id_list, task, text, waiting, worker_entry};
 
@@ -150,7 +150,23 @@ impl SqliteStore {
     pub(super) async fn get(&self, ids: Vec<TaskId>) -> Result<Vec<Option<Task>>, StoreError> {
         let wanted = distinct(ids.iter().copied());
         let found = rows(&self.readers, statements::GET, [id_list(wanted)]).await?;
-        Ok(in_order(&ids, read(&found, task)?))
+        let found = read(&found, task)?;
+        Ok(in_order(
+            &ids,
+            found.into_iter().map(|task| (task.id, task)),
+        ))
+    }
+
+    pub(super) async fn whereabouts(
+        &self,
+        ids: Vec<TaskId>,
+    ) -> Result<Vec<Option<Whereabouts>>, StoreError> {
+        let wanted = distinct(ids.iter().copied());
+        let found = rows(&self.readers, statements::WHEREABOUTS, [id_list(wanted)]).await?;
+        let found = read(&found, |row| {
+            Ok((rows::task_id(row, 0)?, whereabouts(row, 1)?))
+        })?;
+        Ok(in_order(&ids, found))
     }
 
     pub(super) async fn claim_delivered(

@@ -98,6 +98,7 @@ async fn whole_lives(store: &SqlTaskStore, worker: WorkerId, count: usize) {
     let last = transition(ids[1], Fence(3), TaskStatus::Processing, done());
     store.transition(&[last]).await.expect("complete");
     store.get(&ids).await.expect("get");
+    store.whereabouts(&ids).await.expect("whereabouts");
     store.claims_of(worker, None, 10).await.expect("claims");
     store.release(&[delivered.claim]).await.expect("release");
     store.totals().await.expect("totals");
@@ -200,15 +201,15 @@ async fn every_plan_is_by_index_whatever_the_statistics_say() {
         }
         whole_lives(&store, worker, 4).await;
         let plans = plans(&session).await;
-        // Insert twice, created_at, get, claim by delivery and twice by age, what is held, transition, claims of a worker,
+        // Insert twice, created_at, get, whereabouts, claim by delivery and twice by age, what is held, transition, claims of a worker,
         // mark, release; walk, enqueue, sweep, orphaned claims.
-        assert!(plans.len() >= 16, "only {} plans: {state}", plans.len());
+        assert!(plans.len() >= 17, "only {} plans: {state}", plans.len());
         for (statement, plan) in &plans {
             check(statement, plan);
             checked += 1;
         }
     }
-    assert!(checked >= 64);
+    assert!(checked >= 68);
     // What was planned is what happened: only whole tables were never read.
     let scans = "SELECT coalesce(sum(seq_scan), 0)::bigint FROM pg_stat_xact_user_tables
         WHERE relname IN ('tasks', 'queue', 'claims')";

@@ -155,6 +155,12 @@ impl Observer for LogObserver {
             Event::Late { id } => {
                 info!(event = "task.late", task_id = %id, "a result came after the task had moved; dropped");
             }
+            Event::Cancelled { id } => {
+                info!(event = "task.cancelled", task_id = %id, "a task was cancelled");
+            }
+            Event::Revived { id } => {
+                info!(event = "task.revived", task_id = %id, "a failed task is tried again");
+            }
             Event::HandedBack { count } => info!(
                 event = "tasks.handed_back",
                 count, "unfinished tasks were given back to the queue"

@@ -228,6 +228,34 @@ impl ApiResponse for Found {
     }
 }
 
+/// `200` to an order about a task that is not done.
+pub(crate) struct Details(pub(crate) Box<Task>);
+
+impl IntoResponse for Details {
+    fn into_response(self) -> Response {
+        json_response(StatusCode::OK, &NotDone::of(&self.0))
+    }
+}
+
+impl ApiResponse for Details {
+    fn meta() -> MetaResponses {
+        one_response(MetaResponse {
+            description: "The task as it is now.",
+            status: Some(200),
+            status_range: None,
+            content: vec![MetaMediaType {
+                content_type: JSON_DESCRIBED,
+                schema: NotDone::reference(),
+            }],
+            headers: Vec::new(),
+        })
+    }
+
+    fn register(registry: &mut Registry) {
+        NotDone::register(registry);
+    }
+}
+
 /// The done form: the bytes that also stand in the cache and in `tasks-output`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ports::TaskFeed;
-use domain::{Ports, Reader, Submitter};
+use domain::{Commander, Ports, Reader, Submitter};
 use poem::Server;
 use tokio::net::TcpListener;
 
@@ -29,7 +29,7 @@ pub use meters::Meters;
 
 use front::Front;
 use listener::LimitedListener;
-use routes::{Documentation, Probes, Tasks};
+use routes::{Commands, Documentation, Probes, Tasks};
 
 /// HTTP/2 streams that one connection may have open.
 const STREAMS_PER_CONNECTION: u32 = 200;
@@ -41,6 +41,8 @@ pub struct Api {
     pub submitter: Arc<Submitter>,
     /// Reads tasks and numbers.
     pub reader: Reader,
+    /// Cancels and retries tasks.
+    pub commander: Commander,
     /// Asked by the health routes; its observer is told when the store fails a request.
     pub ports: Ports,
     /// Shown to Prometheus. To count anything it must be (part of) the observer in `ports`.
@@ -54,6 +56,7 @@ impl Api {
         Self {
             submitter,
             reader: Reader::new(ports),
+            commander: Commander::new(ports),
             ports: ports.clone(),
             meters,
         }
@@ -113,7 +116,9 @@ pub async fn run(
         api.meters.clone(),
         config,
     );
-    let front = Front::new((Tasks::new(api, config), probes.clone(), Documentation));
+    let commands = Commands::new(api.commander.clone(), api.ports.clone());
+    let tasks = Tasks::new(api, config);
+    let front = Front::new((tasks, commands, probes.clone(), Documentation));
     serve(front, probes, config, listener, shutdown).await
 }
 

@@ -31,6 +31,8 @@ pub struct Meters {
     settled: Family<Label, Counter>,
     elapsed: Histogram,
     late: Counter,
+    cancelled: Counter,
+    revived: Counter,
     handed_back: Counter,
     rescued: Counter,
     repaired: Family<Label, Counter>,
@@ -152,6 +154,18 @@ impl Meters {
                 "Results dropped because their task had moved since",
                 Counter::default(),
             ),
+            cancelled: register(
+                &mut names,
+                "tasks_cancelled",
+                "Tasks cancelled",
+                Counter::default(),
+            ),
+            revived: register(
+                &mut names,
+                "tasks_revived",
+                "Failed tasks that someone had tried again",
+                Counter::default(),
+            ),
             handed_back: register(
                 &mut names,
                 "tasks_handed_back",
@@ -271,6 +285,8 @@ impl Observer for Meters {
                 }
             }
             Event::Late { .. } => add(&self.late, 1),
+            Event::Cancelled { .. } => add(&self.cancelled, 1),
+            Event::Revived { .. } => add(&self.revived, 1),
             Event::HandedBack { count } => add(&self.handed_back, *count),
             Event::Rescued { count } => add(&self.rescued, *count),
             Event::Repaired { what, count } => {
@@ -469,6 +485,8 @@ mod tests {
             &["tasks_settled_total{status=\"failed\"} 1"],
         );
         check(Event::Late { id: id() }, &["results_late_total 1"]);
+        check(Event::Cancelled { id: id() }, &["tasks_cancelled_total 1"]);
+        check(Event::Revived { id: id() }, &["tasks_revived_total 1"]);
         check(
             Event::HandedBack { count: 2 },
             &["tasks_handed_back_total 2"],

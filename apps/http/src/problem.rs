@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use domain::SubmitError;
-use domain::ports::StoreError;
+use domain::ports::{StoreError, TaskStatus};
 use poem::Response;
 use poem::error::{MethodNotAllowedError, NotFoundError, ResponseError};
 use poem::http::{HeaderValue, StatusCode, header};
@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::health::Dependencies;
-use crate::schema::{Member, Shape, integer, list, object, text, uri};
+use crate::schema::{Member, Shape, choice, integer, list, object, text, uri};
 
 /// The media type of every failure.
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
@@ -30,6 +30,7 @@ pub(crate) enum Kind {
     InvalidTask,
     InvalidId,
     UnknownTask,
+    WrongState,
     UnknownRoute,
     MethodNotAllowed,
     SlowBody,
@@ -49,6 +50,7 @@ impl Kind {
         match self {
             Self::MalformedBody | Self::InvalidTask | Self::InvalidId => StatusCode::BAD_REQUEST,
             Self::UnknownTask | Self::UnknownRoute => StatusCode::NOT_FOUND,
+            Self::WrongState => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -68,6 +70,7 @@ impl Kind {
             Self::InvalidTask => "invalid-task",
             Self::InvalidId => "invalid-id",
             Self::UnknownTask => "unknown-task",
+            Self::WrongState => "wrong-state",
             Self::UnknownRoute => "unknown-route",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::SlowBody => "slow-body",
@@ -88,6 +91,7 @@ impl Kind {
             Self::InvalidTask => "The task is invalid",
             Self::InvalidId => "The id is not a UUID",
             Self::UnknownTask => "No such task",
+            Self::WrongState => "The state of the task does not allow it",
             Self::UnknownRoute => "No such route",
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::SlowBody => "The body did not arrive in time",
@@ -120,6 +124,9 @@ impl Kind {
             }
             Self::InvalidId => "The id in the path is not a UUID.",
             Self::UnknownTask => "There is no task with this id.",
+            Self::WrongState => {
+                "The state of the task does not allow it; `taskStatus` names the state."
+            }
             Self::UnknownRoute => "There is no such route.",
             Self::MethodNotAllowed => "The route does not take this method.",
             Self::SlowBody => "The body did not arrive in time.",
@@ -151,6 +158,10 @@ impl Kind {
                 "/tasks/01890a5d-ac96-774b-bcce-b302099a8057",
                 "there is no task with this id",
             ),
+            Self::WrongState => (
+                "/tasks/01890a5d-ac96-774b-bcce-b302099a8057/cancel",
+                "the task is done",
+            ),
             Self::UnknownRoute => ("/task", "there is no such route"),
             Self::MethodNotAllowed => ("/tasks", "this route takes POST"),
             Self::SlowBody => ("/tasks", "the body did not arrive within 30 s"),
@@ -173,6 +184,7 @@ impl Kind {
                 FieldError::new("priority", "must be an integer from 0 to 10"),
             ]),
             Self::InvalidId => Problem::invalid_id(),
+            Self::WrongState => Problem::wrong_state(TaskStatus::Done),
             Self::NotReady => {
                 Problem::new(self, detail).with_dependencies(Dependencies::example_down())
             }
@@ -204,6 +216,7 @@ pub(crate) struct Problem {
     kind: Kind,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
+    task_status: Option<TaskStatus>,
     dependencies: Option<Box<Dependencies>>,
 }
 
@@ -213,19 +226,32 @@ impl Problem {
             kind,
             detail: detail.into(),
             errors: Vec::new(),
+            task_status: None,
             dependencies: None,
+        }
+    }
+
+    pub(crate) fn unknown_task() -> Self {
+        Self::new(Kind::UnknownTask, "there is no task with this id")
+    }
+
+    /// A task whose status does not allow what was asked for.
+    pub(crate) fn wrong_state(status: TaskStatus) -> Self {
+        Self {
+            task_status: Some(status),
+            ..Self::new(Kind::WrongState, format!("the task is {status}"))
         }
     }
 
     /// A task with these wrong fields.
     pub(crate) fn invalid(errors: Vec<FieldError>) -> Self {
-        let detail = match errors.len() {
+        let detail: Cow<'static, str> = match errors.len() {
             1 => "1 field is invalid".into(),
             count => format!("{count} fields are invalid").into(),
         };
         Self {
             errors,
-            ..Self::new_cow(Kind::InvalidTask, detail)
+            ..Self::new(Kind::InvalidTask, detail)
         }
     }
 
@@ -233,15 +259,6 @@ impl Problem {
         Self {
             errors: vec![FieldError::new("id", "must be a UUID")],
             ..Self::new(Kind::InvalidId, "the id in the path is not a UUID")
-        }
-    }
-
-    fn new_cow(kind: Kind, detail: Cow<'static, str>) -> Self {
-        Self {
-            kind,
-            detail,
-            errors: Vec::new(),
-            dependencies: None,
         }
     }
 
@@ -269,6 +286,7 @@ impl Problem {
             detail: &self.detail,
             instance,
             errors: &self.errors,
+            task_status: self.task_status.map(TaskStatus::as_str),
             dependencies: self.dependencies.as_deref(),
         }
     }
@@ -302,6 +320,8 @@ struct Body<'a> {
     instance: &'a str,
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     errors: &'a [FieldError],
+    #[serde(rename = "taskStatus", skip_serializing_if = "Option::is_none")]
+    task_status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dependencies: Option<&'a Dependencies>,
 }
@@ -389,7 +409,7 @@ impl From<poem::Error> for Problem {
             tracing::error!(event = "http.framework_failed", %error, "the HTTP framework failed");
             return Self::internal();
         }
-        Self::new_cow(Kind::Other(status), error.to_string().into())
+        Self::new(Kind::Other(status), error.to_string())
     }
 }
 
@@ -431,6 +451,14 @@ impl Shape for ProblemShape {
                 Member::optional(
                     "errors",
                     list("Every wrong field.", FieldErrorShape::reference()),
+                ),
+                Member::optional(
+                    "taskStatus",
+                    choice(
+                        "The state of the task, when it does not allow what was asked for.",
+                        TaskStatus::ALL.map(TaskStatus::as_str),
+                        "done",
+                    ),
                 ),
                 Member::optional("dependencies", Dependencies::reference()),
             ],

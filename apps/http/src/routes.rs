@@ -6,21 +6,25 @@ use poem_openapi::Tags;
 
 use crate::problem::{Failures, Kind, Problem};
 
+mod commands;
 mod documentation;
 mod probes;
 mod tasks;
 
+pub(crate) use commands::Commands;
 pub(crate) use documentation::Documentation;
 pub(crate) use probes::Probes;
 pub(crate) use tasks::Tasks;
 
 /// Every route of the API.
-pub(crate) type Routes = (Tasks, Probes, Documentation);
+pub(crate) type Routes = (Tasks, Commands, Probes, Documentation);
 
 /// The failures of every operation that can fail, by its `operationId`.
-pub(crate) const FAILURES: [(&str, &[Kind]); 5] = [
+pub(crate) const FAILURES: [(&str, &[Kind]); 7] = [
     of::<tasks::SubmitFailures>(),
     of::<tasks::ReadFailures>(),
+    of::<commands::CancelFailures>(),
+    of::<commands::RetryFailures>(),
     of::<probes::MetricsFailures>(),
     of::<probes::ReadyFailures>(),
     of::<documentation::DocsFailures>(),

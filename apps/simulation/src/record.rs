@@ -10,7 +10,7 @@ use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock,
     DeliveryOutcome, Fence, Horizon, InsertOutcome, NewTask, RemoveReply, Spent, StoreError, Task,
     TaskAudit, TaskId, TaskStatus, TaskStore, Timestamp, Totals, Transition, TransitionOutcome,
-    WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 use crate::link::Link;
@@ -206,6 +206,10 @@ impl TaskStore for RecordingStore {
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {
         self.inner.get(ids).await
+    }
+
+    async fn whereabouts(&self, ids: &[TaskId]) -> Result<Vec<Option<Whereabouts>>, StoreError> {
+        self.inner.whereabouts(ids).await
     }
 
     async fn claim_delivered(

@@ -41,6 +41,7 @@ pub(crate) struct Weather {
 pub(crate) enum Call {
     Insert,
     Get,
+    Whereabouts,
     ClaimDelivered,
     ClaimAged,
     Transition,
@@ -101,6 +102,7 @@ impl Call {
         match self {
             Self::Insert => "insert",
             Self::Get => "get",
+            Self::Whereabouts => "whereabouts",
             Self::ClaimDelivered => "claim_delivered",
             Self::ClaimAged => "claim_aged",
             Self::Transition => "transition",

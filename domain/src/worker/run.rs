@@ -43,12 +43,15 @@ pub(super) async fn run_all(
 
 impl Life {
     async fn run_one(&self, held: &Held) -> Result<String, Failure> {
+        let run = self.running.enter(held.task.id, held.task.fence);
+        let cancellation = run.cancellation();
         let job = Job {
             id: held.task.id,
             payload: held.task.payload.clone(),
             priority: held.task.priority,
             attempt: held.task.attempts.saturating_add(1),
             fence: held.task.fence,
+            cancellation: cancellation.clone(),
         };
         let deadline = self
             .processor
@@ -60,7 +63,8 @@ impl Life {
             Err(failure) => Err(failure),
         };
         match &outcome {
-            Err(Failure::Unavailable(_)) => self.brake.pull(),
+            // A run that was told to stop may say anything: it tells nothing of a dependency.
+            Err(Failure::Unavailable(_)) if !cancellation.is_cancelled() => self.brake.pull(),
             _ => self.brake.release(started),
         }
         self.ports.observer.observe(&Event::Ran {

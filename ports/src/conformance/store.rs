@@ -69,6 +69,7 @@ macro_rules! store_conformance {
             inserts_of_the_same_ids_at_once_store_each_once,
             get_answers_in_input_order_with_none_for_unknown,
             get_is_as_new_as_every_acknowledged_write,
+            whereabouts_follow_a_task,
             empty_slices_are_answered_without_asking,
             a_thousand_tasks_go_through_in_one_batch,
             times_keep_their_microseconds,
@@ -486,6 +487,45 @@ pub async fn get_is_as_new_as_every_acknowledged_write(subject: &dyn Subject) {
         moved(subject, &[done(&held[0])]).await;
         assert_eq!(task_of(subject, task.id).await.status, TaskStatus::Done);
     }
+}
+
+/// Where tasks stand: status and fence after every move, in input order, `None` for an unknown id.
+pub async fn whereabouts_follow_a_task(subject: &dyn Subject) {
+    let worker = living_worker(subject).await;
+    let tasks = new_tasks(3);
+    inserted(subject, &tasks).await;
+    let unknown = fresh_id();
+    let ids = [
+        tasks[2].id,
+        unknown,
+        tasks[0].id,
+        tasks[1].id,
+        tasks[2].id,
+        unknown,
+    ];
+    let standing = async || {
+        let found = subject.store().whereabouts(&ids).await;
+        let found = found.expect("whereabouts");
+        assert_eq!(found.len(), ids.len());
+        assert_eq!((found[1], found[5]), (None, None));
+        assert_eq!(found[0], found[4]);
+        [found[2], found[3], found[0]].map(|found| {
+            let found = found.expect("the task exists");
+            (found.status, found.fence.0)
+        })
+    };
+    assert_eq!(standing().await, [(TaskStatus::Pending, 0); 3]);
+    let held = claimed(subject, ticket_of(worker), &ids_of(&tasks[..2])).await;
+    let (waits, runs) = ((TaskStatus::Pending, 0), (TaskStatus::Processing, 1));
+    assert_eq!(standing().await, [runs, runs, waits]);
+    let cancelled = settle(&held[0], Next::Cancelled);
+    moved(subject, &[cancelled, done(&held[1])]).await;
+    assert_eq!(
+        standing().await,
+        [(TaskStatus::Cancelled, 2), (TaskStatus::Done, 2), waits]
+    );
+    let nothing = subject.store().whereabouts(&[]).await.expect("nothing");
+    assert_eq!(nothing, []);
 }
 
 /// An empty slice is answered without asking the store: not even the worker is looked up.

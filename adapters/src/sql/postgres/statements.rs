@@ -47,6 +47,8 @@ SELECT id, payload, priority, status::text, result, error, attempts, max_attempt
     created_at, updated_at
 FROM tasks WHERE id = ANY($1)";
 
+pub(super) const WHEREABOUTS: &str = "SELECT id, status::text, fence FROM tasks WHERE id = ANY($1)";
+
 /// Kinds of rows that a claiming statement answers, in its first column.
 pub(super) const KIND_GATE: i32 = 0;
 pub(super) const KIND_CLAIMED: i32 = 1;

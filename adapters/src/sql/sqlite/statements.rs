@@ -22,6 +22,9 @@ pub(super) const GET: &str = "
 SELECT tasks.id, payload, priority, status, result, error, attempts, max_attempts, rescues, fence, created_at, updated_at
 FROM json_each(?1) AS wanted CROSS JOIN tasks ON tasks.id = wanted.value";
 
+pub(super) const WHEREABOUTS: &str = "
+SELECT tasks.id, status, fence FROM json_each(?1) AS wanted CROSS JOIN tasks ON tasks.id = wanted.value";
+
 pub(super) const WAITING: &str = "
 SELECT task_id, not_before FROM json_each(?1) AS wanted CROSS JOIN queue ON task_id = wanted.value";
 

@@ -113,7 +113,6 @@ impl Tasks {
             .read(TaskId(id.0))
             .await
             .map_err(|error| store_failed(&self.shared.api.ports, "read", error))?;
-        Ok(Found::from_reading(reading)
-            .ok_or_else(|| Problem::new(Kind::UnknownTask, "there is no task with this id"))?)
+        Ok(Found::from_reading(reading).ok_or_else(Problem::unknown_task)?)
     }
 }

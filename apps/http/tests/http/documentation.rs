@@ -44,6 +44,8 @@ fn everything_is_described() {
         [
             "post /tasks",
             "get /tasks/{id}",
+            "post /tasks/{id}/cancel",
+            "post /tasks/{id}/retry",
             "get /metrics",
             "get /health/live",
             "get /health/ready",

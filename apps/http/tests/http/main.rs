@@ -1,6 +1,7 @@
 //! The API as its clients see it: the real server on a port of its own, adapters in memory, bytes on a socket.
 
 mod client;
+mod commands;
 mod connections;
 mod documentation;
 mod health;

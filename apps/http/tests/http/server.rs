@@ -108,6 +108,14 @@ impl Server {
         self.answer(post("application/json", body)).await
     }
 
+    /// The answer to a POST without a body.
+    pub(crate) async fn post_to(&self, path: &str) -> Answer {
+        self.answer(format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n"
+        ))
+        .await
+    }
+
     /// Tells the server to stop.
     pub(crate) fn stop(self) -> Stopping {
         // A server that already ended has failed, which the join will show.

@@ -9,7 +9,7 @@ use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask,
     DeliveryOutcome, Horizon, InsertOutcome, NewTask, RemoveReply, StoreError, Task, TaskAudit,
     TaskId, TaskMessage, TaskPublisher, TaskStore, Timestamp, Totals, Transition,
-    TransitionOutcome, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 use super::Struck;
@@ -97,6 +97,16 @@ impl TaskStore for ChaosStore {
         let (inner, ids) = (Arc::clone(&self.inner), ids.to_vec());
         let deed = async move { inner.get(&ids).await };
         let answer = self.link.call(Call::Get, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+
+    async fn whereabouts(&self, ids: &[TaskId]) -> Result<Vec<Option<Whereabouts>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (inner, ids) = (Arc::clone(&self.inner), ids.to_vec());
+        let deed = async move { inner.whereabouts(&ids).await };
+        let answer = self.link.call(Call::Whereabouts, deed).await;
         answer.unwrap_or_else(unavailable)
     }
 

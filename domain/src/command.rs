@@ -1,0 +1,146 @@
+//! What someone may order about a task that is stored: that it is called off, or tried again.
+
+use std::time::Duration;
+
+use ports::{
+    Dependency, Event, Next, Spent, StoreError, Task, TaskId, TaskStatus, Transition,
+    TransitionOutcome, WriteOutcome,
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::lifecycle::{self, Trigger};
+use crate::{Ports, chain};
+
+/// How long a store that does not answer is asked again before the client is told.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What became of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The task is as it was ordered to be, by this order or an earlier one.
+    Obeyed(Box<Task>),
+    /// Its status does not allow it; nothing changed.
+    Refused(TaskStatus),
+    /// No such task.
+    Unknown,
+}
+
+/// Calls tasks off and has failed ones tried again. Each is one compare-and-set, which wins or loses against whatever else
+/// moves the task at that moment; one that lost looks again.
+#[derive(Clone)]
+pub struct Commander {
+    ports: Ports,
+}
+
+impl Commander {
+    /// One on these ports.
+    #[must_use]
+    pub fn new(ports: &Ports) -> Self {
+        Self {
+            ports: ports.clone(),
+        }
+    }
+
+    /// Cancels a task that waits or is in hand. A worker that runs it is told within 2 s; what it answers is dropped.
+    /// `Obeyed` also when it was cancelled before; `Refused` when it is done or failed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer; whether the task was cancelled is then unknown. Ask again.
+    pub async fn cancel(&self, id: TaskId) -> Result<Verdict, StoreError> {
+        self.order(id, Trigger::Cancel, Next::Cancelled, Spent::Nothing)
+            .await
+    }
+
+    /// Has a failed task tried again, at once, with its attempts and rescues counted from 0. `Refused` for any other.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer; whether the task waits again is then unknown.
+    pub async fn retry(&self, id: TaskId) -> Result<Verdict, StoreError> {
+        let again = Next::Pending {
+            delay: Duration::ZERO,
+            error: None,
+        };
+        self.order(id, Trigger::Revive, again, Spent::Reset).await
+    }
+
+    async fn order(
+        &self,
+        id: TaskId,
+        trigger: Trigger,
+        to: Next,
+        spent: Spent,
+    ) -> Result<Verdict, StoreError> {
+        loop {
+            let Some(task) = self.read(id).await? else {
+                return Ok(Verdict::Unknown);
+            };
+            if trigger == Trigger::Cancel && task.status == TaskStatus::Cancelled {
+                return Ok(Verdict::Obeyed(Box::new(task)));
+            }
+            if lifecycle::next(task.status, trigger).is_none() {
+                return Ok(Verdict::Refused(task.status));
+            }
+            let transition = lifecycle::advance(&task, to.clone(), spent);
+            let outcome = self.write_with_patience(transition).await?;
+            // Each time that it lost, the task has moved: towards rest, which ends this.
+            let (WriteOutcome::Applied | WriteOutcome::AlreadyApplied, Some(updated_at)) =
+                (outcome.write, outcome.updated_at)
+            else {
+                continue;
+            };
+            self.ports.observer.observe(&match trigger {
+                Trigger::Cancel => Event::Cancelled { id },
+                _ => Event::Revived { id },
+            });
+            let counted = match spent {
+                Spent::Reset => (0, 0),
+                _ => (task.attempts, task.rescues),
+            };
+            return Ok(Verdict::Obeyed(Box::new(Task {
+                status: to.status(),
+                fence: task.fence.next(),
+                attempts: counted.0,
+                rescues: counted.1,
+                updated_at,
+                ..task
+            })));
+        }
+    }
+
+    async fn read(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        let found = self.ports.store.get(&[id]).await?;
+        Ok(found.into_iter().flatten().next())
+    }
+
+    /// Repeats the very same move while the store is unavailable: after a commit whose answer was lost the repeat finds it
+    /// made.
+    async fn write_with_patience(
+        &self,
+        transition: Transition,
+    ) -> Result<TransitionOutcome, StoreError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(20);
+        let moves = [transition];
+        loop {
+            let written = timeout_at(deadline, self.ports.store.transition(&moves)).await;
+            let error = match written {
+                Ok(Ok(outcomes)) => match outcomes.first() {
+                    Some(outcome) => return Ok(*outcome),
+                    None => StoreError::Rejected("the store gave no answer to a move".into()),
+                },
+                Ok(Err(error)) => error,
+                Err(elapsed) => StoreError::Unavailable(Box::new(elapsed)),
+            };
+            if !error.is_transient() || Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            self.ports.observer.observe(&Event::DependencyFailed {
+                dependency: Dependency::Store,
+                doing: "command",
+                error: chain(&error),
+            });
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+}
