@@ -1,5 +1,6 @@
 //! The project's chores, one word each: `cargo xtask --help` lists them.
 
+mod chaos;
 mod deploy;
 mod failure;
 mod lint;
@@ -39,6 +40,8 @@ enum Chore {
     Services(services::Arguments),
     /// Live seeded histories of the whole system and check its promises
     Simulate(simulate::Arguments),
+    /// Rage against the programs on real services, under load, and check the promises
+    Chaos(chaos::Arguments),
     #[command(name = test::CARETAKER, hide = true)]
     Caretaker,
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Chore::Openapi(arguments) => openapi::run(&arguments),
         Chore::Services(arguments) => services::run(&arguments),
         Chore::Simulate(arguments) => simulate::run(&arguments),
+        Chore::Chaos(arguments) => chaos::run(&arguments),
         Chore::Caretaker => test::attend(),
     };
     match done {

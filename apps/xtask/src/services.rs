@@ -57,6 +57,25 @@ enum Verb {
         directory: PathBuf,
         /// It listens on this port and the next
         port: u16,
+        /// The port that it tells its clients, if they are to come by another way
+        #[arg(long, value_name = "PORT")]
+        advertise: Option<u16>,
+    },
+    /// Be a PostgreSQL in the foreground, for tests that take one away
+    #[command(hide = true)]
+    Postgres {
+        /// Where it keeps its data
+        directory: PathBuf,
+        /// It listens on this port
+        port: u16,
+    },
+    /// Be a Redis in the foreground, for tests that take one away
+    #[command(hide = true)]
+    Redis {
+        /// Where it would keep data
+        directory: PathBuf,
+        /// It listens on this port
+        port: u16,
     },
     /// Stop what `up` started and delete its data; downloads are kept
     Down,
@@ -169,6 +188,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             major,
             directory,
             port,
+            advertise,
         } => {
             let release = if *major == 3 {
                 &kafka::KAFKA_3
@@ -176,7 +196,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 &kafka::KAFKA_4
             };
             let programs = install::everything(&place)?;
-            Err(release.become_broker(directory, *port, &programs))
+            let advertised = advertise.unwrap_or(*port);
+            Err(release.become_broker(directory, *port, advertised, &programs))
+        }
+        Verb::Postgres { directory, port } => {
+            let programs = install::everything(&place)?;
+            Err(postgres::become_server(directory, *port, &programs))
+        }
+        Verb::Redis { directory, port } => {
+            let programs = install::everything(&place)?;
+            Err(redis::become_server(directory, *port, &programs))
         }
         Verb::Down => down(&place),
     }

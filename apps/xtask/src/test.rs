@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use crate::chaos;
 use crate::failure::Failure;
 use crate::services::{self, Place};
 use crate::simulate;
@@ -80,6 +81,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         }
     }
     steps.run("simulation", || simulate::histories(checkout, HISTORIES));
+    steps.run("chaos", || chaos::short(&place));
     if let Some(caretaker) = caretaker {
         steps.run("stopping the services", || caretaker.dismiss());
     }
@@ -135,7 +137,7 @@ fn build_programs(checkout: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// A program that still runs cannot be written over, only replaced.
-fn replace(from: &Path, to: &Path) -> Result<(), Failure> {
+pub(crate) fn replace(from: &Path, to: &Path) -> Result<(), Failure> {
     if to.exists() {
         fs::remove_file(to).map_err(Failure::at("remove", to))?;
     }
@@ -145,7 +147,7 @@ fn replace(from: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 /// This program was built there.
-fn target_directory(checkout: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn target_directory(checkout: &Path) -> Result<PathBuf, Failure> {
     if let Some(chosen) = std::env::var_os("CARGO_TARGET_DIR") {
         return Ok(checkout.join(chosen));
     }

@@ -55,15 +55,29 @@ impl Release {
         let broker = self.prepare(
             &place.path(self.name),
             daemon.port,
+            daemon.port,
             programs,
             detached(&programs.java),
         )?;
         daemon.start(broker)
     }
 
-    /// Becomes a broker that keeps its data in `home` and listens on `port` and the next. Returns only if that fails.
-    pub(super) fn become_broker(&self, home: &Path, port: u16, programs: &Programs) -> Failure {
-        match self.prepare(home, port, programs, Command::new(&programs.java)) {
+    /// Becomes a broker that keeps its data in `home`, listens on `port` and the next, and tells its clients to come to
+    /// `advertised`. Returns only if that fails.
+    pub(super) fn become_broker(
+        &self,
+        home: &Path,
+        port: u16,
+        advertised: u16,
+        programs: &Programs,
+    ) -> Failure {
+        match self.prepare(
+            home,
+            port,
+            advertised,
+            programs,
+            Command::new(&programs.java),
+        ) {
             Ok(mut broker) => Failure::starting(self.name)(broker.exec()),
             Err(failure) => failure,
         }
@@ -74,12 +88,13 @@ impl Release {
         &self,
         home: &Path,
         port: u16,
+        advertised: u16,
         programs: &Programs,
         mut java: Command,
     ) -> Result<Command, Failure> {
         fs::create_dir_all(home).map_err(Failure::at("create", home))?;
         let properties = home.join("server.properties");
-        fs::write(&properties, self.properties(port, home))
+        fs::write(&properties, self.properties(port, advertised, home))
             .map_err(Failure::at("write", &properties))?;
         let logging = home.join("log4j.properties");
         fs::write(&logging, LOG4J_1).map_err(Failure::at("write", &logging))?;
@@ -135,7 +150,7 @@ impl Release {
 
     /// The single-node values that Kafka's own quickstart uses, with fewer partitions for the internal topics (each costs
     /// start-up time) and no wait for more members before a group's first balance.
-    fn properties(&self, port: u16, home: &Path) -> String {
+    fn properties(&self, port: u16, advertised: u16, home: &Path) -> String {
         let controller = port + 1;
         let data = home.join("data");
         format!(
@@ -143,7 +158,7 @@ impl Release {
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
              listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\

@@ -44,6 +44,19 @@ impl Place {
         self.root.join(name)
     }
 
+    /// A directory next to that of the services, which outlives them.
+    pub(crate) fn beside(&self, name: &str) -> Result<PathBuf, Failure> {
+        let path = PathBuf::from(format!("{}-{name}", self.root.display()));
+        fs::DirBuilder::new()
+            .mode(0o755)
+            .create(&path)
+            .map_err(Failure::at("create", &path))?;
+        // The PostgreSQL user walks through this directory, whatever the umask was.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .map_err(Failure::at("open up", &path))?;
+        Ok(path)
+    }
+
     pub(super) fn lock(&self) -> Result<Alone, Failure> {
         self.make()?;
         let path = self.path("lock");

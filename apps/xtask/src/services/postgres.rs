@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::daemon::{Daemon, detached};
+use super::daemon::Daemon;
 use super::install::{Account, Programs};
 use super::place::Place;
 use crate::failure::Failure;
@@ -20,17 +20,52 @@ pub(super) fn daemon(place: &Place, port: u16) -> Daemon {
 
 pub(super) fn start(place: &Place, daemon: &Daemon, programs: &Programs) -> Result<(), Failure> {
     let home = place.path("postgres");
+    let command = prepare(&home, daemon.port, programs, "setsid", &[])?;
+    daemon.start(command)
+}
+
+/// Becomes a server that keeps its data in `home`, and ends with the thread that started it. Returns only if that fails.
+pub(super) fn become_server(home: &Path, port: u16, programs: &Programs) -> Failure {
+    // The wish to end with the parent does not survive a change of the user, so it is made after it.
+    match prepare(
+        home,
+        port,
+        programs,
+        "setpriv",
+        &["--pdeathsig", "KILL", "--"],
+    ) {
+        Ok(mut server) => {
+            // After a crash one call instead of one for every file, which on a busy disk takes half a minute.
+            server.args(["-c", "recovery_init_sync_method=syncfs"]);
+            Failure::starting("postgres")(server.exec())
+        }
+        Err(failure) => failure,
+    }
+}
+
+/// Lays out the directory `home` if it is new, and makes the command that runs the server in it, by way of `starter`, which
+/// becomes it.
+fn prepare(
+    home: &Path,
+    port: u16,
+    programs: &Programs,
+    starter: &str,
+    options: &[&str],
+) -> Result<Command, Failure> {
     let data = home.join("data");
     if !data.join("task-processor-ready").exists() {
-        create_cluster(&home, &data, programs)?;
+        create_cluster(home, &data, programs)?;
     }
-    let mut command = detached(&programs.postgres.join("postgres"));
+    let mut command = Command::new(starter);
+    command
+        .args(options)
+        .arg(programs.postgres.join("postgres"));
     as_account(&mut command, programs.postgres_account.as_ref());
-    command.current_dir(&home).arg("-D").arg(&data).args([
+    command.current_dir(home).arg("-D").arg(&data).args([
         "-h",
         "127.0.0.1",
         "-p",
-        &daemon.port.to_string(),
+        &port.to_string(),
     ]);
     for setting in [
         format!("unix_socket_directories={}", home.display()),
@@ -40,7 +75,7 @@ pub(super) fn start(place: &Place, daemon: &Daemon, programs: &Programs) -> Resu
     ] {
         command.arg("-c").arg(setting);
     }
-    daemon.start(command)
+    Ok(command)
 }
 
 fn create_cluster(home: &Path, data: &Path, programs: &Programs) -> Result<(), Failure> {

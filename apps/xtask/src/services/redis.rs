@@ -2,6 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use super::daemon::{Daemon, detached};
@@ -17,13 +20,28 @@ pub(super) fn daemon(place: &Place, port: u16) -> Daemon {
 
 pub(super) fn start(place: &Place, daemon: &Daemon, programs: &Programs) -> Result<(), Failure> {
     let data = place.path("redis");
-    std::fs::create_dir_all(&data).map_err(Failure::at("create", &data))?;
-    let mut command = detached(&programs.redis_server);
-    command
-        .current_dir(&data)
-        .args(["--bind", "127.0.0.1", "--port", &daemon.port.to_string()]);
-    command.args(["--save", "", "--appendonly", "no", "--databases", "1024"]);
-    daemon.start(command)
+    daemon.start(prepare(
+        &data,
+        daemon.port,
+        detached(&programs.redis_server),
+    )?)
+}
+
+/// Becomes a server on `port`. Returns only if that fails.
+pub(super) fn become_server(home: &Path, port: u16, programs: &Programs) -> Failure {
+    match prepare(home, port, Command::new(&programs.redis_server)) {
+        Ok(mut server) => Failure::starting("redis-server")(server.exec()),
+        Err(failure) => failure,
+    }
+}
+
+fn prepare(data: &Path, port: u16, mut server: Command) -> Result<Command, Failure> {
+    std::fs::create_dir_all(data).map_err(Failure::at("create", data))?;
+    server
+        .current_dir(data)
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
+    server.args(["--save", "", "--appendonly", "no", "--databases", "1024"]);
+    Ok(server)
 }
 
 pub(super) fn answers(port: u16) -> bool {

@@ -1,0 +1,31 @@
+#![doc = include_str!("../README.md")]
+
+pub mod script;
+
+mod chance;
+mod check;
+mod client;
+mod clock;
+mod database;
+mod failure;
+mod fleet;
+mod history;
+mod ledger;
+mod load;
+mod log;
+mod measure;
+mod nemesis;
+mod process;
+mod proxy;
+mod redis;
+mod report;
+mod run;
+mod run_log;
+mod services;
+mod topics;
+mod watch;
+mod world;
+
+pub use failure::Failure;
+pub use run::{Options, Sabotage, run};
+pub use run_log::RunLog;

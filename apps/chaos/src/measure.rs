@@ -1,0 +1,216 @@
+//! How long things took.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::check::Facts;
+use crate::clock::SECOND;
+use crate::fleet::Role;
+use crate::history::{Part, Window};
+use crate::run_log::Run;
+use crate::watch::Sample;
+
+/// Times in microseconds, in ascending order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Times(Vec<i64>);
+
+impl Times {
+    pub(crate) fn of(times: impl IntoIterator<Item = i64>) -> Self {
+        let mut times: Vec<i64> = times.into_iter().collect();
+        times.sort_unstable();
+        Self(times)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The smallest time that at least this share of all does not exceed, in milliseconds.
+    pub(crate) fn percentile(&self, percent: f64) -> Option<f64> {
+        let rank = (percent / 100.0 * self.0.len() as f64).ceil() as usize;
+        let micros = self.0.get(rank.max(1) - 1)?;
+        Some(*micros as f64 / 1_000.0)
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "count": self.len(),
+            "p50Ms": self.percentile(50.0),
+            "p99Ms": self.percentile(99.0),
+            "maxMs": self.percentile(100.0),
+        })
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        let seconds = |percent| self.percentile(percent).map(|millis| millis / 1_000.0);
+        match (seconds(50.0), seconds(99.0), seconds(100.0)) {
+            (Some(p50), Some(p99), Some(max)) => format!(
+                "p50 {p50:.3} s, p99 {p99:.3} s, max {max:.3} s ({} measured)",
+                self.len()
+            ),
+            _ => "none measured".to_owned(),
+        }
+    }
+}
+
+/// How long until the tasks that a worker held when it died, hung or was cut off began to run elsewhere: over all, and over
+/// those that nothing else hit meanwhile.
+pub(crate) fn rescues(facts: &Facts) -> (Times, Times) {
+    let mut all = Vec::new();
+    let mut alone = Vec::new();
+    for death in &facts.history.deaths {
+        for runs in facts.runs.values() {
+            let Some(took) = rescue(runs, &death.process, death.at) else {
+                continue;
+            };
+            all.push(took);
+            let until = death.at + took;
+            let others = facts.history.windows.iter().filter(|window| {
+                window.meets(death.at - SECOND, until)
+                    && !(window.part == Part::Workers && is_of(window, death.at))
+            });
+            if others.count() == 0 {
+                alone.push(took);
+            }
+        }
+    }
+    (Times::of(all), Times::of(alone))
+}
+
+/// A death is noted in the window of the fault that caused it, at its beginning.
+fn is_of(window: &Window, death: i64) -> bool {
+    (0..SECOND).contains(&(death - window.from))
+}
+
+/// From the death of `process` until this task's next run, if the process held it then and the next run is not a retry.
+fn rescue(runs: &[Run], process: &str, died: i64) -> Option<i64> {
+    let held = runs.iter().position(|run| {
+        *run.process == *process
+            && run.began < died
+            && run.ended.as_ref().is_none_or(|(ended, _)| *ended > died)
+    })?;
+    let next = runs.get(held + 1)?;
+    // A run that ended by itself and was followed by the next attempt, or found something down, was not rescued.
+    let unavailable = runs[held]
+        .ended
+        .as_ref()
+        .is_some_and(|(_, how)| how == "unavailable");
+    (next.attempt == runs[held].attempt && !unavailable).then(|| next.began - died)
+}
+
+/// How long accepted tasks waited for their first run.
+pub(crate) struct Waits {
+    pub(crate) all: Times,
+    /// Of tasks accepted while no fault was on.
+    pub(crate) calm: Times,
+    /// Of those accepted while the log took nothing and nothing else was wrong: no message told of them.
+    pub(crate) unmessaged: Times,
+}
+
+/// How long after a fault its traces may be felt.
+const AFTER: i64 = 5 * SECOND;
+
+pub(crate) fn waits(facts: &Facts) -> Waits {
+    const NO_LOG: [&str; 3] = ["Kafka killed", "Kafka silent", "Kafka refusing"];
+    let windows = &facts.history.windows;
+    let (mut all, mut calm, mut unmessaged) = (Vec::new(), Vec::new(), Vec::new());
+    for entry in &facts.entries {
+        let Some(first) = entry
+            .accepted()
+            .and_then(|id| facts.runs.get(&id)?.first().map(|run| run.began))
+        else {
+            continue;
+        };
+        let waited = (first - entry.answered_at).max(0);
+        all.push(waited);
+        let met: Vec<&Window> = windows
+            .iter()
+            .filter(|window| window.meets(entry.sent_at - AFTER, first))
+            .collect();
+        if met.is_empty() {
+            calm.push(waited);
+        }
+        if let [only] = met[..]
+            && NO_LOG.contains(&only.kind)
+            && only.meets(entry.sent_at, entry.answered_at)
+        {
+            unmessaged.push(waited);
+        }
+    }
+    Waits {
+        all: Times::of(all),
+        calm: Times::of(calm),
+        unmessaged: Times::of(unmessaged),
+    }
+}
+
+/// Memory of one kind of program, in MiB.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Memory {
+    /// The most that any process had.
+    pub(crate) most: f64,
+    /// Over lives of at least a minute: how much a process had at the end of its life, against how much it had when a quarter
+    /// of it had passed; the largest of these ratios.
+    pub(crate) growth: Option<f64>,
+    pub(crate) lives: usize,
+}
+
+pub(crate) fn memory(samples: &[Sample], role: Role) -> Option<Memory> {
+    const LONG: i64 = 60 * SECOND;
+    let mut lives: BTreeMap<u32, Vec<Sample>> = BTreeMap::new();
+    for sample in samples.iter().filter(|sample| sample.role == role) {
+        lives.entry(sample.pid).or_default().push(*sample);
+    }
+    let most = samples
+        .iter()
+        .filter(|sample| sample.role == role)
+        .map(|sample| sample.kib)
+        .max()?;
+    let growth = |life: &Vec<Sample>| {
+        let (first, last) = (life.first()?, life.last()?);
+        (last.at - first.at >= LONG).then_some(())?;
+        let quarter = life.get(life.len() / 4)?;
+        Some(last.kib as f64 / quarter.kib as f64)
+    };
+    let growths = lives.values().filter_map(growth);
+    Some(Memory {
+        most: most as f64 / 1_024.0,
+        growth: growths.reduce(f64::max),
+        lives: lives.len(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(process: &str, attempt: u32, began: i64, ended: Option<i64>) -> Run {
+        Run {
+            process: process.into(),
+            fence: began,
+            attempt,
+            began,
+            ended: ended.map(|at| (at, "retryable".to_owned())),
+        }
+    }
+
+    #[test]
+    fn percentiles_are_of_the_times_themselves() {
+        let times = Times::of((1..=200).rev().map(|n| n * 1_000));
+        assert_eq!(times.percentile(50.0), Some(100.0));
+        assert_eq!(times.percentile(99.0), Some(198.0));
+        assert_eq!(times.percentile(100.0), Some(200.0));
+        assert_eq!(Times::default().percentile(99.0), None);
+    }
+
+    #[test]
+    fn a_rescue_is_told_from_a_retry() {
+        let held = |next: Run| rescue(&[run("a", 1, 10, None), next], "a", 50);
+        assert_eq!(held(run("b", 1, 90, None)), Some(40));
+        assert_eq!(held(run("b", 2, 90, None)), None, "the next attempt");
+        let ended = [run("a", 1, 10, Some(20)), run("b", 2, 90, None)];
+        assert_eq!(rescue(&ended, "a", 50), None, "not in hand any more");
+        assert_eq!(rescue(&ended[..1], "a", 15), None, "nobody took it up");
+    }
+}

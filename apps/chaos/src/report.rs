@@ -1,0 +1,314 @@
+//! What a run says at its end: lines for people, and one line of JSON, the last.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::check::{Facts, Verdict, Violation};
+use crate::clock::SECOND;
+use crate::fleet::Role;
+use crate::ledger::{Entry, Outcome};
+use crate::measure::{Memory, Times, Waits, memory, rescues, waits};
+use crate::nemesis::Fault;
+use crate::watch::Seen;
+
+/// How a run was made.
+pub(crate) struct Outline {
+    pub(crate) seed: u64,
+    pub(crate) rate: u32,
+    pub(crate) raged: Duration,
+    pub(crate) rested: Duration,
+    pub(crate) faults: Vec<(Duration, Fault)>,
+}
+
+pub(crate) struct Report {
+    outline: Outline,
+    verdict: Verdict,
+    sent: usize,
+    accepted: usize,
+    done: usize,
+    failed: usize,
+    /// Stored although their client was not told so.
+    unanswered: usize,
+    reads: (u64, u64),
+    reasons: BTreeMap<String, usize>,
+    /// Failed requests by the faults that were on.
+    blame: BTreeMap<String, usize>,
+    counters: BTreeMap<&'static str, u64>,
+    rescued: u64,
+    rescues: (Times, Times),
+    waits: Waits,
+    oldest: Times,
+    servers: Option<Memory>,
+    workers: Option<Memory>,
+}
+
+const COUNTERS: [&str; 7] = [
+    "results_late",
+    "worker_outlived",
+    "runs_abandoned",
+    "tasks_handed_back",
+    "messages_unpublished",
+    "contradictions_repaired",
+    "records_skipped",
+];
+
+const RESCUE_LIMIT_MS: f64 = 10_000.0;
+const UNMESSAGED_LIMIT_MS: f64 = 5_000.0;
+const MEMORY_LIMIT_MIB: f64 = 256.0;
+/// Of fewer, a percentile says nothing.
+const ENOUGH: usize = 50;
+
+impl Report {
+    pub(crate) fn new(outline: Outline, facts: &Facts, seen: &Seen, verdict: Verdict) -> Self {
+        let rows = |status: &str| {
+            facts
+                .rows
+                .values()
+                .filter(|row| row.status == status)
+                .count()
+        };
+        let accepted = facts
+            .entries
+            .iter()
+            .filter(|entry| entry.accepted().is_some())
+            .count();
+        let (mut reasons, mut blame) = (BTreeMap::new(), BTreeMap::new());
+        let mut calm = 0;
+        let mut rolled = 0;
+        for entry in &facts.entries {
+            if let Outcome::Failed(reason) = &entry.outcome {
+                *reasons.entry(reason.clone()).or_insert(0) += 1;
+                let on = faults_on(facts, entry);
+                calm += usize::from(on.is_empty());
+                rolled += usize::from(!on.is_empty() && on.iter().all(|kind| is_orderly(kind)));
+                let on = if on.is_empty() {
+                    "none".to_owned()
+                } else {
+                    on.join(", ")
+                };
+                *blame.entry(on).or_insert(0) += 1;
+            }
+        }
+        let mut report = Self {
+            outline,
+            sent: facts.entries.len(),
+            accepted,
+            done: rows("done"),
+            failed: rows("failed"),
+            unanswered: facts.rows.len().saturating_sub(accepted),
+            reads: (facts.reads.answered, facts.reads.failed),
+            reasons,
+            blame,
+            counters: COUNTERS
+                .into_iter()
+                .map(|name| (name, seen.total(name)))
+                .collect(),
+            rescued: facts.rows.values().map(|row| u64::from(row.rescues)).sum(),
+            rescues: rescues(facts),
+            waits: waits(facts),
+            oldest: Times::of(seen.ages.iter().map(|(_, age)| *age)),
+            servers: memory(&seen.memory, Role::Server),
+            workers: memory(&seen.memory, Role::Worker),
+            verdict,
+        };
+        report.judge_times(calm, rolled);
+        report
+    }
+
+    fn judge_times(&mut self, calm: usize, rolled: usize) {
+        let mut broken = |promise, what| self.verdict.violations.push(Violation { promise, what });
+        for (times, limit, promise) in [
+            (&self.rescues.1, RESCUE_LIMIT_MS, "rescued within 10 s"),
+            (
+                &self.waits.unmessaged,
+                UNMESSAGED_LIMIT_MS,
+                "claimed within 5 s without a message",
+            ),
+        ] {
+            if times.len() >= ENOUGH && times.percentile(99.0).is_some_and(|p99| p99 > limit) {
+                broken(promise, times.to_text());
+            }
+        }
+        for memory in [self.servers, self.workers].into_iter().flatten() {
+            if memory.most > MEMORY_LIMIT_MIB {
+                broken("memory is bounded", format!("{:.0} MiB", memory.most));
+            }
+        }
+        if calm > 0 {
+            broken(
+                "what works, works",
+                format!("{calm} requests failed while no fault was on"),
+            );
+        }
+        if rolled > 0 {
+            broken(
+                "a rolling restart fails no request",
+                format!(
+                    "{rolled} requests failed while programs were restarted in turn and nothing else"
+                ),
+            );
+        }
+    }
+
+    pub(crate) fn holds(&self) -> bool {
+        self.verdict.violations.is_empty()
+    }
+
+    pub(crate) fn print(&self) {
+        let line = |name: &str, value: String| println!("{name:<34} {value}");
+        println!();
+        line("seed", self.outline.seed.to_string());
+        line(
+            "time",
+            format!(
+                "{:.0} s with {} faults, {:.1} s until all was at rest",
+                self.outline.raged.as_secs_f64(),
+                self.outline.faults.len(),
+                self.outline.rested.as_secs_f64()
+            ),
+        );
+        line(
+            "requests",
+            format!("{} sent, {} a second", self.sent, self.outline.rate),
+        );
+        line("accepted", self.accepted.to_string());
+        line(
+            "done, failed as they should",
+            format!("{}, {}", self.done, self.failed),
+        );
+        line("stored without an answer", self.unanswered.to_string());
+        line("lost", self.verdict.lost.len().to_string());
+        line("doubled", self.verdict.doubled.len().to_string());
+        line("attempts burnt by faults", self.verdict.burnt.to_string());
+        line(
+            "runs whose result came to nothing",
+            self.verdict.in_vain.to_string(),
+        );
+        line("taken back from dead workers", self.rescued.to_string());
+        for (name, value) in &self.counters {
+            line(
+                &format!("{} (at least)", name.replace('_', " ")),
+                value.to_string(),
+            );
+        }
+        line("rescue", self.rescues.0.to_text());
+        line("rescue, nothing else wrong", self.rescues.1.to_text());
+        line("accepted to first run", self.waits.all.to_text());
+        line("the same, nothing wrong", self.waits.calm.to_text());
+        line(
+            "the same, log down, nothing else",
+            self.waits.unmessaged.to_text(),
+        );
+        line("age of the oldest due task", self.oldest.to_text());
+        for (name, memory) in [
+            ("memory, servers", self.servers),
+            ("memory, workers", self.workers),
+        ] {
+            if let Some(memory) = memory {
+                line(name, memory.to_text());
+            }
+        }
+        line(
+            "reads",
+            format!("{} answered, {} failed", self.reads.0, self.reads.1),
+        );
+        line(
+            "requests failed",
+            self.reasons.values().sum::<usize>().to_string(),
+        );
+        for (reason, count) in &self.reasons {
+            line(&format!("  {reason}"), count.to_string());
+        }
+        println!("  by the faults that were on:");
+        for (faults, count) in &self.blame {
+            println!("  {count:>8}  {faults}");
+        }
+        self.print_violations();
+        println!("{}", self.to_json());
+    }
+
+    fn print_violations(&self) {
+        /// Of one promise; the rest is counted.
+        const SHOWN: usize = 20;
+        let mut by_promise: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for violation in &self.verdict.violations {
+            let of_promise = by_promise.entry(violation.promise).or_default();
+            of_promise.push(&violation.what);
+        }
+        for (promise, whats) in by_promise {
+            println!("\nBROKEN: {promise} ({} times)", whats.len());
+            for what in whats.iter().take(SHOWN) {
+                println!("  {what}");
+            }
+        }
+        println!();
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "holds": self.holds(),
+            "seed": self.outline.seed,
+            "seconds": self.outline.raged.as_secs(),
+            "faults": self.outline.faults.len(),
+            "sent": self.sent,
+            "accepted": self.accepted,
+            "done": self.done,
+            "failed": self.failed,
+            "storedWithoutAnswer": self.unanswered,
+            "lost": self.verdict.lost.len(),
+            "doubled": self.verdict.doubled.len(),
+            "violations": self.verdict.violations.len(),
+            "attemptsBurnt": self.verdict.burnt,
+            "resultsInVain": self.verdict.in_vain,
+            "lateResultsRefused": self.counters["results_late"],
+            "rescued": self.rescued,
+            "rescue": self.rescues.0.to_json(),
+            "rescueAlone": self.rescues.1.to_json(),
+            "wait": self.waits.all.to_json(),
+            "waitCalm": self.waits.calm.to_json(),
+            "waitWithoutMessage": self.waits.unmessaged.to_json(),
+            "requestsFailed": self.reasons,
+            "memoryMiB": {
+                "server": self.servers.map(|memory| memory.most.round()),
+                "worker": self.workers.map(|memory| memory.most.round()),
+            },
+        })
+    }
+}
+
+impl Memory {
+    pub(crate) fn to_text(self) -> String {
+        let growth = self.growth.map_or_else(
+            || "no life of a minute".to_owned(),
+            |growth| format!("end of a life against its first quarter: at most {growth:.2}"),
+        );
+        format!(
+            "at most {:.0} MiB in {} lives; {growth}",
+            self.most, self.lives
+        )
+    }
+}
+
+/// Faults under which no request may fail.
+fn is_orderly(kind: &str) -> bool {
+    matches!(
+        kind,
+        "servers restarted in turn" | "workers restarted in turn" | "programs changed over"
+    )
+}
+
+/// The kinds of faults that a request could feel.
+fn faults_on(facts: &Facts, entry: &Entry) -> Vec<&'static str> {
+    let mut on: Vec<&str> = facts
+        .history
+        .windows
+        .iter()
+        .filter(|window| window.meets(entry.sent_at - 5 * SECOND, entry.answered_at))
+        .map(|window| window.kind)
+        .collect();
+    on.sort_unstable();
+    on.dedup();
+    on
+}

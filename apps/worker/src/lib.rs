@@ -1,0 +1,53 @@
+//! The worker on PostgreSQL, Kafka and Redis, around any processing function.
+
+use std::sync::Arc;
+
+use bootstrap::listen::listen_somewhere;
+use bootstrap::settings::WorkerSettings;
+use bootstrap::wiring::distributed;
+use bootstrap::{Failure, Start, telemetry};
+use domain::Worker;
+use domain::ports::Processor;
+use http_api::{HttpConfig, Meters, run_probes};
+
+/// Works until it is told to stop: what a `main` gives to [`bootstrap::launch`].
+///
+/// # Errors
+/// When the database is not there in time, the Kafka client cannot talk to the broker, or a part of the worker ends before
+/// it was told to.
+pub async fn work(
+    start: Start<WorkerSettings>,
+    processor: Arc<dyn Processor>,
+) -> Result<(), Failure> {
+    let Start {
+        settings, shutdown, ..
+    } = start;
+    let meters = Arc::new(Meters::new());
+    let observer = telemetry::observed_by(meters.clone());
+    let wired = distributed::worker(&settings, observer, &shutdown).await?;
+    let (ports, feed) = (wired.ports.clone(), wired.feed.clone());
+    let worker = Worker::new(ports, feed.clone(), processor, settings.work.clone());
+    let mut heartbeat = wired.heartbeat(&worker)?;
+    let config = HttpConfig {
+        max_body_bytes: settings.http.max_body,
+        body_timeout: settings.http.body_timeout,
+        idle_timeout: settings.http.idle_timeout,
+        max_connections: settings.http.max_connections,
+        // Health and metrics are served, with readiness red, for as long as the worker drains.
+        drain_delay: settings.work.drain_deadline * 2
+            + http_api::HttpConfig::default().stop_timeout,
+        ..HttpConfig::default()
+    };
+    let listener = listen_somewhere(&settings.http).await?;
+    let stopped = tokio::select! {
+        stopped = worker.run(shutdown.requested()) => stopped,
+        served = run_probes(&wired.ports, feed, meters, config, listener, shutdown.requested()) => {
+            served?;
+            return Err("the HTTP side ended before the worker".into());
+        }
+        () = heartbeat.ended() => return Err("the thread of the heartbeat died".into()),
+    };
+    telemetry::stopped(stopped);
+    wired.close().await;
+    Ok(())
+}
