@@ -12,7 +12,7 @@ use std::time::Duration;
 use ports::{
     Dependency, Event, NewTask, Payload, Priority, StoreError, TaskId, TaskMessage, Timestamp,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
@@ -23,7 +23,7 @@ use crate::{Ports, chain};
 pub struct SubmitConfig {
     /// How many submissions may wait for a commit; beyond it they are refused at once. Default 8,192.
     pub queue: usize,
-    /// How many submissions may share a commit. Default 512.
+    /// How many submissions may share a commit; those of one request stay together. Default 512.
     pub batch: usize,
     /// How many commits may be under way at once. Default 2.
     pub writers: usize,
@@ -121,6 +121,8 @@ pub enum SubmitError {
 /// Accepts tasks.
 pub struct Submitter {
     requests: mpsc::Sender<Request>,
+    /// Free places for submissions that wait.
+    places: Arc<Semaphore>,
     config: SubmitConfig,
     ports: Ports,
     log_is_down: Arc<AtomicBool>,
@@ -131,6 +133,8 @@ pub struct Submitter {
 
 struct Request {
     tasks: Vec<NewTask>,
+    /// Given back when a commit takes the request.
+    places: Option<OwnedSemaphorePermit>,
     reply: oneshot::Sender<Result<Vec<Accepted>, SubmitError>>,
 }
 
@@ -158,6 +162,7 @@ impl Submitter {
         ));
         Self {
             requests,
+            places: Arc::new(Semaphore::new(config.queue.max(1))),
             config,
             ports: ports.clone(),
             log_is_down,
@@ -188,8 +193,18 @@ impl Submitter {
             return Ok(Vec::new());
         }
         let tasks = self.to_tasks(submissions)?;
+        // One request may be larger than the whole queue: it then waits alone.
+        let count = tasks.len().min(self.config.queue.max(1));
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let Ok(places) = Arc::clone(&self.places).try_acquire_many_owned(count) else {
+            return Err(SubmitError::Overloaded);
+        };
         let (reply, answer) = oneshot::channel();
-        match self.requests.try_send(Request { tasks, reply }) {
+        match self.requests.try_send(Request {
+            tasks,
+            places: Some(places),
+            reply,
+        }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => return Err(SubmitError::Overloaded),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(SubmitError::Stopped),
@@ -255,7 +270,10 @@ async fn commit_loop(
         if received == 0 {
             break;
         }
-        let taken = std::mem::take(&mut requests);
+        let mut taken = std::mem::take(&mut requests);
+        for request in &mut taken {
+            request.places = None;
+        }
         commits.spawn(commit(ports.clone(), config, taken, batches.clone()));
         while commits.try_join_next().is_some() {}
     }
@@ -276,7 +294,7 @@ async fn commit(
     requests: Vec<Request>,
     batches: mpsc::Sender<Vec<TaskMessage>>,
 ) {
-    let mut parts = VecDeque::from([requests]);
+    let mut parts = portions(requests, config.batch.max(1));
     while let Some(mut part) = parts.pop_front() {
         let tasks: Vec<NewTask> = if let [only] = part.as_mut_slice() {
             std::mem::take(&mut only.tasks)
@@ -312,6 +330,23 @@ async fn commit(
             }
         }
     }
+}
+
+/// Requests in their order, no more of them together than hold this many submissions.
+fn portions(requests: Vec<Request>, batch: usize) -> VecDeque<Vec<Request>> {
+    let mut portions = VecDeque::new();
+    let mut portion: Vec<Request> = Vec::new();
+    let mut count = 0;
+    for request in requests {
+        count += request.tasks.len();
+        if count > batch && !portion.is_empty() {
+            count = request.tasks.len();
+            portions.push_back(std::mem::take(&mut portion));
+        }
+        portion.push(request);
+    }
+    portions.push_back(portion);
+    portions
 }
 
 fn answer(requests: Vec<Request>, tasks: &[NewTask], created: &[Timestamp]) {

@@ -14,13 +14,13 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use crate::accept::MetricsFormat;
-use crate::schema::{Member, Shape, choice, id, integer, nullable, object, text, time, uri};
+use crate::schema::{Member, Shape, choice, id, integer, list, nullable, object, text, time, uri};
 
 /// The media type of every JSON answer, as the existing service sends it.
 const JSON: &str = "application/json; charset=utf-8";
 
 /// The same in the document, without the parameter that client generators stumble over.
-const JSON_DESCRIBED: &str = "application/json";
+pub(crate) const JSON_DESCRIBED: &str = "application/json";
 
 const JSON_VALUE: HeaderValue = HeaderValue::from_static(JSON);
 
@@ -88,22 +88,57 @@ struct TaskAccepted<'a> {
     created_at: &'a domain::ports::Timestamp,
 }
 
+impl<'a> TaskAccepted<'a> {
+    const fn of(accepted: &'a Accepted) -> Self {
+        Self {
+            id: &accepted.id,
+            status: TaskStatus::Pending.as_str(),
+            created_at: &accepted.created_at,
+        }
+    }
+}
+
 impl IntoResponse for Created {
     fn into_response(self) -> Response {
-        let Accepted { id, created_at } = &self.0;
-        let mut response = json_response(
-            StatusCode::CREATED,
-            &TaskAccepted {
-                id,
-                status: TaskStatus::Pending.as_str(),
-                created_at,
-            },
-        );
+        let mut response = json_response(StatusCode::CREATED, &TaskAccepted::of(&self.0));
         // A UUID is always a valid header value.
-        if let Ok(location) = HeaderValue::try_from(format!("/tasks/{id}")) {
+        if let Ok(location) = HeaderValue::try_from(format!("/tasks/{}", self.0.id)) {
             response.headers_mut().insert(header::LOCATION, location);
         }
         response
+    }
+}
+
+/// `201` to a POST of many tasks.
+pub(crate) struct CreatedBatch(pub(crate) Vec<Accepted>);
+
+impl IntoResponse for CreatedBatch {
+    fn into_response(self) -> Response {
+        let tasks: Vec<TaskAccepted<'_>> = self.0.iter().map(TaskAccepted::of).collect();
+        json_response(StatusCode::CREATED, &tasks)
+    }
+}
+
+impl ApiResponse for CreatedBatch {
+    fn meta() -> MetaResponses {
+        let tasks = list(
+            "The tasks, in the order in which they came.",
+            Created::reference(),
+        );
+        one_response(MetaResponse {
+            description: "The tasks are stored.",
+            status: Some(201),
+            status_range: None,
+            content: vec![MetaMediaType {
+                content_type: JSON_DESCRIBED,
+                schema: MetaSchemaRef::Inline(Box::new(tasks)),
+            }],
+            headers: Vec::new(),
+        })
+    }
+
+    fn register(registry: &mut Registry) {
+        <Created as Shape>::register(registry);
     }
 }
 
@@ -164,6 +199,22 @@ pub(crate) enum Found {
 }
 
 impl Found {
+    /// Names this very state of the task: everything that is shown moves with the fence.
+    pub(crate) fn tag(&self) -> String {
+        match self {
+            Self::Done(_) => "\"done\"".to_owned(),
+            Self::NotDone(task) => format!("\"{}-{}\"", task.status, task.fence.0),
+        }
+    }
+
+    /// Whether it never changes again.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Done(_) => true,
+            Self::NotDone(task) => task.status == TaskStatus::Cancelled,
+        }
+    }
+
     /// `None` for an unknown task.
     pub(crate) fn from_reading(reading: Reading) -> Option<Self> {
         match reading {
@@ -206,25 +257,6 @@ impl Shape for Found {
     fn register_parts(registry: &mut Registry) {
         Done::register(registry);
         NotDone::register(registry);
-    }
-}
-
-impl ApiResponse for Found {
-    fn meta() -> MetaResponses {
-        one_response(MetaResponse {
-            description: "The task.",
-            status: Some(200),
-            status_range: None,
-            content: vec![MetaMediaType {
-                content_type: JSON_DESCRIBED,
-                schema: Self::reference(),
-            }],
-            headers: Vec::new(),
-        })
-    }
-
-    fn register(registry: &mut Registry) {
-        <Self as Shape>::register(registry);
     }
 }
 

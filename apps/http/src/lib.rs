@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 mod accept;
 mod answer;
+mod conditional;
 mod docs_page;
 mod document;
 mod front;
@@ -66,7 +67,7 @@ impl Api {
 /// Limits of the HTTP side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// The longest body in bytes; a longer one is answered `413`. Default 256 KiB.
+    /// The longest body in bytes; a longer one is answered `413`. Default 256 KiB. That of a batch may be 16 times as long.
     pub max_body_bytes: usize,
     /// How long a body may take to arrive; then `408`. Default 30 s.
     pub body_timeout: Duration,
@@ -80,6 +81,14 @@ pub struct HttpConfig {
     pub drain_delay: Duration,
     /// How long requests under way may then take before their connections are cut. Default 20 s.
     pub stop_timeout: Duration,
+}
+
+impl HttpConfig {
+    /// The longest body of a batch: 16 times that of a single task.
+    #[must_use]
+    pub const fn max_batch_body_bytes(&self) -> usize {
+        self.max_body_bytes.saturating_mul(16)
+    }
 }
 
 impl Default for HttpConfig {

@@ -197,14 +197,17 @@ impl Kind {
 /// One wrong field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct FieldError {
-    field: &'static str,
+    field: Cow<'static, str>,
     detail: Cow<'static, str>,
 }
 
 impl FieldError {
-    pub(crate) fn new(field: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(
+        field: impl Into<Cow<'static, str>>,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
-            field,
+            field: field.into(),
             detail: detail.into(),
         }
     }
@@ -252,6 +255,22 @@ impl Problem {
         Self {
             errors,
             ..Self::new(Kind::InvalidTask, detail)
+        }
+    }
+
+    /// What a batch was refused for: the field that is wrong is named by a JSON pointer into the body.
+    pub(crate) fn of_batch(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Invalid {
+                index,
+                field,
+                reason,
+            } => Self::invalid(vec![FieldError::new(format!("/{index}/{field}"), reason)]),
+            SubmitError::Rejected(_) => Self::new(
+                Kind::InvalidTask,
+                "the task store cannot keep one of these tasks",
+            ),
+            other => other.into(),
         }
     }
 
@@ -481,7 +500,13 @@ impl Shape for FieldErrorShape {
         object(
             "A wrong field.",
             vec![
-                Member::required("field", text("The name of the field.", "priority")),
+                Member::required(
+                    "field",
+                    text(
+                        "The name of the field or parameter; in a batch, a JSON pointer such as `/3/priority`.",
+                        "priority",
+                    ),
+                ),
                 Member::required(
                     "detail",
                     text("What is wrong with it.", "must be an integer from 0 to 10"),

@@ -20,8 +20,9 @@ pub(crate) use tasks::Tasks;
 pub(crate) type Routes = (Tasks, Commands, Probes, Documentation);
 
 /// The failures of every operation that can fail, by its `operationId`.
-pub(crate) const FAILURES: [(&str, &[Kind]); 7] = [
+pub(crate) const FAILURES: [(&str, &[Kind]); 8] = [
     of::<tasks::SubmitFailures>(),
+    of::<tasks::BatchFailures>(),
     of::<tasks::ReadFailures>(),
     of::<commands::CancelFailures>(),
     of::<commands::RetryFailures>(),

@@ -1,5 +1,6 @@
-//! The body of `POST /tasks`: read within limits, parsed once, every wrong field named at once.
+//! The bodies of `POST /tasks` and `POST /tasks/batch`: read within limits, parsed once, every wrong field named at once.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use futures_util::{Stream, StreamExt};
 use poem::http::header;
 use poem::web::RequestBody;
 use poem::{Body, Request};
-use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, Registry};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
@@ -17,9 +18,12 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::problem::{FieldError, Kind, Problem};
-use crate::schema::{Member, Shape, integer, object, text, time, with_default};
+use crate::schema::{Member, Shape, integer, list, object, text, time, with_default};
 
 const MAX_ATTEMPTS: i64 = 100;
+
+/// How many tasks a batch may hold.
+pub(crate) const MAX_BATCH: usize = 1_000;
 
 /// How much of a refused body is still read, so that a client that writes before it reads gets the answer and not a
 /// reset connection.
@@ -27,7 +31,12 @@ const LINGER_BYTES: usize = 4 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// The body of a request that may carry a task; nothing of it has been read.
-pub(crate) struct TaskBody {
+pub(crate) struct TaskBody(Unread);
+
+/// The body of a request that may carry a batch of tasks; nothing of it has been read.
+pub(crate) struct BatchBody(Unread);
+
+struct Unread {
     body: Body,
     announced: Option<usize>,
     waits_for_continue: bool,
@@ -59,22 +68,57 @@ impl<'a> ApiExtractor<'a> for TaskBody {
         body: &mut RequestBody,
         _options: ExtractParamOptions<Self::ParamType>,
     ) -> poem::Result<Self> {
-        let body = body.take()?;
-        check_content_type(request, &body)?;
-        let headers = request.headers();
-        let announced = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.parse().ok());
-        Ok(Self {
-            body,
-            announced,
-            waits_for_continue: headers.contains_key(header::EXPECT),
-        })
+        Unread::take(request, body, MISSING_TASK).map(Self)
     }
 }
 
-fn check_content_type(request: &Request, body: &Body) -> Result<(), Problem> {
+impl<'a> ApiExtractor<'a> for BatchBody {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        NewTaskShape::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        let tasks = list("From 1 to 1,000 tasks.", NewTaskShape::reference());
+        let schema = MetaSchema {
+            min_items: Some(1),
+            max_items: Some(MAX_BATCH),
+            ..tasks
+        };
+        Some(MetaRequest {
+            description: Some(
+                "The tasks, together at most 16 times as long as the body of a single task may be (4 MiB unless configured \
+                 otherwise).",
+            ),
+            content: vec![MetaMediaType {
+                content_type: "application/json",
+                schema: MetaSchemaRef::Inline(Box::new(schema)),
+            }],
+            required: true,
+        })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _options: ExtractParamOptions<Self::ParamType>,
+    ) -> poem::Result<Self> {
+        Unread::take(request, body, MISSING_BATCH).map(Self)
+    }
+}
+
+const MISSING_TASK: &str = "the body is missing: send a JSON object with a `payload`";
+const MISSING_BATCH: &str = "the body is missing: send a JSON array of tasks";
+
+fn check_content_type(
+    request: &Request,
+    body: &Body,
+    missing: &'static str,
+) -> Result<(), Problem> {
     let unsupported = |detail: &'static str| Err(Problem::new(Kind::UnsupportedMediaType, detail));
     if let Some(encoding) = request.headers().get(header::CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
@@ -83,16 +127,9 @@ fn check_content_type(request: &Request, body: &Body) -> Result<(), Problem> {
     }
     match request.headers().get(header::CONTENT_TYPE) {
         Some(value) if value.to_str().is_ok_and(is_json) => Ok(()),
-        None if body.is_empty() => Err(missing_body()),
+        None if body.is_empty() => Err(Problem::new(Kind::MalformedBody, missing)),
         _ => unsupported("send the body as application/json"),
     }
-}
-
-fn missing_body() -> Problem {
-    Problem::new(
-        Kind::MalformedBody,
-        "the body is missing: send a JSON object with a `payload`",
-    )
 }
 
 /// `application/json`, with no charset or with UTF-8.
@@ -116,6 +153,47 @@ impl TaskBody {
         limit: usize,
         patience: Duration,
     ) -> Result<Submission, Problem> {
+        self.0.read(limit, patience, parse).await
+    }
+}
+
+impl BatchBody {
+    /// Reads and parses the body.
+    pub(crate) async fn read(
+        self,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<Vec<Submission>, Problem> {
+        self.0.read(limit, patience, parse_batch).await
+    }
+}
+
+impl Unread {
+    fn take(
+        request: &Request,
+        body: &mut RequestBody,
+        missing: &'static str,
+    ) -> poem::Result<Self> {
+        let body = body.take()?;
+        check_content_type(request, &body, missing)?;
+        let headers = request.headers();
+        let announced = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.parse().ok());
+        Ok(Self {
+            body,
+            announced,
+            waits_for_continue: headers.contains_key(header::EXPECT),
+        })
+    }
+
+    async fn read<T>(
+        self,
+        limit: usize,
+        patience: Duration,
+        parse: impl FnOnce(&[u8]) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
         let (announced, waits_for_continue) = (self.announced, self.waits_for_continue);
         let mut chunks = self.body.into_bytes_stream();
         let read = if announced.is_some_and(|bytes| bytes > limit) {
@@ -220,12 +298,58 @@ async fn linger<C: AsRef<[u8]>, E>(mut chunks: impl Stream<Item = Result<C, E>> 
 
 fn parse(bytes: &[u8]) -> Result<Submission, Problem> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(missing_body());
+        return Err(Problem::new(Kind::MalformedBody, MISSING_TASK));
     }
     let fields: Fields = serde_json::from_slice(bytes).map_err(|error| {
         Problem::new(Kind::MalformedBody, format!("not a JSON object: {error}"))
     })?;
-    fields.check()
+    let mut errors = Vec::new();
+    let submission = fields.check(|field, detail| errors.push(FieldError::new(field, detail)));
+    if errors.is_empty() {
+        Ok(submission)
+    } else {
+        Err(Problem::invalid(errors))
+    }
+}
+
+fn parse_batch(bytes: &[u8]) -> Result<Vec<Submission>, Problem> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Problem::new(Kind::MalformedBody, MISSING_BATCH));
+    }
+    let Batch { items, count } = serde_json::from_slice(bytes)
+        .map_err(|error| Problem::new(Kind::MalformedBody, format!("not a JSON array: {error}")))?;
+    if !(1..=MAX_BATCH).contains(&count) {
+        let detail = format!("must hold from 1 to {MAX_BATCH} tasks, not {count}");
+        return Err(Problem::invalid(vec![FieldError::new("", detail)]));
+    }
+    let mut errors = Vec::new();
+    let mut submissions = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        match item {
+            Item::Object(fields) => submissions.push(fields.check(|field, detail| {
+                errors.push(FieldError::new(format!("/{index}/{field}"), detail));
+            })),
+            Item::Other => {
+                errors.push(FieldError::new(format!("/{index}"), "must be an object"));
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(submissions)
+    } else {
+        Err(Problem::invalid(errors))
+    }
+}
+
+/// The items of an array, as many as a batch may hold, and how many there were.
+struct Batch {
+    items: Vec<Item>,
+    count: usize,
+}
+
+enum Item {
+    Object(Fields),
+    Other,
 }
 
 /// The known fields as they came.
@@ -238,16 +362,16 @@ struct Fields {
 }
 
 impl Fields {
-    fn check(self) -> Result<Submission, Problem> {
-        let mut errors = Vec::new();
+    /// The submission, and every wrong field with what is wrong with it.
+    fn check(self, mut wrong: impl FnMut(&'static str, Cow<'static, str>)) -> Submission {
         let mut submission = Submission::default();
         match self.payload {
-            None => errors.push(FieldError::new("payload", "is required")),
+            None => wrong("payload", "is required".into()),
             Some(Json::Text(text)) => match Payload::new(text) {
                 Ok(payload) => submission.payload = payload,
-                Err(error) => errors.push(FieldError::new("payload", error.to_string())),
+                Err(error) => wrong("payload", error.to_string().into()),
             },
-            Some(_) => errors.push(FieldError::new("payload", "must be a string")),
+            Some(_) => wrong("payload", "must be a string".into()),
         }
         match self
             .priority
@@ -255,20 +379,17 @@ impl Fields {
         {
             None => {}
             Some(Some(priority)) => submission.priority = priority,
-            Some(None) => errors.push(FieldError::new(
-                "priority",
-                "must be an integer from 0 to 10",
-            )),
+            Some(None) => wrong("priority", "must be an integer from 0 to 10".into()),
         }
         match self.run_at {
             None => {}
             Some(Json::Text(text)) if let Some(time) = Timestamp::parse_rfc3339(&text) => {
                 submission.run_at = Some(time);
             }
-            Some(_) => errors.push(FieldError::new(
+            Some(_) => wrong(
                 "runAt",
-                "must be an RFC 3339 time such as 2025-01-01T00:00:00Z",
-            )),
+                "must be an RFC 3339 time such as 2025-01-01T00:00:00Z".into(),
+            ),
         }
         match self
             .max_attempts
@@ -276,16 +397,12 @@ impl Fields {
         {
             None => {}
             Some(Some(attempts)) => submission.max_attempts = Some(attempts),
-            Some(None) => errors.push(FieldError::new(
+            Some(None) => wrong(
                 "maxAttempts",
-                format!("must be an integer from 1 to {MAX_ATTEMPTS}"),
-            )),
+                format!("must be an integer from 1 to {MAX_ATTEMPTS}").into(),
+            ),
         }
-        if errors.is_empty() {
-            Ok(submission)
-        } else {
-            Err(Problem::invalid(errors))
-        }
+        submission
     }
 }
 
@@ -432,6 +549,89 @@ impl<'de> Visitor<'de> for FieldsVisitor {
             }
         }
         Ok(fields)
+    }
+}
+
+impl<'de> Deserialize<'de> for Batch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(BatchVisitor)
+    }
+}
+
+struct BatchVisitor;
+
+impl<'de> Visitor<'de> for BatchVisitor {
+    type Value = Batch;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Batch, A::Error> {
+        let mut batch = Batch {
+            items: Vec::new(),
+            count: 0,
+        };
+        while batch.count < MAX_BATCH {
+            let Some(item) = items.next_element()? else {
+                return Ok(batch);
+            };
+            batch.items.push(item);
+            batch.count += 1;
+        }
+        // What is too many is counted and not kept.
+        while items.next_element::<Json>()?.is_some() {
+            batch.count += 1;
+        }
+        Ok(batch)
+    }
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ItemVisitor)
+    }
+}
+
+struct ItemVisitor;
+
+impl<'de> Visitor<'de> for ItemVisitor {
+    type Value = Item;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a task")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Item, A::Error> {
+        FieldsVisitor.visit_map(members).map(Item::Object)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Item, A::Error> {
+        JsonVisitor.visit_seq(items).map(|_| Item::Other)
+    }
+
+    fn visit_str<E>(self, _text: &str) -> Result<Item, E> {
+        Ok(Item::Other)
+    }
+
+    fn visit_i64<E>(self, _number: i64) -> Result<Item, E> {
+        Ok(Item::Other)
+    }
+
+    fn visit_u64<E>(self, _number: u64) -> Result<Item, E> {
+        Ok(Item::Other)
+    }
+
+    fn visit_f64<E>(self, _number: f64) -> Result<Item, E> {
+        Ok(Item::Other)
+    }
+
+    fn visit_bool<E>(self, _value: bool) -> Result<Item, E> {
+        Ok(Item::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Item, E> {
+        Ok(Item::Other)
     }
 }
 

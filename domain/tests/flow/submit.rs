@@ -135,6 +135,33 @@ async fn more_than_may_wait_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_is_counted_in_tasks_and_large_requests_share_no_commit() {
+    let world = World::new();
+    let config = SubmitConfig {
+        queue: 10,
+        batch: 4,
+        writers: 1,
+        ..SubmitConfig::default()
+    };
+    let submitter = Submitter::start(&world.ports, config);
+    let request = |count| submitter.submit(vec![submission("a"); count]);
+    let answers = all([3, 3, 3, 1, 1].map(request).into_iter()).await;
+    let refused = |answer: &&Result<_, _>| matches!(answer, Err(SubmitError::Overloaded));
+    assert_eq!(answers.iter().filter(refused).count(), 1);
+    let committed = world.memory.observer.events().into_iter();
+    let sizes: Vec<usize> = committed
+        .filter_map(|event| match event {
+            Event::Submitted { count } => Some(count),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sizes, [3, 3, 4], "no commit is larger than a batch");
+    let whole = request(20).await.expect("larger than the queue, and alone");
+    assert_eq!(whole.len(), 20);
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_task_for_later_is_stored_without_a_message() {
     let world = World::new();
     let submitter = world.submitter();

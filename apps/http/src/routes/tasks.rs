@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use domain::ports::TaskId;
 use poem_openapi::OpenApi;
-use poem_openapi::param::Path;
+use poem_openapi::param::{Header, Path};
 use uuid::Uuid;
 
 use super::{Tag, store_failed};
-use crate::answer::{Created, Found};
+use crate::answer::{Created, CreatedBatch, Found};
+use crate::conditional::Conditional;
 use crate::problem::{Failures, Kind, Problem, Refused};
-use crate::submission::TaskBody;
+use crate::submission::{BatchBody, TaskBody};
 use crate::{Api, HttpConfig};
 
 /// The routes that clients come for.
@@ -47,6 +48,13 @@ impl Failures for SubmitFailures {
         Kind::Stopping,
         Kind::Internal,
     ];
+}
+
+pub(crate) struct BatchFailures;
+
+impl Failures for BatchFailures {
+    const OPERATION: &'static str = "submitTasks";
+    const KINDS: &'static [Kind] = SubmitFailures::KINDS;
 }
 
 pub(crate) struct ReadFailures;
@@ -91,10 +99,30 @@ impl Tasks {
         }
     }
 
+    /// Submit many tasks
+    ///
+    /// Stores up to 1,000 tasks in one commit: all of them, or none if one is refused. `201` means for each what it means
+    /// for a single one. Answers them in the order in which they came.
+    #[oai(
+        path = "/tasks/batch",
+        method = "post",
+        operation_id = "submitTasks",
+        tag = "Tag::Tasks"
+    )]
+    async fn submit_tasks(&self, body: BatchBody) -> Result<CreatedBatch, Refused<BatchFailures>> {
+        let Shared { api, config } = &*self.shared;
+        let submissions = body
+            .read(config.max_batch_body_bytes(), config.body_timeout)
+            .await?;
+        let accepted = api.submitter.submit(submissions).await;
+        Ok(CreatedBatch(accepted.map_err(Problem::of_batch)?))
+    }
+
     /// Read a task
     ///
     /// Answers the result once the task is done, which never changes again, and the task's details before that. To wait
-    /// for a result, ask again after a pause of 100 ms or more.
+    /// for a result, ask again after a pause of 100 ms or more. With the `ETag` of an earlier answer in `If-None-Match`, an
+    /// answer that would say the same again is an empty `304`.
     #[oai(
         path = "/tasks/:id",
         method = "get",
@@ -105,7 +133,10 @@ impl Tasks {
         &self,
         /// The id that `POST /tasks` answered.
         id: Path<Uuid>,
-    ) -> Result<Found, Refused<ReadFailures>> {
+        /// The `ETag` of an answer that the client has.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<Option<String>>,
+    ) -> Result<Conditional, Refused<ReadFailures>> {
         let reading = self
             .shared
             .api
@@ -113,6 +144,7 @@ impl Tasks {
             .read(TaskId(id.0))
             .await
             .map_err(|error| store_failed(&self.shared.api.ports, "read", error))?;
-        Ok(Found::from_reading(reading).ok_or_else(Problem::unknown_task)?)
+        let found = Found::from_reading(reading).ok_or_else(Problem::unknown_task)?;
+        Ok(Conditional::new(found, if_none_match.0))
     }
 }

@@ -139,7 +139,7 @@ impl Client {
             headers,
             body: Vec::new(),
         };
-        if !head && status >= 200 && status != 204 {
+        if !head && status >= 200 && status != 204 && status != 304 {
             answer.body = match answer.header("transfer-encoding") {
                 Some("chunked") => self.chunks().await,
                 _ => {

@@ -43,6 +43,7 @@ fn everything_is_described() {
         names,
         [
             "post /tasks",
+            "post /tasks/batch",
             "get /tasks/{id}",
             "post /tasks/{id}/cancel",
             "post /tasks/{id}/retry",

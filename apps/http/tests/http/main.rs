@@ -1,7 +1,9 @@
 //! The API as its clients see it: the real server on a port of its own, adapters in memory, bytes on a socket.
 
+mod batch;
 mod client;
 mod commands;
+mod conditional;
 mod connections;
 mod documentation;
 mod health;

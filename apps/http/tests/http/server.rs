@@ -108,6 +108,13 @@ impl Server {
         self.answer(post("application/json", body)).await
     }
 
+    /// The answer to a POST of this body to `/tasks/batch` as JSON.
+    pub(crate) async fn post_batch(&self, body: impl AsRef<[u8]>) -> Answer {
+        let whole = String::from_utf8(post("application/json", body)).expect("text");
+        self.answer(whole.replacen("/tasks", "/tasks/batch", 1))
+            .await
+    }
+
     /// The answer to a POST without a body.
     pub(crate) async fn post_to(&self, path: &str) -> Answer {
         self.answer(format!(

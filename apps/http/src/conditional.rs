@@ -1,0 +1,135 @@
+//! Reads that a client, or a cache on the way, may keep: `ETag`, `If-None-Match`, `Cache-Control`, `Vary`.
+
+use poem::http::{HeaderValue, StatusCode, header};
+use poem::{IntoResponse, Response};
+use poem_openapi::ApiResponse;
+use poem_openapi::registry::{
+    MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry,
+};
+
+use crate::answer::{Found, JSON_DESCRIBED};
+use crate::schema::{Shape, text};
+
+/// What never changes again may be kept for a year, by the client alone: who may read it is another question.
+const FINAL: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+
+/// What may change is kept only to be asked about.
+const CHANGING: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+/// Another key may not be allowed to read the same task.
+const VARY: HeaderValue = HeaderValue::from_static("Authorization");
+
+/// A task as it was found, and what the client has of it.
+pub(crate) struct Conditional {
+    found: Found,
+    if_none_match: Option<String>,
+}
+
+impl Conditional {
+    pub(crate) const fn new(found: Found, if_none_match: Option<String>) -> Self {
+        Self {
+            found,
+            if_none_match,
+        }
+    }
+}
+
+impl IntoResponse for Conditional {
+    fn into_response(self) -> Response {
+        let tag = self.found.tag();
+        let lifetime = if self.found.is_final() {
+            FINAL
+        } else {
+            CHANGING
+        };
+        let is_known = self.if_none_match.is_some_and(|tags| is_among(&tag, &tags));
+        let mut response = if is_known {
+            StatusCode::NOT_MODIFIED.into()
+        } else {
+            self.found.into_response()
+        };
+        let headers = response.headers_mut();
+        // A status and a number are always a valid header value.
+        if let Ok(tag) = HeaderValue::try_from(tag) {
+            headers.insert(header::ETAG, tag);
+        }
+        headers.insert(header::CACHE_CONTROL, lifetime);
+        headers.insert(header::VARY, VARY);
+        response
+    }
+}
+
+/// The weak comparison of RFC 9110, section 8.8.3.2. Our tags hold no comma.
+fn is_among(tag: &str, tags: &str) -> bool {
+    tags.split(',')
+        .map(str::trim)
+        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
+impl ApiResponse for Conditional {
+    fn meta() -> MetaResponses {
+        let header = |name: &str, description: &'static str, example: &'static str| MetaHeader {
+            name: name.into(),
+            description: Some(description.into()),
+            required: true,
+            deprecated: false,
+            schema: MetaSchemaRef::Inline(Box::new(text(description, example))),
+        };
+        let headers = || {
+            vec![
+                header("ETag", "Names this state of the task.", "\"done\""),
+                header(
+                    "Cache-Control",
+                    "A year for what is done or cancelled; otherwise ask every time.",
+                    "private, max-age=31536000, immutable",
+                ),
+            ]
+        };
+        MetaResponses {
+            responses: vec![
+                MetaResponse {
+                    description: "The task.",
+                    status: Some(200),
+                    status_range: None,
+                    content: vec![MetaMediaType {
+                        content_type: JSON_DESCRIBED,
+                        schema: Found::reference(),
+                    }],
+                    headers: headers(),
+                },
+                MetaResponse {
+                    description: "The client has this state of the task already.",
+                    status: Some(304),
+                    status_range: None,
+                    content: Vec::new(),
+                    headers: headers(),
+                },
+            ],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        <Found as Shape>::register(registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_among;
+
+    #[test]
+    fn tags_are_compared_weakly_one_by_one() {
+        for matching in [
+            "\"done\"",
+            "W/\"done\"",
+            "*",
+            "\"a\", \"done\"",
+            " W/\"b\",W/\"done\" ",
+        ] {
+            assert!(is_among("\"done\"", matching), "{matching}");
+        }
+        for other in ["", "done", "\"done", "\"Done\"", "\"done-2\"", "w/\"done\""] {
+            assert!(!is_among("\"done\"", other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Conditional reads of `GET /tasks/{id}`.
+
+use ports::{Fence, Next, Spent, TaskId, TaskStatus, TaskStore, Transition, WriteOutcome};
+
+use crate::client::Answer;
+use crate::server::Server;
+
+const LONG: &str = "private, max-age=31536000, immutable";
+
+async fn moved(server: &Server, id: TaskId, to: Next) {
+    let outcome = server
+        .memory
+        .store
+        .transition(&[Transition {
+            id,
+            fence: Fence(0),
+            from: TaskStatus::Pending,
+            to,
+            spent: Spent::Nothing,
+        }])
+        .await
+        .expect("the store in memory answers");
+    assert_eq!(outcome[0].write, WriteOutcome::Applied);
+}
+
+async fn get_unless(server: &Server, id: TaskId, tag: &str) -> Answer {
+    server
+        .answer(format!(
+            "GET /tasks/{id} HTTP/1.1\r\nhost: test\r\nif-none-match: {tag}\r\n\r\n"
+        ))
+        .await
+}
+
+fn tag_of(answer: &Answer) -> String {
+    answer.header("etag").expect("a tag").to_owned()
+}
+
+#[tokio::test]
+async fn an_answer_that_the_client_has_is_not_sent_again() {
+    let server = Server::start().await;
+    let id = server.memory.submit("a").await;
+    let waiting = server.get(&format!("/tasks/{id}")).await;
+    assert_eq!(waiting.header("cache-control"), Some("private, no-cache"));
+    assert_eq!(waiting.header("vary"), Some("Authorization"));
+    let tag = tag_of(&waiting);
+    let same = get_unless(&server, id, &tag).await;
+    assert_eq!((same.status, same.body.len()), (304, 0));
+    assert_eq!(tag_of(&same), tag);
+    assert_eq!(same.header("cache-control"), Some("private, no-cache"));
+    let result = "A".to_owned();
+    moved(&server, id, Next::Done { result }).await;
+    let done = get_unless(&server, id, &tag).await;
+    assert_eq!(done.status, 200);
+    assert_eq!(done.header("cache-control"), Some(LONG));
+    assert_eq!(done.json()["result"], "A");
+    // From the cache alike.
+    for known in [
+        tag_of(&done),
+        format!("\"x\", W/{}", tag_of(&done)),
+        "*".to_owned(),
+    ] {
+        let same = get_unless(&server, id, &known).await;
+        assert_eq!((same.status, same.body.len()), (304, 0), "{known}");
+        assert_eq!(same.header("cache-control"), Some(LONG));
+    }
+}
+
+#[tokio::test]
+async fn cancelled_is_kept_and_failed_is_asked_about() {
+    let server = Server::start().await;
+    let error = "broken".to_owned();
+    for (to, kept) in [
+        (Next::Cancelled, LONG),
+        (Next::Failed { error }, "private, no-cache"),
+    ] {
+        let id = server.memory.submit("a").await;
+        let waiting = tag_of(&server.get(&format!("/tasks/{id}")).await);
+        moved(&server, id, to).await;
+        let rests = server.get(&format!("/tasks/{id}")).await;
+        assert_eq!(rests.header("cache-control"), Some(kept));
+        assert_ne!(tag_of(&rests), waiting);
+    }
+}
