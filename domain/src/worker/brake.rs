@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(30);
+/// The outage is over at most this long before the next task goes ahead and finds out. One task in 5 s is no load for
+/// what comes up again, and nobody waits half a minute after it did.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// While runs report that a dependency is down, nothing is taken but one task now and then, to see whether it is back.
 #[derive(Default)]
@@ -60,7 +62,7 @@ impl Brake {
     }
 
     /// A task was taken: if it is the one that was allowed, the next, longer pause begins. Looking and finding nothing
-    /// begins none, or a braked worker would take half a minute for every record that wants no work.
+    /// begins none, or a braked worker would wait the longest pause for every record that wants no work.
     pub(super) fn taken(&self) {
         let mut pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -92,6 +94,21 @@ mod tests {
             brake.allowance(),
             Allowance::NothingUntil(start + FIRST * 3)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_long_the_outage_a_task_goes_ahead_every_5_seconds() {
+        let brake = Brake::default();
+        brake.pull();
+        for _ in 0..10 {
+            let waits_since = Instant::now();
+            while let Allowance::NothingUntil(until) = brake.allowance() {
+                tokio::time::sleep_until(until).await;
+            }
+            assert!(waits_since.elapsed() <= Duration::from_secs(5));
+            brake.taken();
+            brake.pull();
+        }
     }
 
     #[tokio::test(start_paused = true)]
