@@ -26,6 +26,10 @@ const READS: u64 = 8;
 pub(crate) enum Mix {
     /// Everything that a task can do, in numbers that keep some tasks in hand at any time.
     Varied,
+    /// All succeed at once.
+    Healthy,
+    /// One in a hundred panics at every attempt, one in a hundred takes 30 s, the others succeed at once.
+    Stuck,
 }
 
 impl Mix {
@@ -39,6 +43,16 @@ impl Mix {
         };
         let die = chance.below(1_000);
         match self {
+            Self::Healthy => quick,
+            Self::Stuck if die < 10 => Script {
+                end: End::Panic,
+                ..quick
+            },
+            Self::Stuck if die < 20 => Script {
+                sleep: Duration::from_secs(30),
+                ..quick
+            },
+            Self::Stuck => quick,
             Self::Varied => {
                 let sleep = if die < 50 {
                     chance.millis(1_000, 8_000)

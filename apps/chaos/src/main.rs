@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chaos::{Options, Sabotage, run};
+use chaos::{Options, Sabotage, Scenario, measure, run};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,6 +29,9 @@ struct Arguments {
     /// Requests a second
     #[arg(long, default_value_t = 130)]
     rate: u32,
+    /// Measure one promised number instead
+    #[arg(long)]
+    scenario: Option<Scenario>,
     /// Break something on purpose, to see that it is found
     #[arg(long)]
     sabotage: Option<Sabotage>,
@@ -45,8 +48,14 @@ async fn main() -> ExitCode {
         rate: arguments.rate,
         sabotage: arguments.sabotage,
     };
+    let work = async {
+        match arguments.scenario {
+            Some(scenario) => measure(scenario, &options).await,
+            None => run(&options).await,
+        }
+    };
     let outcome = tokio::select! {
-        outcome = run(&options) => outcome,
+        outcome = work => outcome,
         // What was started ends with the future that is dropped here.
         () = told_to_stop() => Err("told to stop".into()),
     };

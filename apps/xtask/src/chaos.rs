@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// Requests a second
     #[arg(long)]
     rate: Option<u32>,
+    /// Measure one promised number instead: rescue, unmessaged, planted, neighbours, outage
+    #[arg(long)]
+    scenario: Option<String>,
     /// Break something on purpose, to see that it is found: lose, announce, overwrite, count
     #[arg(long)]
     sabotage: Option<String>,

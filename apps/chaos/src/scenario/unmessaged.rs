@@ -1,0 +1,61 @@
+//! Rows as a server leaves them that dies between the commit and the publish, while all workers are busy with what has
+//! messages.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, interval};
+
+use super::{Finding, conclude};
+use crate::failure::Failure;
+use crate::load::Mix;
+use crate::measure::Times;
+use crate::run::Options;
+use crate::script::Script;
+use crate::world::World;
+
+const LIMIT_MS: f64 = 5_000.0;
+/// Rows in every quarter of a second.
+const ROWS: u64 = 5;
+/// Their numbers begin where no request's does.
+const FIRST: u64 = 1_000_000_000;
+
+pub(super) async fn measure(world: &World, options: &Options) -> Result<Finding, Failure> {
+    let load = world.load(options.rate, Mix::Healthy, options.seed);
+    let database = world.database().await?;
+    let start = Instant::now();
+    let mut ticks = interval(Duration::from_millis(250));
+    let mut number = FIRST;
+    while start.elapsed() < options.length {
+        ticks.tick().await;
+        let last = number + ROWS - 1;
+        let payload = "'chaos number=' || n || ' sleep=0 failures=0 end=success needs=false'";
+        database
+            .execute(&format!(
+                "WITH stored AS (
+                    INSERT INTO tasks (id, payload, priority)
+                    SELECT gen_random_uuid(), {payload}, 1 FROM generate_series({number}::bigint, {last}::bigint) AS n
+                    RETURNING id
+                )
+                INSERT INTO queue (task_id, not_before, messaged, priority)
+                SELECT id, LOCALTIMESTAMP, true, 1 FROM stored"
+            ))
+            .await?;
+        number += ROWS;
+    }
+    database.close().await?;
+    load.end().await?;
+    let (facts, _, holds) = conclude(world).await?;
+    let times = Times::of(facts.rows.iter().filter_map(|(id, row)| {
+        (Script::parse(&row.payload)?.number >= FIRST).then_some(())?;
+        Some(facts.runs.get(id)?.first()?.began - row.created_at)
+    }));
+    println!(
+        "from the commit to the first run, no message: {}",
+        times.to_text()
+    );
+    let in_time = times.percentile(99.0).is_some_and(|p99| p99 <= LIMIT_MS);
+    Ok(Finding {
+        holds: holds && in_time,
+        found: times.to_json(),
+    })
+}
