@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub mod faulty;
+#[cfg(feature = "http-processor")]
+pub mod http_processor;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 #[cfg(any(feature = "kafka", feature = "rdkafka"))]

@@ -42,6 +42,16 @@ impl RetryPolicy {
         Duration::from_micros(u64::try_from(waited).unwrap_or(u64::MAX))
     }
 
+    /// The backoff, behind the delay that the failure asks for; never longer than the cap.
+    fn wait(&self, attempt: u32, failure: &Failure, random: &dyn Random) -> Duration {
+        let asked = match failure {
+            Failure::RetryableAfter(_, delay) => *delay,
+            _ => Duration::ZERO,
+        };
+        let backoff = self.backoff(attempt, random);
+        asked.saturating_add(backoff).min(self.cap)
+    }
+
     /// Where a failed run leads, and what it counts.
     #[must_use]
     pub fn after_failure(
@@ -60,9 +70,9 @@ impl RetryPolicy {
                 },
                 Spent::Nothing,
             ),
-            Failure::Retryable(_) if attempt < task.max_attempts => (
+            Failure::Retryable(_) | Failure::RetryableAfter(..) if attempt < task.max_attempts => (
                 Next::Pending {
-                    delay: self.backoff(attempt, random),
+                    delay: self.wait(attempt, failure, random),
                     error: Some(error),
                 },
                 Spent::Attempt,
@@ -137,7 +147,29 @@ mod tests {
         check(0, Failure::Retryable("x".into()), Pending, Spent::Attempt);
         check(1, Failure::Retryable("x".into()), Pending, Spent::Attempt);
         check(2, Failure::Retryable("x".into()), Failed, Spent::Attempt);
+        let later = || Failure::RetryableAfter("x".into(), Duration::from_secs(9));
+        check(0, later(), Pending, Spent::Attempt);
+        check(2, later(), Failed, Spent::Attempt);
         check(0, Failure::Permanent("x".into()), Failed, Spent::Attempt);
         check(2, Failure::Unavailable("x".into()), Pending, Spent::Nothing);
+    }
+
+    #[test]
+    fn a_delay_that_is_asked_for_comes_before_the_backoff_and_under_the_cap() {
+        let policy = RetryPolicy::default();
+        let half = Constant(1 << 63);
+        for (asked, expected_millis) in [
+            (Duration::ZERO, 500),
+            (Duration::from_secs(30), 30_500),
+            (Duration::from_secs(300), 300_000),
+            (Duration::MAX, 300_000),
+        ] {
+            let failure = Failure::RetryableAfter("x".into(), asked);
+            let (next, _) = policy.after_failure(&claimed(0, 3), &failure, &half);
+            let Next::Pending { delay, .. } = next else {
+                panic!("{next:?}");
+            };
+            assert_eq!(delay, Duration::from_millis(expected_millis), "{asked:?}");
+        }
     }
 }

@@ -32,6 +32,10 @@ pub enum Failure {
     /// May succeed next time: run again after a backoff, up to the task's `max_attempts`, then `failed`.
     #[error("{0}")]
     Retryable(String),
+    /// The same, but not before this delay: whoever refused said when to come back. The retry policy's own wait is added,
+    /// so that tasks that were refused together do not come back together, and its cap is kept.
+    #[error("{0}")]
+    RetryableAfter(String, Duration),
     /// Will never succeed: `failed` at once.
     #[error("{0}")]
     Permanent(String),
