@@ -8,6 +8,7 @@ mod database;
 mod http;
 mod kafka;
 mod logging;
+mod processing;
 mod programs;
 mod redis;
 mod source;
@@ -23,6 +24,7 @@ pub use self::database::{EmbeddedDatabase, PostgresSettings};
 pub use self::http::HttpSettings;
 pub use self::kafka::{KafkaClient, KafkaSettings, StaticShare};
 pub use self::logging::{LogFormat, LogSettings};
+pub use self::processing::ProcessingSettings;
 pub use self::programs::{
     MigrateSettings, ServerSettings, Settings, StandaloneSettings, StartSettings, WorkerSettings,
 };

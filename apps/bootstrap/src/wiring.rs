@@ -4,3 +4,4 @@
 pub mod distributed;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod processing;

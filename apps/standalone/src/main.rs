@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bootstrap::listen::listen;
 use bootstrap::settings::StandaloneSettings;
-use bootstrap::wiring::embedded;
+use bootstrap::wiring::{embedded, processing};
 use bootstrap::{Failure, Program, Start, launch, say, telemetry};
-use domain::{ReverseText, Submitter, Worker};
+use domain::{Submitter, Worker};
 use http_api::{Api, HttpConfig, Meters};
 
 const PROGRAM: Program = Program {
@@ -31,10 +31,11 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     let wired = embedded::open(&settings, observer).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
     let api = Api::new(&wired.ports, submitter.clone(), meters);
+    let processor = processing::processor(&settings.processing)?;
     let worker = Worker::new(
         wired.ports.clone(),
         wired.feed.clone(),
-        Arc::new(ReverseText),
+        processor,
         settings.work.clone(),
     );
     let config = HttpConfig {

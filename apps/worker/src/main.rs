@@ -1,10 +1,10 @@
 //! The worker on PostgreSQL, Kafka and Redis.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use bootstrap::{Program, launch};
-use domain::ReverseText;
+use bootstrap::settings::WorkerSettings;
+use bootstrap::wiring::processing;
+use bootstrap::{Program, Start, launch};
 
 const PROGRAM: Program = Program {
     name: env!("CARGO_PKG_NAME"),
@@ -13,5 +13,8 @@ const PROGRAM: Program = Program {
 };
 
 fn main() -> ExitCode {
-    launch(&PROGRAM, |start| worker::work(start, Arc::new(ReverseText)))
+    launch(&PROGRAM, |start: Start<WorkerSettings>| async {
+        let processor = processing::processor(&start.settings.processing)?;
+        worker::work(start, processor).await
+    })
 }

@@ -7,8 +7,8 @@ use domain::{SubmitConfig, WorkerConfig};
 use super::database::DISTRIBUTED;
 use super::redis::read_cache_bytes;
 use super::{
-    EmbeddedDatabase, HttpSettings, KafkaSettings, LogSettings, PostgresSettings, Reader,
-    RedisSettings, submit, work,
+    EmbeddedDatabase, HttpSettings, KafkaSettings, LogSettings, PostgresSettings,
+    ProcessingSettings, Reader, RedisSettings, submit, work,
 };
 
 /// The settings of a program.
@@ -53,6 +53,8 @@ pub struct WorkerSettings {
     pub http: HttpSettings,
     /// How it works.
     pub work: WorkerConfig,
+    /// What it does with a payload.
+    pub processing: ProcessingSettings,
     /// Where tasks are stored.
     pub database: PostgresSettings,
     /// The log.
@@ -74,6 +76,8 @@ pub struct StandaloneSettings {
     pub submit: SubmitConfig,
     /// How it works.
     pub work: WorkerConfig,
+    /// What it does with a payload.
+    pub processing: ProcessingSettings,
     /// Where tasks are stored.
     pub database: EmbeddedDatabase,
     /// How many bytes of results it keeps in memory.
@@ -153,9 +157,12 @@ impl Settings for ServerSettings {
 
 impl Settings for WorkerSettings {
     fn read(reader: &mut Reader) -> Self {
+        let http = HttpSettings::read_worker(reader);
+        let mut work = work::read(reader);
         Self {
-            http: HttpSettings::read_worker(reader),
-            work: work::read(reader),
+            http,
+            processing: ProcessingSettings::read(reader, &mut work),
+            work,
             database: PostgresSettings::read(reader, 10),
             kafka: KafkaSettings::read(reader),
             redis: RedisSettings::read(reader),
@@ -192,10 +199,13 @@ impl Settings for StandaloneSettings {
     fn read(reader: &mut Reader) -> Self {
         reader.refuse(&DISTRIBUTED_ONLY, &format!("is set, but {DISTRIBUTED}"));
         let http = HttpSettings::read_api(reader, "127.0.0.1", Duration::ZERO);
+        let submit = submit::read(reader, http.max_body);
+        let mut work = work::read(reader);
         Self {
-            submit: submit::read(reader, http.max_body),
+            submit,
             http,
-            work: work::read(reader),
+            processing: ProcessingSettings::read(reader, &mut work),
+            work,
             database: EmbeddedDatabase::read(reader),
             cache_bytes: read_cache_bytes(reader),
             log: LogSettings::read(reader),

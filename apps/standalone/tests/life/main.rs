@@ -1,6 +1,7 @@
 //! The program as a process: it serves, it stops when asked, it dies and loses nothing.
 
 mod process;
+mod processor;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
