@@ -150,6 +150,32 @@ impl HttpProcessor {
         })
     }
 
+    /// Waits for its turn, and calls the service unless the circuit is open.
+    async fn call_in_turn(&self, job: &Job) -> Result<String, Failure> {
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await.ok();
+        let Some(pass) = self.circuit.enter() else {
+            return Err(Failure::Unavailable(
+                "the processing service keeps failing: the circuit is open".into(),
+            ));
+        };
+        let limit = self.options.limits.timeout;
+        let outcome = timeout(limit, self.call(job)).await.unwrap_or_else(|_| {
+            let text = format!("the processing service did not answer within {limit:?}");
+            Err(Failed::of_the_service(Failure::Retryable(text)))
+        });
+        match outcome {
+            Ok(result) => {
+                pass.end(Verdict::Alive);
+                Ok(result)
+            }
+            Err(Failed { failure, verdict }) => {
+                pass.end(verdict);
+                Err(failure)
+            }
+        }
+    }
+
     async fn call(&self, job: &Job) -> Result<String, Failed> {
         let (headers, body) = self.request(job)?;
         let request = self
@@ -220,27 +246,13 @@ impl HttpProcessor {
 #[async_trait]
 impl Processor for HttpProcessor {
     async fn process(&self, job: Job) -> Result<String, Failure> {
-        // The semaphore is never closed.
-        let _turn = self.turns.acquire().await.ok();
-        let Some(pass) = self.circuit.enter() else {
-            return Err(Failure::Unavailable(
-                "the processing service keeps failing: the circuit is open".into(),
-            ));
-        };
-        let limit = self.options.limits.timeout;
-        let outcome = timeout(limit, self.call(&job)).await.unwrap_or_else(|_| {
-            let text = format!("the processing service did not answer within {limit:?}");
-            Err(Failed::of_the_service(Failure::Retryable(text)))
-        });
-        match outcome {
-            Ok(result) => {
-                pass.end(Verdict::Alive);
-                Ok(result)
+        tokio::select! {
+            biased;
+            // Nobody looks at this answer. The call is dropped, which closes its connection.
+            () = job.cancellation.cancelled() => {
+                Err(Failure::Permanent("the task was called off".into()))
             }
-            Err(Failed { failure, verdict }) => {
-                pass.end(verdict);
-                Err(failure)
-            }
+            outcome = self.call_in_turn(&job) => outcome,
         }
     }
 

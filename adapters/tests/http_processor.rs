@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use ports::{Failure, Fence, Job, Payload, Priority, Processor as _, TaskId, Timestamp};
+use ports::{
+    Cancellation, Failure, Fence, Job, Payload, Priority, Processor as _, TaskId, Timestamp,
+};
 use sha2::Sha256;
 use task_processor_adapters::http_processor::{HttpProcessor, HttpProcessorOptions, Limits};
 use task_processor_adapters::memory::ManualClock;
@@ -26,6 +28,7 @@ fn job(payload: &str) -> Job {
         priority: Priority::new(3).expect("a priority"),
         attempt: 2,
         fence: Fence(5),
+        cancellation: Cancellation::default(),
     }
 }
 
@@ -314,4 +317,25 @@ async fn the_circuit_opens_on_a_failing_service_and_closes_when_it_is_back() {
     }
     assert_eq!(service.requests().len(), 10, "one trial a pause");
     assert_eq!(processor.process(job("a")).await, Ok("back".into()));
+}
+
+#[tokio::test]
+async fn the_call_of_a_task_that_is_called_off_ends_at_once() {
+    let service = Service::start(|_| Act::Answer(String::new())).await;
+    let limits = Limits {
+        circuit_failures: 1,
+        ..limits()
+    };
+    let processor = Arc::new(processor(&service.address, limits));
+    let job = job("a");
+    let cancellation = job.cancellation.clone();
+    let calling = tokio::spawn({
+        let processor = Arc::clone(&processor);
+        async move { processor.process(job).await }
+    });
+    service.until(|seen| seen.requests.len() == 1).await;
+    cancellation.cancel();
+    let outcome = calling.await.expect("no panic");
+    assert!(matches!(outcome, Err(Failure::Permanent(_))), "{outcome:?}");
+    service.until(|seen| seen.closed == 1).await;
 }

@@ -1,6 +1,7 @@
 //! A service that answers requests with whatever bytes it is told to.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,10 +35,13 @@ impl Request {
     }
 }
 
+/// What a service has seen.
 #[derive(Default)]
-struct Seen {
-    requests: Vec<Request>,
-    connections: usize,
+pub(crate) struct Seen {
+    pub(crate) requests: Vec<Request>,
+    pub(crate) connections: usize,
+    /// Connections that have ended.
+    pub(crate) closed: usize,
 }
 
 /// A service on a loopback port of its own, until it is dropped.
@@ -60,7 +64,11 @@ impl Service {
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
                 lock(&shared).connections += 1;
-                connections.spawn(serve(stream, Arc::clone(&shared), Arc::clone(&act)));
+                let (shared, act) = (Arc::clone(&shared), Arc::clone(&act));
+                connections.spawn(async move {
+                    serve(stream, Arc::clone(&shared), act).await;
+                    lock(&shared).closed += 1;
+                });
             }
         });
         Self {
@@ -81,6 +89,18 @@ impl Service {
 
     pub(crate) fn connections(&self) -> usize {
         lock(&self.seen).connections
+    }
+
+    /// Waits until this can be said of what it has seen.
+    pub(crate) async fn until(&self, said: impl Fn(&Seen) -> bool) {
+        let patience = Duration::from_secs(20);
+        let looking = async {
+            while !said(&lock(&self.seen)) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let found = tokio::time::timeout(patience, looking).await;
+        found.expect("it is seen in time");
     }
 }
 
