@@ -11,6 +11,8 @@ mod auditing;
 mod database;
 #[path = "sql/exclusive.rs"]
 mod exclusive;
+#[path = "sql/histories.rs"]
+mod histories;
 #[path = "sql/migration.rs"]
 mod migrating;
 #[path = "sql/outage.rs"]

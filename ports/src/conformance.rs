@@ -27,12 +27,15 @@
 //! | [`announcer_conformance!`](crate::announcer_conformance) | [`Announcer`](crate::Announcer) | [`log::Subject`] |
 //! | [`cache_conformance!`](crate::cache_conformance) | [`ResultCache`](crate::ResultCache) | [`cache::Subject`] |
 //!
+//! Beside the cases, [`histories`] plays generated sequences of calls on two stores and compares every answer.
+//!
 //! The expression that makes the subject may await; it is evaluated once per test, and each evaluation must give a subject
 //! that shares nothing with any other. Tests run on a runtime of their own with two threads, and fail after two minutes.
 
 pub mod announcer;
 pub mod audit;
 pub mod cache;
+pub mod histories;
 pub mod log;
 pub mod registry;
 pub mod store;

@@ -103,7 +103,7 @@ pub enum DeliveryOutcome {
     Early,
     /// Done, failed or cancelled.
     AtRest,
-    /// Claimed, or just being claimed, by someone else.
+    /// Claimed, or just being claimed, by someone else; or waiting, and this ticket was used before.
     InHand,
     /// The same id stands earlier in the same slice.
     Repeated,
@@ -116,7 +116,7 @@ pub enum DeliveryOutcome {
 pub enum Horizon {
     /// The store's present: every task whose time has come.
     Now,
-    /// Only tasks whose `not_before` is earlier than this (and than the store's present).
+    /// Only tasks whose `not_before` is earlier than this. A time in the future means no more than the store's present.
     Before(Timestamp),
 }
 
@@ -268,7 +268,8 @@ pub trait TaskStore: Send + Sync {
     /// Also claims an id without a queue row that is `pending` with fence 0 (written by another program). Two workers
     /// that claim the same id at once: exactly one gets it, the other does not wait. Repeating the call under the same
     /// ticket reports `Claimed` for what that ticket already holds (and that is still `processing` under its fence), and
-    /// claims nothing more.
+    /// claims nothing more; since when such a task waited need not be remembered. Under the ticket of another worker nothing is
+    /// held. A due queue row of a delivered id whose task does not wait is deleted.
     ///
     /// # Errors
     /// [`ClaimError::WorkerGone`] when the ticket's worker is unknown or declared dead: nothing is claimed.

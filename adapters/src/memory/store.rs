@@ -281,6 +281,14 @@ impl State {
         }
     }
 
+    /// Takes a row out of the queue that is due and whose task does not wait.
+    fn drop_if_in_vain(&mut self, id: TaskId, now: Timestamp) {
+        let row = self.queue.rows.get(&id);
+        if row.is_some_and(|row| row.not_before <= now) && self.is_in_vain(id) {
+            self.queue.take(id);
+        }
+    }
+
     /// Takes a row out of the queue and, if its task waits, the task into the claim.
     fn take(&mut self, claim: &mut Claim, id: TaskId, waiting_since: Timestamp) {
         self.queue.take(id);
@@ -330,7 +338,9 @@ impl State {
                 task.rescues = 0;
             }
         }
-        self.queue.take(transition.id);
+        if transition.from == TaskStatus::Pending {
+            self.queue.take(transition.id);
+        }
         match &transition.to {
             Next::Done { result } => {
                 task.result = Some(result.clone());
@@ -360,7 +370,14 @@ impl State {
 
 /// Whether a task stands exactly where this transition would have left it.
 fn is_as_left_by(task: &Task, transition: &Transition) -> bool {
-    task.fence == transition.fence.next()
+    let counted = match transition.spent {
+        Spent::Attempt => task.attempts >= 1,
+        Spent::Rescue => task.rescues >= 1,
+        Spent::Nothing => true,
+        Spent::Reset => task.attempts == 0 && task.rescues == 0,
+    };
+    counted
+        && task.fence == transition.fence.next()
         && task.status == transition.to.status()
         && match &transition.to {
             Next::Done { result } => task.result.as_ref() == Some(result),
@@ -630,11 +647,11 @@ impl TaskStore for MemoryTaskStore {
                     {
                         return DeliveryOutcome::Claimed(held);
                     }
-                    // What became due since the first call is left to claiming by age, as if it were early.
+                    // What became due since the first call is left to claiming by age.
                     state
                         .claimable(*id, now)
                         .err()
-                        .unwrap_or(DeliveryOutcome::Early)
+                        .unwrap_or(DeliveryOutcome::InHand)
                 })
                 .collect();
             return Ok(outcomes);
@@ -655,7 +672,10 @@ impl TaskStore for MemoryTaskStore {
                         state.take(&mut claim, *id, waiting_since);
                         None
                     }
-                    Err(outcome) => Some(outcome),
+                    Err(outcome) => {
+                        state.drop_if_in_vain(*id, now);
+                        Some(outcome)
+                    }
                 }
             })
             .collect();
@@ -681,9 +701,6 @@ impl TaskStore for MemoryTaskStore {
         grace: Duration,
         limit: usize,
     ) -> Result<Vec<ClaimedTask>, ClaimError> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
         let mut state = self.lock();
         state.check_worker(ticket.worker)?;
         if let Some(claim) = state.claims.get(&ticket.claim) {
@@ -699,7 +716,9 @@ impl TaskStore for MemoryTaskStore {
         let now = self.clock.now();
         let is_aged = |not_before: Timestamp, patience: Duration| match horizon {
             Horizon::Now => not_before <= now.before(patience),
-            Horizon::Before(point) => not_before <= now && not_before < point.before(patience),
+            Horizon::Before(point) => {
+                not_before <= now.before(patience) && not_before < point.before(patience)
+            }
         };
         let mut unmessaged = state
             .queue
@@ -865,6 +884,9 @@ impl WorkerRegistry for MemoryTaskStore {
 
     async fn remove(&self, worker: WorkerId) -> Result<RemoveReply, StoreError> {
         let mut state = self.lock();
+        if !state.workers.contains_key(&worker) {
+            return Ok(RemoveReply::Removed);
+        }
         if state.claims.values().any(|claim| claim.worker == worker) {
             return Ok(RemoveReply::HasClaims);
         }

@@ -284,7 +284,7 @@ impl PostgresStore {
                 return Err(ClaimError::WorkerGone);
             }
             if answer.held {
-                answer.claimed = self.held_by(ticket.claim).await?;
+                answer.claimed = self.held_by(ticket).await?;
             }
             return Ok(answer);
         }
@@ -292,11 +292,14 @@ impl PostgresStore {
         Err(StoreError::Unavailable(cause).into())
     }
 
-    /// What a recorded claim still holds.
-    async fn held_by(&self, claim: ClaimId) -> Result<Vec<ClaimedTask>, StoreError> {
+    /// What a recorded claim of this worker still holds.
+    async fn held_by(&self, ticket: ClaimTicket) -> Result<Vec<ClaimedTask>, StoreError> {
         let rows = self
             .pool
-            .rows(statements::HELD, vec![Value::from(claim.0)])
+            .rows(
+                statements::HELD,
+                vec![Value::from(ticket.claim.0), Value::from(ticket.worker.0)],
+            )
             .await
             .map_err(store_error)?;
         read(&rows, |row| claimed_task(row, 0))

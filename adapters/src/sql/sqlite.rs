@@ -198,6 +198,20 @@ impl SqliteStore {
                 .filter(|task| task.status == TaskStatus::Pending && is_due(task))
                 .collect(),
         };
+        let in_vain: Vec<TaskId> = match &held {
+            Some(_) => Vec::new(),
+            None => queue
+                .iter()
+                .filter(|(id, not_before)| {
+                    let waits = |task: &Task| task.status == TaskStatus::Pending;
+                    **not_before <= now && !tasks.get(id).is_some_and(waits)
+                })
+                .map(|(id, _)| *id)
+                .collect(),
+        };
+        if !in_vain.is_empty() {
+            execute(&transaction, statements::DEQUEUE, [id_list(in_vain)]).await?;
+        }
         let claims: Vec<ClaimedTask> = match held {
             Some(held) => held,
             None => taken
@@ -227,7 +241,10 @@ impl SqliteStore {
                 match tasks.get(&id) {
                     None => DeliveryOutcome::Unknown,
                     Some(task) if task.status.is_at_rest() => DeliveryOutcome::AtRest,
-                    Some(task) if task.status == TaskStatus::Pending && !is_due(task) => {
+                    Some(task)
+                        if task.status == TaskStatus::Pending
+                            && queue.get(&id).is_some_and(|&not_before| not_before > now) =>
+                    {
                         DeliveryOutcome::Early
                     }
                     Some(_) => DeliveryOutcome::InHand,
@@ -534,6 +551,9 @@ async fn held(
     let Some(record) = read(&recorded, claim_record)?.pop() else {
         return Ok(None);
     };
+    if record.worker != ticket.worker {
+        return Ok(Some(Vec::new()));
+    }
     let fences: HashMap<TaskId, Fence> = record.tasks.iter().copied().collect();
     let ids = record.tasks.iter().map(|(id, _)| *id);
     let found = rows(transaction, statements::GET, [id_list(ids)]).await?;

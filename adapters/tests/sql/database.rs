@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ports::conformance::store;
-use ports::{ClaimRecord, Fence, TaskAudit, TaskId, TaskStore, WorkerRegistry};
+use ports::{ClaimRecord, Clock, Fence, TaskAudit, TaskId, TaskStore, WorkerRegistry};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, QueryResult, Statement,
 };
 use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
+use task_processor_adapters::system::SystemClock;
 
 /// A name that no other test has, in this process or another.
 fn unique_name() -> String {
@@ -181,6 +182,17 @@ impl Subject {
     }
 }
 
+impl Subject {
+    /// Takes out every row, for the next one who wants an empty store.
+    pub(crate) async fn empty(&self) {
+        let database = self.store.database();
+        for table in ["claims", "queue", "tasks", "workers"] {
+            execute(&database, &format!("DELETE FROM {table}")).await;
+        }
+        execute(&database, "UPDATE totals SET done = 0, elapsed_us = 0").await;
+    }
+}
+
 #[async_trait]
 impl store::Subject for Subject {
     fn store(&self) -> Arc<dyn TaskStore> {
@@ -201,8 +213,8 @@ impl store::Subject for Subject {
 
     async fn plant_queue_row(&self, id: TaskId) {
         let due_unmessaged = match self.place {
-            Place::Postgres(_) => "LOCALTIMESTAMP, false",
-            Place::Sqlite(_) => "unixepoch() * 1000000, 0",
+            Place::Postgres(_) => "LOCALTIMESTAMP, false".to_owned(),
+            Place::Sqlite(_) => format!("{}, 0", SystemClock.now().as_micros()),
         };
         let sql = format!("INSERT INTO queue VALUES ('{id}', {due_unmessaged}, 0)");
         execute(&self.store.database(), &sql).await;
@@ -247,18 +259,14 @@ impl store::Subject for Subject {
         let database = self.store.database();
         for id in ids {
             let payload = payload.replace('\'', "''");
-            let times = match self.place {
-                Place::Postgres(_) => "(id, payload, priority) VALUES",
-                Place::Sqlite(_) => {
-                    "(created_at, updated_at, id, payload, priority)
-                    SELECT unixepoch() * 1000000, unixepoch() * 1000000, * FROM (VALUES"
-                }
+            let now = SystemClock.now().as_micros();
+            let (columns, times) = match self.place {
+                Place::Postgres(_) => ("", String::new()),
+                Place::Sqlite(_) => (", created_at, updated_at", format!(", {now}, {now}")),
             };
-            let end = match self.place {
-                Place::Postgres(_) => "",
-                Place::Sqlite(_) => ")",
-            };
-            let sql = format!("INSERT INTO tasks {times} ('{id}', '{payload}', 0){end}");
+            let sql = format!(
+                "INSERT INTO tasks (id, payload, priority{columns}) VALUES ('{id}', '{payload}', 0{times})"
+            );
             execute(&database, &sql).await;
         }
     }

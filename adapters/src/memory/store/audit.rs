@@ -21,7 +21,7 @@ impl State {
             .collect()
     }
 
-    fn is_in_vain(&self, queued: TaskId) -> bool {
+    pub(super) fn is_in_vain(&self, queued: TaskId) -> bool {
         let task = self.tasks.get(&queued);
         task.is_none_or(|task| task.status != TaskStatus::Pending)
     }

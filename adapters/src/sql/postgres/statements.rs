@@ -136,7 +136,7 @@ pub(super) const CLAIM_DELIVERED: &str = concat!(
     "
 UNION ALL
 SELECT 2, coalesce(early, false), NULL, status::text, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-FROM (SELECT id, status FROM tasks WHERE id = ANY(ARRAY(SELECT id FROM others))) AS passed
+FROM (SELECT id, status FROM tasks WHERE id = ANY(ARRAY(SELECT unnest($4) EXCEPT SELECT id FROM taken))) AS passed
 LEFT JOIN waiting ON waiting.task_id = passed.id"
 );
 
@@ -195,7 +195,7 @@ pub(super) const CLAIM_AGED_MESSAGED_FIRST: &str =
 /// What a recorded claim still holds, as if just claimed.
 pub(super) const HELD: &str = "
 WITH held AS MATERIALIZED (
-    SELECT unnest(task_ids) AS id, unnest(fences) AS fence, claimed_at FROM claims WHERE id = $1
+    SELECT unnest(task_ids) AS id, unnest(fences) AS fence, claimed_at FROM claims WHERE id = $1 AND worker_id = $2
 )
 SELECT tasks.id, payload, priority, attempts, max_attempts, tasks.fence, created_at, created_at, claimed_at
 FROM tasks JOIN held ON held.id = tasks.id AND held.fence = tasks.fence
