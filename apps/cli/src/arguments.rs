@@ -1,0 +1,168 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use uuid::Uuid;
+
+use crate::exit::CODES;
+
+/// Submits tasks to Task Processor and follows them.
+///
+/// On a terminal answers are for people; in a pipe, or with --output json, they are JSON, one object a line, as the API
+/// writes them. The API key is taken from TASK_API_KEY alone, so that it shows in no list of processes.
+#[derive(Debug, Parser)]
+#[command(name = "task", version, after_help = CODES)]
+pub(crate) struct Arguments {
+    /// Where the API is
+    #[arg(
+        long,
+        env = "TASK_URL",
+        default_value = "http://localhost:3000",
+        global = true
+    )]
+    pub(crate) url: String,
+
+    /// The form of what is printed
+    #[arg(long, value_enum, default_value_t = Form::Auto, global = true)]
+    pub(crate) output: Form,
+
+    /// How long one request may take
+    #[arg(long, value_parser = duration, default_value = "30s", global = true)]
+    pub(crate) timeout: Duration,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// Text on a terminal, JSON elsewhere
+    Auto,
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Submit a task, or a file of them
+    Submit(Submit),
+    /// Show a task
+    Get(Get),
+    /// Call tasks off
+    Cancel(Ids),
+    /// Put failed tasks back in the queue
+    Retry(Ids),
+    /// Show the numbers over all tasks
+    Metrics,
+    /// Print what makes a shell complete this command
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Submit {
+    /// What to process; - reads it from standard input
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    pub(crate) payload: Option<String>,
+
+    /// A file with a task on each line, as JSON: {"payload":"…","priority":1}; - is standard input
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["priority", "run_at", "max_attempts", "wait"])]
+    pub(crate) file: Option<PathBuf>,
+
+    /// How urgent it is, 0 to 10
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=10))]
+    pub(crate) priority: Option<u8>,
+
+    /// Not to be started before this time, like 2025-01-01T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) run_at: Option<String>,
+
+    /// After how many failed attempts it ends failed
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_attempts: Option<u32>,
+
+    /// With --file: how many lines to pass over, because an earlier call submitted them
+    #[arg(long, value_name = "LINES", default_value_t = 0, requires = "file")]
+    pub(crate) after: u64,
+
+    /// Wait until it is at rest, this long if a duration like 30s is given (5m if none)
+    #[arg(long, value_parser = duration, num_args = 0..=1, default_missing_value = "5m", require_equals = true)]
+    pub(crate) wait: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Get {
+    /// The id that submit printed
+    pub(crate) id: Uuid,
+
+    /// Wait until it is at rest, this long if a duration like 30s is given (5m if none)
+    #[arg(long, value_parser = duration, num_args = 0..=1, default_missing_value = "5m", require_equals = true)]
+    pub(crate) wait: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Ids {
+    /// The ids that submit printed
+    #[arg(required = true)]
+    pub(crate) ids: Vec<Uuid>,
+}
+
+/// Reads `500ms`, `30s`, `5m` and `2h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("must be a duration like 500ms, 30s, 5m or 2h".to_owned()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .map(Duration::from_millis)
+        .ok_or_else(|| "must be a duration like 500ms, 30s, 5m or 2h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        for (text, expected) in [
+            ("500ms", Some(500)),
+            ("30s", Some(30_000)),
+            ("5m", Some(300_000)),
+            ("2h", Some(7_200_000)),
+            ("30", None),
+            ("", None),
+            ("-1s", None),
+            ("99999999999999999h", None),
+        ] {
+            assert_eq!(
+                duration(text).ok(),
+                expected.map(Duration::from_millis),
+                "{text}"
+            );
+        }
+    }
+}

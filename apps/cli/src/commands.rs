@@ -1,0 +1,98 @@
+//! What each command does.
+
+use std::io::Read as _;
+
+use clap::CommandFactory as _;
+use client::{Client, ClientOptions, NewTask, Status, Task};
+
+use crate::arguments::{Arguments, Command, Get, Ids, Submit};
+use crate::bulk;
+use crate::exit::Exit;
+use crate::output::Output;
+
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Exit> {
+    let Arguments {
+        url,
+        output,
+        timeout,
+        command,
+    } = arguments;
+    let output = Output::new(output);
+    let client = || {
+        let api_key = std::env::var("TASK_API_KEY").ok();
+        let options = ClientOptions {
+            api_key: api_key.filter(|key| !key.is_empty()),
+            timeout,
+            ..ClientOptions::default()
+        };
+        Client::with_options(&url, options)
+    };
+    match command {
+        Command::Submit(Submit {
+            file: Some(path),
+            after,
+            ..
+        }) => bulk::submit(&client()?, &path, after, output).await,
+        Command::Submit(wanted) => submit(&client()?, wanted, output).await,
+        Command::Get(wanted) => get(&client()?, &wanted, output).await,
+        Command::Cancel(Ids { ids }) => {
+            let client = client()?;
+            for id in ids {
+                output.print(&Task::Open(client.cancel(id).await?))?;
+            }
+            Ok(())
+        }
+        Command::Retry(Ids { ids }) => {
+            let client = client()?;
+            for id in ids {
+                output.print(&Task::Open(client.retry(id).await?))?;
+            }
+            Ok(())
+        }
+        Command::Metrics => output.print(&client()?.metrics().await?),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "task", &mut script);
+            Ok(std::io::Write::write_all(&mut std::io::stdout(), &script)?)
+        }
+    }
+}
+
+async fn submit(client: &Client, wanted: Submit, output: Output) -> Result<(), Exit> {
+    let payload = match wanted.payload.unwrap_or_default() {
+        dash if dash == "-" => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text)?;
+            text
+        }
+        payload => payload,
+    };
+    let task = NewTask {
+        payload,
+        priority: wanted.priority,
+        run_at: wanted.run_at,
+        max_attempts: wanted.max_attempts,
+    };
+    let accepted = client.submit(&task).await?;
+    match wanted.wait {
+        None => output.print(&accepted),
+        Some(patience) => show(&client.wait(accepted.id, patience).await?, true, output),
+    }
+}
+
+async fn get(client: &Client, wanted: &Get, output: Output) -> Result<(), Exit> {
+    let task = match wanted.wait {
+        None => client.get(wanted.id).await?,
+        Some(patience) => client.wait(wanted.id, patience).await?,
+    };
+    show(&task, wanted.wait.is_some(), output)
+}
+
+/// Prints a task. One that was waited for and is not done is a failure, after it was shown.
+fn show(task: &Task, was_waited_for: bool, output: Output) -> Result<(), Exit> {
+    output.print(task)?;
+    match task.status() {
+        status if was_waited_for && status != Status::Done => Err(Exit::NotDone(status)),
+        _ => Ok(()),
+    }
+}

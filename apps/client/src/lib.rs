@@ -1,0 +1,251 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+
+mod error;
+mod options;
+mod task;
+
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+pub use error::{Error, FieldError, InvalidOptions, Problem};
+pub use options::ClientOptions;
+pub use task::{Accepted, Done, Metrics, NewTask, Status, Task, TaskDetails};
+
+/// The shortest and the longest pause between two looks at a task.
+const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// A client of one server. Cloning it is cheap, and clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    options: ClientOptions,
+}
+
+impl Client {
+    /// A client of the server at this address, with default limits and no API key.
+    ///
+    /// # Errors
+    /// As [`with_options`](Self::with_options).
+    pub fn new(url: &str) -> Result<Self, InvalidOptions> {
+        Self::with_options(url, ClientOptions::default())
+    }
+
+    /// A client of the server at this address (`http://` or `https://`, perhaps with a path before the API's).
+    ///
+    /// # Errors
+    /// [`InvalidOptions`] when the address is none, the API key cannot stand in a header, or the machine has no certificates
+    /// to trust.
+    pub fn with_options(url: &str, options: ClientOptions) -> Result<Self, InvalidOptions> {
+        let mut base = Url::parse(url).map_err(InvalidOptions::Address)?;
+        if !matches!(base.scheme(), "http" | "https") {
+            return Err(InvalidOptions::Scheme);
+        }
+        if !base.path().ends_with('/') {
+            let path = format!("{}/", base.path());
+            base.set_path(&path);
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(key) = &options.api_key {
+            let mut value = HeaderValue::try_from(format!("Bearer {key}"))
+                .map_err(|_| InvalidOptions::ApiKey)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let mut http = reqwest::Client::builder()
+            .default_headers(headers)
+            .user_agent(concat!("task-processor-client/", env!("CARGO_PKG_VERSION")))
+            .retry(reqwest::retry::never());
+        if base.scheme() == "http" {
+            // A machine without certificates must not fail for what it does not need.
+            http = http.tls_certs_only([]);
+        }
+        Ok(Self {
+            http: http.build().map_err(InvalidOptions::Client)?,
+            base,
+            options,
+        })
+    }
+
+    /// Has a task stored and processed. When this has succeeded the task will come to rest whatever crashes next.
+    ///
+    /// # Errors
+    /// [`Error`]. After [`Error::Unanswered`], or a status of 500 and above, the task may have been stored all the same.
+    pub async fn submit(&self, task: &NewTask) -> Result<Accepted, Error> {
+        self.post(&["tasks"], task).await
+    }
+
+    /// Has up to 1,000 tasks stored in one commit, all of them or none. Answers them in their order.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit); the fields of a [`Problem`] are JSON pointers such as `/3/priority`.
+    pub async fn submit_batch(&self, tasks: &[NewTask]) -> Result<Vec<Accepted>, Error> {
+        self.post(&["tasks", "batch"], tasks).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<T, Error> {
+        let body = serde_json::to_vec(body).map_err(Error::Unwritable)?;
+        let request = || {
+            self.request(Method::POST, path)
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.clone())
+        };
+        let timeout = self.options.timeout;
+        self.read(self.send(Repeat::Refused, timeout, request).await?)
+            .await
+    }
+
+    async fn read_from<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
+        let request = || self.request(Method::GET, path);
+        let timeout = self.options.timeout;
+        self.read(self.send(Repeat::Always, timeout, request).await?)
+            .await
+    }
+
+    /// Reads a task as it stands.
+    ///
+    /// # Errors
+    /// [`Error`]; an unknown id is a [`Problem`] with status 404.
+    pub async fn get(&self, id: Uuid) -> Result<Task, Error> {
+        self.read_from(&["tasks", &id.to_string()]).await
+    }
+
+    /// Reads a task until it is at rest, or until `patience` is at its end: then the task is given back as it stands. The
+    /// pauses between two looks grow from 20 ms to 1 s.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn wait(&self, id: Uuid, patience: Duration) -> Result<Task, Error> {
+        let give_up = Instant::now() + patience;
+        let mut pause = LOOK.0;
+        loop {
+            let task = self.get(id).await?;
+            let left = give_up.saturating_duration_since(Instant::now());
+            if task.is_at_rest() || left.is_zero() {
+                return Ok(task);
+            }
+            sleep(pause.min(left)).await;
+            pause = (pause * 2).min(LOOK.1);
+        }
+    }
+
+    /// Calls a task off. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`Error`]; of a task that is done or failed it is a [`Problem`] with status 409 that names the state.
+    pub async fn cancel(&self, id: Uuid) -> Result<TaskDetails, Error> {
+        self.command(id, "cancel", Repeat::Always).await
+    }
+
+    /// Puts a failed task back in the queue, with its attempts counted from 0.
+    ///
+    /// # Errors
+    /// [`Error`]; of a task that has not failed it is a [`Problem`] with status 409 that names the state. After
+    /// [`Error::Unanswered`] it may have been put back all the same.
+    pub async fn retry(&self, id: Uuid) -> Result<TaskDetails, Error> {
+        self.command(id, "retry", Repeat::Refused).await
+    }
+
+    async fn command(&self, id: Uuid, verb: &str, repeat: Repeat) -> Result<TaskDetails, Error> {
+        let path = ["tasks", &id.to_string(), verb];
+        let request = || self.request(Method::POST, &path);
+        self.read(self.send(repeat, self.options.timeout, request).await?)
+            .await
+    }
+
+    /// Numbers over all tasks.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn metrics(&self) -> Result<Metrics, Error> {
+        self.read_from(&["metrics"]).await
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        self.http.request(method, url)
+    }
+
+    /// Sends until it is answered in a way that another attempt would not change, or the attempts are used up.
+    async fn send(
+        &self,
+        repeat: Repeat,
+        timeout: Duration,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        let mut attempt = 1;
+        loop {
+            let outcome = self.send_once(timeout, request()).await;
+            let error = match outcome {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            if attempt >= self.options.attempts || !repeat.allows(&error) {
+                return Err(error);
+            }
+            sleep(self.options.pause(attempt, error.retry_after())).await;
+            attempt += 1;
+        }
+    }
+
+    async fn send_once(
+        &self,
+        timeout: Duration,
+        request: RequestBuilder,
+    ) -> Result<Response, Error> {
+        let response = request
+            .timeout(timeout)
+            .send()
+            .await
+            .map_err(Error::unanswered)?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(Error::refused(response).await)
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, Error> {
+        let status = response.status();
+        let body = response.bytes().await.map_err(Error::unanswered)?;
+        serde_json::from_slice(&body).map_err(|cause| Error::Unreadable {
+            status: status.as_u16(),
+            cause: Some(cause),
+        })
+    }
+}
+
+/// When a request may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    /// Whatever became of it: doing it twice is doing it once.
+    Always,
+    /// Only when the server says that it did not do it, or cannot have received it.
+    Refused,
+}
+
+impl Repeat {
+    fn allows(self, error: &Error) -> bool {
+        match self {
+            Self::Always => {
+                error.is_unanswered() || matches!(error.status(), Some(429 | 502..=504))
+            }
+            Self::Refused => error.is_unreached() || error.status() == Some(429),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The client against a whole service, and against servers that do not answer as they should.
+
+#[path = "../../../../adapters/tests/http_processor/service.rs"]
+mod script;
+mod server;
+
+use std::time::{Duration, Instant};
+
+use task_processor_client::{Client, ClientOptions, Error, InvalidOptions, NewTask, Status, Task};
+use uuid::Uuid;
+
+use script::{Act, Service};
+use server::Server;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn quick() -> ClientOptions {
+    ClientOptions {
+        backoff: Duration::from_millis(1),
+        ..ClientOptions::default()
+    }
+}
+
+fn client(url: &str) -> Client {
+    Client::with_options(url, quick()).expect("a client")
+}
+
+#[tokio::test]
+async fn a_task_is_submitted_waited_for_and_counted() {
+    let server = Server::start().await;
+    let client = client(&server.url);
+    let accepted = client
+        .submit(&NewTask::new("Hello world!"))
+        .await
+        .expect("accepted");
+    assert_eq!(accepted.status, Status::Pending);
+    let task = client.wait(accepted.id, PATIENCE).await.expect("read");
+    let Task::Done(done) = &task else {
+        panic!("{task:?}");
+    };
+    assert_eq!(
+        (done.task_id, done.result.as_str()),
+        (accepted.id, "!dlrow olleH (len=12)")
+    );
+    assert_eq!(client.get(accepted.id).await.expect("read"), task);
+    let metrics = client.metrics().await.expect("numbers");
+    assert_eq!(metrics.total_tasks, 1);
+    assert!(metrics.average_processing_time_ms.is_some());
+}
+
+#[tokio::test]
+async fn a_failed_task_is_at_rest_with_its_error_and_a_hanging_one_is_not() {
+    let server = Server::start().await;
+    let client = client(&server.url);
+    let failing = client
+        .submit(&NewTask::new("fail"))
+        .await
+        .expect("accepted");
+    let Task::Open(task) = client.wait(failing.id, PATIENCE).await.expect("read") else {
+        panic!("not failed");
+    };
+    assert_eq!((task.status, task.attempts), (Status::Failed, 1));
+    assert_eq!(task.error.as_deref(), Some("it was told to fail"));
+    let hanging = client
+        .submit(&NewTask::new("hang"))
+        .await
+        .expect("accepted");
+    let asked = Instant::now();
+    let patience = Duration::from_millis(300);
+    let task = client.wait(hanging.id, patience).await.expect("read");
+    assert!(!task.is_at_rest());
+    assert!(asked.elapsed() >= patience);
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_told_in_its_own_words() {
+    let server = Server::start().await;
+    let client = client(&format!("{}/", server.url));
+    let unknown = client.get(Uuid::nil()).await.expect_err("there is none");
+    assert_eq!(unknown.status(), Some(404));
+    let wrong = NewTask {
+        priority: Some(11),
+        run_at: Some("tomorrow".into()),
+        ..NewTask::new("a")
+    };
+    let refused = client.submit(&wrong).await.expect_err("it is wrong");
+    let problem = refused.problem().expect("a problem");
+    assert_eq!(problem.status, 400);
+    assert_eq!(problem.kind, "urn:task-processor:problem:invalid-task");
+    let fields: Vec<&str> = problem
+        .errors
+        .iter()
+        .map(|error| error.field.as_str())
+        .collect();
+    assert_eq!(fields, ["priority", "runAt"]);
+    assert!(
+        refused
+            .to_string()
+            .contains("priority must be an integer from 0 to 10"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_task_is_called_off_and_a_failed_one_retried() {
+    let server = Server::start().await;
+    let client = client(&server.url);
+    let hanging = client
+        .submit(&NewTask::new("hang"))
+        .await
+        .expect("accepted");
+    for _ in 0..2 {
+        let task = client.cancel(hanging.id).await.expect("called off");
+        assert_eq!((task.id, task.status), (hanging.id, Status::Cancelled));
+    }
+    let failing = client
+        .submit(&NewTask::new("fail"))
+        .await
+        .expect("accepted");
+    client.wait(failing.id, PATIENCE).await.expect("read");
+    let task = client.retry(failing.id).await.expect("put back");
+    assert_eq!((task.status, task.attempts), (Status::Pending, 0));
+    client.wait(failing.id, PATIENCE).await.expect("read");
+    let refused = client.cancel(failing.id).await.expect_err("it has failed");
+    let problem = refused.problem().expect("a problem");
+    assert_eq!(
+        (problem.status, problem.task_status),
+        (409, Some(Status::Failed))
+    );
+    let refused = client
+        .retry(hanging.id)
+        .await
+        .expect_err("it has not failed");
+    assert_eq!(refused.status(), Some(409));
+}
+
+fn problem(status: &str, headers: &str) -> Act {
+    let code = &status[..3];
+    let body =
+        format!(r#"{{"type":"about:blank","title":"{status}","status":{code},"detail":"no"}}"#);
+    let length = body.len();
+    Act::Answer(format!(
+        "HTTP/1.1 {status}\r\n{headers}content-type: application/problem+json\r\ncontent-length: {length}\r\n\r\n{body}"
+    ))
+}
+
+fn accepted() -> Act {
+    let body = r#"{"id":"01890a5d-ac96-774b-bcce-b302099a8057","status":"pending","createdAt":"2025-01-01T00:00:00.000Z"}"#;
+    let length = body.len();
+    Act::Answer(format!(
+        "HTTP/1.1 201 Created\r\ncontent-length: {length}\r\n\r\n{body}"
+    ))
+}
+
+#[tokio::test]
+async fn reads_are_repeated_and_submissions_only_where_nothing_was_stored() {
+    let service = Service::start(|number| match number {
+        0 => Act::Reset,
+        1 => problem("503 Service Unavailable", "retry-after: 0\r\n"),
+        2 => Act::AnswerAndClose("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n".into()),
+        3 => problem("429 Too Many Requests", "retry-after: 0\r\n"),
+        4 => accepted(),
+        _ => problem("503 Service Unavailable", "retry-after: 0\r\n"),
+    })
+    .await;
+    let options = ClientOptions {
+        attempts: 3,
+        api_key: Some("s3cret".into()),
+        ..quick()
+    };
+    let client = Client::with_options(&service.address, options).expect("a client");
+    let cut = client
+        .get(Uuid::nil())
+        .await
+        .expect_err("the answer breaks off");
+    assert!(cut.is_unanswered(), "{cut}");
+    assert_eq!(service.requests().len(), 3);
+    client.submit(&NewTask::new("a")).await.expect("accepted");
+    let in_doubt = client
+        .submit(&NewTask::new("a"))
+        .await
+        .expect_err("refused");
+    assert_eq!(in_doubt.status(), Some(503));
+    let requests = service.requests();
+    assert_eq!(
+        requests.len(),
+        6,
+        "what may have been stored is not sent again"
+    );
+    assert_eq!(requests[3].line, "POST /tasks HTTP/1.1");
+    assert_eq!(requests[3].header("authorization"), "Bearer s3cret");
+    assert_eq!(requests[3].body, br#"{"payload":"a"}"#);
+}
+
+#[tokio::test]
+async fn a_batch_is_stored_whole_or_not_at_all() {
+    let server = Server::start().await;
+    let client = client(&server.url);
+    let mut tasks: Vec<NewTask> = (0..1_000)
+        .map(|number| NewTask::new(number.to_string()))
+        .collect();
+    let accepted = client.submit_batch(&tasks).await.expect("accepted");
+    assert_eq!(accepted.len(), 1_000);
+    let last = client.wait(accepted[999].id, PATIENCE).await.expect("read");
+    assert!(
+        matches!(&last, Task::Done(done) if done.result == "999 (len=3)"),
+        "{last:?}"
+    );
+    tasks[7].priority = Some(11);
+    let refused = client.submit_batch(&tasks).await.expect_err("one is wrong");
+    let problem = refused.problem().expect("a problem");
+    assert_eq!(
+        (problem.status, problem.errors[0].field.as_str()),
+        (400, "/7/priority")
+    );
+}
+
+#[tokio::test]
+async fn what_the_server_asks_to_wait_is_waited_and_no_answer_is_asked_for_in_vain() {
+    let service = Service::start(|number| match number {
+        0 => problem("429 Too Many Requests", "retry-after: 1\r\n"),
+        1 => accepted(),
+        2 => problem("401 Unauthorized", "retry-after: 1\r\n"),
+        _ => Act::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n<html".to_vec()),
+    })
+    .await;
+    let client = client(&service.address);
+    let asked = Instant::now();
+    client.submit(&NewTask::new("a")).await.expect("accepted");
+    assert!(asked.elapsed() >= Duration::from_secs(1));
+    let refused = client
+        .submit(&NewTask::new("a"))
+        .await
+        .expect_err("refused");
+    assert_eq!(refused.status(), Some(401));
+    let unreadable = client.get(Uuid::nil()).await.expect_err("no task");
+    assert!(
+        matches!(unreadable, Error::Unreadable { status: 200, .. }),
+        "{unreadable:?}"
+    );
+    assert_eq!(
+        service.requests().len(),
+        4,
+        "the first alone was sent again"
+    );
+    assert_eq!(service.connections(), 1, "it was kept");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_told_from_one_that_is_slow() {
+    let nobody = Service::free_address().await;
+    let unreached = client(&nobody).get(Uuid::nil()).await.expect_err("nobody");
+    assert!(unreached.is_unanswered() && unreached.is_unreached());
+    let service = Service::start(|_| Act::Answer(String::new())).await;
+    let options = ClientOptions {
+        timeout: Duration::from_millis(100),
+        attempts: 2,
+        ..quick()
+    };
+    let slow = Client::with_options(&service.address, options).expect("a client");
+    let late = slow.metrics().await.expect_err("too slow");
+    assert!(late.is_unanswered() && !late.is_unreached());
+    assert_eq!(service.requests().len(), 2);
+    service.until(|seen| seen.closed == 2).await;
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_sent() {
+    for (url, key) in [
+        ("tasks", None),
+        ("ftp://tasks", None),
+        ("http://tasks", Some("a\nb")),
+    ] {
+        let options = ClientOptions {
+            api_key: key.map(Into::into),
+            ..ClientOptions::default()
+        };
+        let refused = Client::with_options(url, options).expect_err("wrong");
+        let expected = match (url, key) {
+            ("tasks", _) => matches!(refused, InvalidOptions::Address(_)),
+            ("ftp://tasks", _) => matches!(refused, InvalidOptions::Scheme),
+            _ => matches!(refused, InvalidOptions::ApiKey),
+        };
+        assert!(expected, "{refused:?}");
+    }
+}
