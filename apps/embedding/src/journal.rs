@@ -25,7 +25,8 @@ use domain::ports::store::TransitionOutcome;
 use domain::ports::{
     BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome,
     Horizon, InsertOutcome, NewTask, RemoveReply, StoreError, Task, TaskAudit, TaskId, TaskStore,
-    Timestamp, Totals, Transition, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    Timestamp, Totals, Transition, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry,
+    WriteOutcome,
 };
 
 use self::entry::{Call, Entry};
@@ -64,12 +65,12 @@ impl JournalStore {
         let mut reader = BufReader::new(&file);
         let mut length = 0;
         loop {
-            let mut line = String::new();
-            let read = reader.read_line(&mut line)?;
-            if !line.ends_with('\n') {
+            let mut line = Vec::new();
+            let read = reader.read_until(b'\n', &mut line)?;
+            if !line.ends_with(b"\n") {
                 break;
             }
-            let entry: Entry = serde_json::from_str(&line)?;
+            let entry: Entry = serde_json::from_slice(&line)?;
             time.set(Timestamp::from_micros(entry.at));
             at_once(entry.call.make(&memory)).ok_or_else(waited)??;
             length += read as u64;
@@ -163,6 +164,10 @@ impl TaskStore for JournalStore {
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {
         self.look(self.memory.get(ids))?
+    }
+
+    async fn whereabouts(&self, ids: &[TaskId]) -> Result<Vec<Option<Whereabouts>>, StoreError> {
+        self.look(self.memory.whereabouts(ids))?
     }
 
     async fn claim_delivered(

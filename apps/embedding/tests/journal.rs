@@ -102,7 +102,7 @@ impl Subject for Fresh {
 fn task(number: u128) -> NewTask {
     NewTask {
         id: TaskId(Uuid::from_u128(number)),
-        payload: Payload::new(format!("\"{number}\"\n")).expect("no NUL"),
+        payload: Payload::new(format!("\"{number}\" é\n")).expect("no NUL"),
         priority: Priority::MAX,
         max_attempts: 3,
         run_at: None,

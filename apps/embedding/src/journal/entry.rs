@@ -247,8 +247,9 @@ impl Call {
                 as_before(store.insert(&tasks.ok_or_else(nonsense)?).await)
             }
             Self::ClaimDelivered { claim, worker, ids } => {
-                let claimed = store.claim_delivered(ticket(claim, worker), &task_ids(&ids));
-                as_before(claimed.await.map_err(refused))
+                let ids = task_ids(&ids);
+                let claimed = store.claim_delivered(ticket(claim, worker), &ids).await;
+                as_before(claimed.map_err(refused))
             }
             Self::ClaimAged {
                 claim,
