@@ -146,7 +146,8 @@ async fn receive(stream: &mut BufReader<TcpStream>) -> Option<Request> {
         headers,
         body: Vec::new(),
     };
-    request.body = vec![0; request.header("content-length").parse().ok()?];
+    // A request without a body may leave its length out.
+    request.body = vec![0; request.header("content-length").parse().unwrap_or(0)];
     stream.read_exact(&mut request.body).await.ok()?;
     Some(request)
 }
