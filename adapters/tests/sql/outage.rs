@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ports::{
@@ -176,6 +176,8 @@ async fn dropped_callers_do_not_poison_the_pool() {
 struct Proxy {
     address: SocketAddr,
     silent: Arc<AtomicBool>,
+    /// For how many milliseconds a new connection is kept waiting.
+    hesitation: Arc<AtomicU64>,
     accepted: Arc<AtomicUsize>,
 }
 
@@ -185,11 +187,14 @@ impl Proxy {
         let address = listener.local_addr().expect("an address");
         let silent = Arc::new(AtomicBool::new(false));
         let accepted = Arc::new(AtomicUsize::new(0));
+        let hesitation = Arc::new(AtomicU64::new(0));
         let (mute, count) = (Arc::clone(&silent), Arc::clone(&accepted));
+        let wait = Arc::clone(&hesitation);
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.expect("accept");
                 count.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(wait.load(Ordering::Relaxed))).await;
                 let server = TcpStream::connect(&server).await.expect("connect");
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
@@ -200,6 +205,7 @@ impl Proxy {
         Self {
             address,
             silent,
+            hesitation,
             accepted,
         }
     }
@@ -254,6 +260,41 @@ async fn a_silent_server_is_given_up_and_the_store_comes_back() {
     let found = store.get(&[lost[0].id]).await.expect("get");
     assert!(found[0].is_some());
     store.close().await;
+    postgres.drop_database().await;
+}
+
+/// After an outage on a busy machine a connection takes longer to open than any caller is patient.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn impatient_callers_do_not_keep_a_slow_server_away() {
+    let postgres = Postgres::migrated().await;
+    let other = postgres.connection().await;
+    let url = postgres.url();
+    let (front, rest) = url.rsplit_once('@').expect("a URL with a user");
+    let (server, database) = rest.split_once('/').expect("a URL with a database");
+    let proxy = Proxy::before(server.to_owned()).await;
+    let mut options = SqlOptions::new(format!("{front}@{}/{database}", proxy.address));
+    options.max_connections = 1;
+    let store = SqlTaskStore::connect(options).await.expect("connect");
+    proxy.hesitation.store(600, Ordering::Relaxed);
+    number(
+        &other,
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE application_name = 'task-processor' AND datname = current_database()",
+    )
+    .await;
+    let fresh = tasks(1);
+    let answered = async {
+        while !matches!(
+            timeout(Duration::from_millis(200), store.insert(&fresh)).await,
+            Ok(Ok(_))
+        ) {}
+    };
+    timeout(Duration::from_secs(20), answered)
+        .await
+        .expect("the connection is opened once, whoever waits for it");
+    store.close().await;
+    other.close().await.expect("close");
     postgres.drop_database().await;
 }
 

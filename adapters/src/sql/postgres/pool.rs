@@ -101,8 +101,11 @@ impl Pool {
     ) -> Result<Vec<QueryResult>, DbErr> {
         let connections = self.connections();
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        self.within_patience(&connections, connections.database.query_all_raw(statement))
-            .await
+        let database = connections.database.clone();
+        self.within_patience(&connections, async move {
+            database.query_all_raw(statement).await
+        })
+        .await
     }
 
     /// How many rows a statement wrote.
@@ -113,8 +116,11 @@ impl Pool {
     ) -> Result<u64, DbErr> {
         let connections = self.connections();
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        let database = connections.database.clone();
         let outcome = self
-            .within_patience(&connections, connections.database.execute_raw(statement))
+            .within_patience(&connections, async move {
+                database.execute_raw(statement).await
+            })
             .await?;
         Ok(outcome.rows_affected())
     }
@@ -124,13 +130,35 @@ impl Pool {
         self.options.acquire_timeout + self.options.statement_timeout + PATIENCE
     }
 
-    async fn within_patience<T>(
+    /// Does the work in a task of its own, which goes on when the caller gives up. A connection that takes longer to open
+    /// than callers are patient, or whose first statement does, would otherwise be begun anew by every caller and be of use
+    /// to none: on a busy machine the store would stay away long after its server is back.
+    async fn within_patience<T: Send + 'static>(
         &self,
         connections: &Arc<Connections>,
-        work: impl Future<Output = Result<T, DbErr>>,
+        work: impl Future<Output = Result<T, DbErr>> + Send + 'static,
     ) -> Result<T, DbErr> {
         let limit = self.patience();
-        match tokio::time::timeout(limit, work).await {
+        let used = Arc::clone(connections);
+        let working = tokio::spawn(async move {
+            let outcome = tokio::time::timeout(limit, work).await;
+            if !matches!(outcome, Err(_) | Ok(Err(DbErr::ConnectionAcquire(_)))) {
+                used.note_answer();
+            }
+            outcome
+        });
+        let outcome = match working.await {
+            Ok(outcome) => outcome,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => {
+                    return Err(DbErr::Conn(RuntimeErr::Internal(
+                        "the runtime is ending".to_owned(),
+                    )));
+                }
+            },
+        };
+        match outcome {
             // No connection is free. Either they are busy, and then some statement was answered meanwhile, or they all
             // wait for a server that is silent.
             Ok(Err(error @ DbErr::ConnectionAcquire(_))) => {
@@ -139,10 +167,7 @@ impl Pool {
                 }
                 Err(error)
             }
-            Ok(outcome) => {
-                connections.note_answer();
-                outcome
-            }
+            Ok(outcome) => outcome,
             Err(_elapsed) => {
                 self.replace(connections).await?;
                 Err(DbErr::Conn(RuntimeErr::Internal(format!(
