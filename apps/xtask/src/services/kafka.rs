@@ -119,29 +119,34 @@ impl Release {
                 .arg("-cp")
                 .arg(&jars);
         };
-        let mut format = Command::new(&programs.java);
-        complete(&mut format);
-        format
-            .args([
-                "kafka.tools.StorageTool",
-                "format",
-                "--ignore-formatted",
-                "--cluster-id",
-                CLUSTER_ID,
-                "--config",
-            ])
-            .arg(&properties);
-        let output = format
-            .output()
-            .map_err(Failure::starting("kafka.tools.StorageTool"))?;
-        if !output.status.success() {
-            return Err(Failure::said(format!(
-                "formatting the storage of {} failed ({}):\n{}{}",
-                self.name,
-                output.status,
-                String::from_utf8_lossy(&output.stdout),
-                String::from_utf8_lossy(&output.stderr)
-            )));
+        // Whatever is already laid out need not be looked at by a Java of its own.
+        let laid_out = home.join("task-processor-ready");
+        if !laid_out.exists() {
+            let mut format = Command::new(&programs.java);
+            complete(&mut format);
+            format
+                .args([
+                    "kafka.tools.StorageTool",
+                    "format",
+                    "--ignore-formatted",
+                    "--cluster-id",
+                    CLUSTER_ID,
+                    "--config",
+                ])
+                .arg(&properties);
+            let output = format
+                .output()
+                .map_err(Failure::starting("kafka.tools.StorageTool"))?;
+            if !output.status.success() {
+                return Err(Failure::said(format!(
+                    "formatting the storage of {} failed ({}):\n{}{}",
+                    self.name,
+                    output.status,
+                    String::from_utf8_lossy(&output.stdout),
+                    String::from_utf8_lossy(&output.stderr)
+                )));
+            }
+            fs::write(&laid_out, "").map_err(Failure::at("write", &laid_out))?;
         }
         complete(&mut java);
         java.arg("kafka.Kafka").arg(&properties);
