@@ -458,6 +458,16 @@ impl<P: TaskAudit + ?Sized> TaskAudit for Faulty<P> {
             .await
     }
 
+    async fn prune(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        older_than: Duration,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        self.store_call("prune", || self.inner.prune(after, limit, older_than))
+            .await
+    }
+
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
         self.store_call("orphaned_claims", || self.inner.orphaned_claims(limit))
             .await

@@ -369,6 +369,15 @@ impl TaskAudit for SqlTaskStore {
         dispatch!(self, sweep_queue(after, limit))
     }
 
+    async fn prune(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        older_than: Duration,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        dispatch!(self, prune(after, limit, older_than))
+    }
+
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
         dispatch!(self, orphaned_claims(limit))
     }

@@ -34,6 +34,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::audit::{AuditConfig, audit};
 use crate::heart::{Heart, Pulse};
+use crate::prune::{PruneConfig, prune};
 use crate::rescue::{Watch, bury_all};
 use crate::resolve::{Unfinished, resolve_claims};
 use crate::{Ports, RetryPolicy, chain};
@@ -70,6 +71,8 @@ pub struct WorkerConfig {
     pub max_rescues: u32,
     /// How the tasks are compared with the books about them. Of all living workers one does it.
     pub audit: AuditConfig,
+    /// Which old tasks are deleted. Of all living workers one does it.
+    pub prune: PruneConfig,
     /// How long a stop waits for what is in hand; what is not finished then is handed back. Default 25 s.
     pub drain_deadline: Duration,
 }
@@ -90,6 +93,7 @@ impl Default for WorkerConfig {
             lease: Duration::from_secs(5),
             max_rescues: 10,
             audit: AuditConfig::default(),
+            prune: PruneConfig::default(),
             drain_deadline: Duration::from_secs(25),
         }
     }
@@ -316,6 +320,7 @@ impl Life {
         aside.spawn(announce::announce_owed(Arc::clone(&self)));
         aside.spawn(audit_in_turn(Arc::clone(&self)));
         aside.spawn(heed::heed_cancellations(Arc::clone(&self)));
+        aside.spawn(prune_in_turn(Arc::clone(&self)));
 
         tokio::select! {
             biased;
@@ -471,6 +476,12 @@ async fn audit_in_turn(life: Arc<Life>) {
     let (config, max_rescues) = (life.config.audit, life.config.max_rescues);
     let on_duty = || life.is_first.load(Ordering::Relaxed);
     audit(&life.ports, config, max_rescues, on_duty).await;
+}
+
+/// Prunes while this worker is the first of the living.
+async fn prune_in_turn(life: Arc<Life>) {
+    let on_duty = || life.is_first.load(Ordering::Relaxed);
+    prune(&life.ports, life.config.prune, on_duty).await;
 }
 
 fn first_of_living(workers: &[WorkerEntry]) -> Option<WorkerId> {

@@ -43,9 +43,9 @@ pub struct Report {
     pub claimed_twice: Finding,
     /// Queue rows whose task is missing or not pending.
     pub queued_in_vain: Finding,
-    /// Done tasks in the table, and according to the totals.
+    /// Done tasks in the table, and according to the totals without what was pruned.
     pub done: (u64, u64),
-    /// The sum of (done − created) in microseconds over the table, and according to the totals.
+    /// The sum of (done − created) in microseconds over the table, and according to the totals without what was pruned.
     pub elapsed_micros: (i128, i128),
 }
 

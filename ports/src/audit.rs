@@ -1,4 +1,4 @@
-//! Finding what no one is going to run, and saying so in the books.
+//! Finding what no one is going to run, and saying so in the books; taking out what nobody needs any more.
 
 use std::time::Duration;
 
@@ -67,6 +67,23 @@ pub trait TaskAudit: Send + Sync {
         &self,
         after: Option<TaskId>,
         limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError>;
+
+    /// Walks up to `limit` tasks in ascending order of id, beginning after `after`, and deletes those that are done, failed or
+    /// cancelled, have not moved for `older_than` (store's clock), and stand in no recorded claim: what is in one may not have
+    /// been announced. Answers how many it deleted, and after which id the next stretch begins (`None` when the end of the table
+    /// was reached). Its cost is that of `limit` rows, however large the table.
+    ///
+    /// The totals of [`TaskStore`](crate::store::TaskStore) do not change: what was done stays counted. Waits for nobody; a task
+    /// that moves at the same time is kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn prune(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        older_than: Duration,
     ) -> Result<(usize, Option<TaskId>), StoreError>;
 
     /// Up to `limit` recorded claims whose worker is not registered at all, in ascending order of id (of version 7 ids:

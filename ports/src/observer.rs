@@ -210,6 +210,11 @@ pub enum Event {
         /// How often.
         count: usize,
     },
+    /// Tasks at rest were deleted because of their age.
+    Pruned {
+        /// How many.
+        count: usize,
+    },
     /// This worker was declared dead while it lived, stopped its work and registers anew.
     Outlived {
         /// How many runs it gave up.

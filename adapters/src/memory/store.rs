@@ -61,6 +61,8 @@ pub struct StoreSnapshot {
     pub workers: Vec<WorkerEntry>,
     /// The sums over tasks that became done.
     pub totals: Totals,
+    /// The part of them that was pruned since.
+    pub pruned: Totals,
 }
 
 impl StoreSnapshot {
@@ -81,8 +83,10 @@ impl StoreSnapshot {
                 *holders.entry(*held).or_default() += 1;
             }
         }
-        let mut done = 0;
-        let mut elapsed_micros = 0;
+        let Totals {
+            mut done,
+            mut elapsed_micros,
+        } = self.pruned;
         let tasks: BTreeSet<TaskId> = self.tasks.iter().map(|task| task.id).collect();
         for id in queued.difference(&tasks) {
             found.push(format!("task {id} is queued and does not exist"));
@@ -167,6 +171,7 @@ struct State {
     claims: BTreeMap<ClaimId, Claim>,
     workers: BTreeMap<WorkerId, WorkerEntry>,
     totals: Totals,
+    pruned: Totals,
 }
 
 #[derive(Clone, Copy)]
@@ -466,6 +471,7 @@ impl MemoryTaskStore {
                 .map(|(id, claim)| claim.record(*id))
                 .collect(),
             workers: state.workers.values().cloned().collect(),
+            pruned: state.pruned,
             totals: state.totals,
         }
     }

@@ -531,11 +531,26 @@ impl Moves {
             execute(transaction, statements::ENQUEUE, [json_list(self.queued)]).await?;
         }
         if self.done > 0 {
-            let values = [Value::from(self.done), Value::from(self.elapsed_micros)];
-            execute(transaction, statements::TOTAL, values).await?;
+            count(transaction, TOTALS, self.done, self.elapsed_micros).await?;
         }
         Ok(())
     }
+}
+
+/// The shard of what became done, and that of the part that was pruned since.
+const TOTALS: i64 = 0;
+const PRUNED: i64 = -1;
+
+/// Adds to a shard of the totals.
+async fn count(
+    transaction: &DatabaseTransaction,
+    shard: i64,
+    done: i64,
+    elapsed_micros: i64,
+) -> Result<(), StoreError> {
+    let values = [shard, done, elapsed_micros].map(Value::from);
+    execute(transaction, statements::TOTAL, values).await?;
+    Ok(())
 }
 
 /// What this ticket holds, if it was used before. Refuses a worker that is gone.

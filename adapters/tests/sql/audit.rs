@@ -159,6 +159,13 @@ async fn a_stretch_costs_what_its_rows_cost() {
     assert_eq!(swept.0, 0);
     let walked = cost().await;
     assert!(walked <= stretch * 2 + 10, "{walked} rows for {STRETCH}");
+    let (pruned, _) = store
+        .prune(None, STRETCH, Duration::from_secs(3_600))
+        .await
+        .expect("prune");
+    assert_eq!(pruned, 0);
+    let walked = cost().await;
+    assert!(walked <= stretch * 2 + 10, "{walked} rows for {STRETCH}");
     let orphans = store.orphaned_claims(10).await.expect("orphaned claims");
     assert_eq!(orphans, []);
     let walked = cost().await;

@@ -108,6 +108,11 @@ async fn whole_lives(store: &SqlTaskStore, worker: WorkerId, count: usize) {
     let (swept, _) = store.sweep_queue(None, 1_000).await.expect("sweep");
     assert_eq!(swept, 0);
     store.orphaned_claims(10).await.expect("orphaned claims");
+    let (pruned, _) = store
+        .prune(None, 1_000, Duration::ZERO)
+        .await
+        .expect("prune");
+    assert_eq!(pruned, count.min(1_000));
 }
 
 /// Each statement the session prepared about these tables, with the plan it would run now, whatever the parameters.

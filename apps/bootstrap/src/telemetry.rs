@@ -175,6 +175,10 @@ impl Observer for LogObserver {
                 count,
                 "the tasks and the books about them contradicted each other; repaired"
             ),
+            Event::Pruned { count } => debug!(
+                event = "tasks.pruned",
+                count, "tasks that had been at rest for RETENTION were deleted"
+            ),
             Event::Outlived { abandoned } => warn!(
                 event = "worker.outlived",
                 abandoned, "this worker was declared dead while it lived; it registers anew"

@@ -36,6 +36,7 @@ pub struct Meters {
     handed_back: Counter,
     rescued: Counter,
     repaired: Family<Label, Counter>,
+    pruned: Counter,
     outlived: Counter,
     abandoned: Counter,
     cache_hits: Counter,
@@ -184,6 +185,12 @@ impl Meters {
                 "Contradictions between tasks, queue and claims that the audit repaired, by what was wrong",
                 repaired,
             ),
+            pruned: register(
+                &mut names,
+                "tasks_pruned",
+                "Tasks deleted because they had been at rest for RETENTION",
+                Counter::default(),
+            ),
             outlived: register(
                 &mut names,
                 "worker_outlived",
@@ -295,6 +302,7 @@ impl Observer for Meters {
                     *count,
                 );
             }
+            Event::Pruned { count } => add(&self.pruned, *count),
             Event::Outlived { abandoned } => {
                 add(&self.outlived, 1);
                 add(&self.abandoned, *abandoned);
@@ -499,6 +507,7 @@ mod tests {
             );
             check(Event::Repaired { what, count: 6 }, &[&line]);
         }
+        check(Event::Pruned { count: 4 }, &["tasks_pruned_total 4"]);
         check(
             Event::Outlived { abandoned: 3 },
             &["worker_outlived_total 1", "runs_abandoned_total 3"],

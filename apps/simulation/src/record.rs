@@ -387,6 +387,15 @@ impl TaskAudit for RecordingStore {
         Ok((deleted, next))
     }
 
+    async fn prune(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        older_than: Duration,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        self.inner.prune(after, limit, older_than).await
+    }
+
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
         let claims = self.inner.orphaned_claims(limit).await?;
         if !claims.is_empty() {

@@ -58,6 +58,7 @@ pub(crate) enum Call {
     Stranded,
     Enqueue,
     SweepQueue,
+    Prune,
     OrphanedClaims,
     Publish,
     PingLog,
@@ -94,6 +95,7 @@ impl Call {
                 | Self::Receive
                 | Self::Stranded
                 | Self::SweepQueue
+                | Self::Prune
                 | Self::OrphanedClaims
         )
     }
@@ -119,6 +121,7 @@ impl Call {
             Self::Stranded => "stranded",
             Self::Enqueue => "enqueue",
             Self::SweepQueue => "sweep_queue",
+            Self::Prune => "prune",
             Self::OrphanedClaims => "orphaned_claims",
             Self::Publish => "publish",
             Self::PingLog => "ping log",

@@ -3,6 +3,7 @@
 mod audit;
 mod command;
 mod faults;
+mod prune;
 mod read;
 mod rescue;
 mod stop;

@@ -345,3 +345,49 @@ async fn the_more_urgent_of_a_batch_start_first() {
     let order = order.lock().expect("not poisoned").clone();
     assert_eq!(order, (0..=10).rev().collect::<Vec<u8>>());
 }
+
+/// Everything that is claimed has a place to run, so a task starts before every one that is claimed after it, however urgent,
+/// and waits at most until those of its own batch have started.
+#[tokio::test(start_paused = true)]
+async fn the_least_urgent_starts_before_whatever_is_claimed_after_it() {
+    const PLACES: usize = 4;
+    let world = World::new();
+    let submitter = world.submitter();
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&order);
+    let config = WorkerConfig {
+        concurrency: PLACES,
+        ..WorkerConfig::default()
+    };
+    let urgent = |number: usize| {
+        let mut submission = submission(&format!("urgent {number}"));
+        submission.priority = ports::Priority::MAX;
+        submission
+    };
+    // A backlog of urgent ones, one that is not, and more urgent ones than it could ever outlive.
+    let mut submissions: Vec<_> = (0..40).map(urgent).collect();
+    submissions.push(submission("patient"));
+    submissions.extend((41..400).map(urgent));
+    let accepted = submitter.submit(submissions).await.expect("accepted");
+    let ids: Vec<_> = accepted.iter().map(|accepted| accepted.id).collect();
+    let _worker = world.work_with(
+        processor_fn(move |job| {
+            let seen = Arc::clone(&seen);
+            async move {
+                let payload = job.payload.as_str().to_owned();
+                seen.lock().expect("not poisoned").push(payload);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(String::new())
+            }
+        }),
+        config,
+    );
+    settled(&world, &ids).await;
+    let order = order.lock().expect("not poisoned").clone();
+    let place = order.iter().position(|payload| payload == "patient");
+    let place = place.expect("it ran");
+    assert!(
+        (40..40 + PLACES).contains(&place),
+        "it stood behind 40 and started as number {place}"
+    );
+}

@@ -6,13 +6,14 @@ use sea_orm_migration::sea_orm::{
 
 use super::{Finding, LISTED, Report};
 
+/// The shard below zero holds what was pruned, which is among the others too.
 const COUNTS: &str = "
 SELECT count(*), count(*) FILTER (WHERE status = 'done'),
     coalesce(extract(epoch FROM sum(updated_at - created_at) FILTER (WHERE status = 'done')) * 1000000, 0)
         ::numeric(38, 0)::text,
     (SELECT count(*) FROM queue), (SELECT count(*) FROM claims),
-    (SELECT coalesce(sum(done), 0)::bigint FROM totals),
-    (SELECT coalesce(sum(elapsed_us), 0)::numeric(38, 0)::text FROM totals),
+    (SELECT coalesce(sum(CASE WHEN shard < 0 THEN -done ELSE done END), 0)::bigint FROM totals),
+    (SELECT coalesce(sum(CASE WHEN shard < 0 THEN -elapsed_us ELSE elapsed_us END), 0)::numeric(38, 0)::text FROM totals),
     (SELECT count(*) FROM tasks LEFT JOIN queue ON task_id = id
         WHERE status = 'pending' AND fence = 0 AND task_id IS NULL)
 FROM tasks";

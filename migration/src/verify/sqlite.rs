@@ -6,11 +6,13 @@ use sea_orm_migration::sea_orm::{
 
 use super::{Finding, LISTED, Report};
 
+/// The shard below zero holds what was pruned, which is among the others too.
 const COUNTS: &str = "
 SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM tasks WHERE status = 'done'),
     (SELECT coalesce(sum(updated_at - created_at), 0) FROM tasks WHERE status = 'done'),
     (SELECT count(*) FROM queue), (SELECT count(*) FROM claims),
-    (SELECT coalesce(sum(done), 0) FROM totals), (SELECT coalesce(sum(elapsed_us), 0) FROM totals),
+    (SELECT coalesce(sum(CASE WHEN shard < 0 THEN -done ELSE done END), 0) FROM totals),
+    (SELECT coalesce(sum(CASE WHEN shard < 0 THEN -elapsed_us ELSE elapsed_us END), 0) FROM totals),
     (SELECT count(*) FROM tasks LEFT JOIN queue ON task_id = id
         WHERE status = 'pending' AND fence = 0 AND task_id IS NULL)";
 

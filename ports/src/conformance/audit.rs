@@ -39,6 +39,11 @@ macro_rules! audit_conformance {
             sweep_queue_walks_in_order_of_ids_from_where_it_is_told,
             sweep_queue_and_transitions_at_once_strand_nobody,
             a_queue_row_without_a_waiting_task_claims_nothing,
+            prune_deletes_what_is_at_rest_and_keeps_the_totals,
+            prune_keeps_what_moved_lately,
+            prune_keeps_what_stands_in_a_claim,
+            prune_walks_in_order_of_ids_from_where_it_is_told,
+            of_a_retry_and_a_prune_at_once_one_wins,
             orphaned_claims_are_those_of_unknown_workers,
             orphaned_claims_are_listed_in_order_of_ids_up_to_the_limit,
         ]);
@@ -522,6 +527,172 @@ pub async fn a_queue_row_without_a_waiting_task_claims_nothing(subject: &dyn Sub
     let after = subject.store().get(&ids_of(&tasks)).await.expect("get");
     assert_eq!(before[..2], after[..2]);
     swept(subject).await;
+}
+
+async fn pruned(subject: &dyn Subject, older_than: Duration) -> usize {
+    let outcome = subject.audit().prune(None, ALL, older_than).await;
+    let (count, next) = outcome.expect("prune");
+    assert_eq!(next, None, "the end was reached");
+    count
+}
+
+async fn left(subject: &dyn Subject, tasks: &[NewTask]) -> Vec<bool> {
+    let found = subject.store().get(&ids_of(tasks)).await.expect("get");
+    found.iter().map(Option::is_some).collect()
+}
+
+fn failed() -> Next {
+    Next::Failed {
+        error: "failed".to_owned(),
+    }
+}
+
+/// Deletes those that are done, failed or cancelled; what waits or is in hand stays. What was done stays counted.
+pub async fn prune_deletes_what_is_at_rest_and_keeps_the_totals(subject: &dyn Subject) {
+    let worker = living_worker(subject).await;
+    let tasks = new_tasks(6);
+    inserted(subject, &tasks).await;
+    let claim = in_hand(subject, worker, &tasks[..3]).await;
+    in_hand(subject, worker, &tasks[3..4]).await;
+    let ends = [done(), failed(), Next::Cancelled];
+    for (task, end) in tasks.iter().zip(ends) {
+        moved(subject, task.id, 1, TaskStatus::Processing, end).await;
+    }
+    moved(
+        subject,
+        tasks[4].id,
+        0,
+        TaskStatus::Pending,
+        Next::Cancelled,
+    )
+    .await;
+    subject.store().release(&[claim]).await.expect("release");
+    let before = subject.store().totals().await.expect("totals");
+    assert_eq!(before.done, 1);
+    assert_eq!(pruned(subject, Duration::ZERO).await, 4);
+    let stays = [false, false, false, true, false, true];
+    assert_eq!(left(subject, &tasks).await, stays);
+    assert_eq!(subject.store().totals().await.expect("totals"), before);
+    assert_eq!(pruned(subject, Duration::ZERO).await, 0);
+    moved(subject, tasks[3].id, 1, TaskStatus::Processing, done()).await;
+    let after = subject.store().totals().await.expect("totals");
+    assert_eq!(after.done, 2);
+    // A message that comes late finds nothing.
+    let late = subject
+        .store()
+        .claim_delivered(ticket_of(worker), &[tasks[0].id])
+        .await;
+    assert_eq!(late.expect("claim"), [DeliveryOutcome::Unknown]);
+}
+
+/// … that have not moved for `older_than`.
+pub async fn prune_keeps_what_moved_lately(subject: &dyn Subject) {
+    let tasks = new_tasks(2);
+    inserted(subject, &tasks).await;
+    moved(
+        subject,
+        tasks[0].id,
+        0,
+        TaskStatus::Pending,
+        Next::Cancelled,
+    )
+    .await;
+    assert_eq!(pruned(subject, LONG).await, 0);
+    assert_eq!(pruned(subject, Duration::MAX).await, 0);
+    assert_eq!(left(subject, &tasks).await, [true, true]);
+    subject.pass(MOMENT).await;
+    moved(
+        subject,
+        tasks[1].id,
+        0,
+        TaskStatus::Pending,
+        Next::Cancelled,
+    )
+    .await;
+    assert_eq!(pruned(subject, Duration::ZERO).await, 2);
+}
+
+/// … and stand in no recorded claim.
+pub async fn prune_keeps_what_stands_in_a_claim(subject: &dyn Subject) {
+    let worker = living_worker(subject).await;
+    let tasks = new_tasks(2);
+    inserted(subject, &tasks).await;
+    let claim = in_hand(subject, worker, &tasks).await;
+    for task in &tasks {
+        moved(subject, task.id, 1, TaskStatus::Processing, done()).await;
+    }
+    assert_eq!(pruned(subject, Duration::ZERO).await, 0);
+    assert_eq!(left(subject, &tasks).await, [true, true]);
+    subject.store().release(&[claim]).await.expect("release");
+    assert_eq!(pruned(subject, Duration::ZERO).await, 2);
+    assert_eq!(left(subject, &tasks).await, [false, false]);
+}
+
+/// In ascending order of id, beginning after `after`; `None` when the end of the table was reached.
+pub async fn prune_walks_in_order_of_ids_from_where_it_is_told(subject: &dyn Subject) {
+    let tasks = new_tasks(5);
+    inserted(subject, &tasks).await;
+    for task in [0, 1, 4].map(|index| &tasks[index]) {
+        moved(subject, task.id, 0, TaskStatus::Pending, Next::Cancelled).await;
+    }
+    let audit = subject.audit();
+    let walk = async |after, limit| {
+        let outcome = audit.prune(after, limit, Duration::ZERO).await;
+        outcome.expect("prune")
+    };
+    assert_eq!(walk(None, 0).await, (0, None));
+    assert_eq!(walk(Some(tasks[0].id), 2).await, (1, Some(tasks[2].id)));
+    assert_eq!(walk(Some(tasks[2].id), 2).await, (1, Some(tasks[4].id)));
+    assert_eq!(walk(Some(tasks[4].id), 2).await, (0, None));
+    assert_eq!(walk(None, 2).await, (1, Some(tasks[2].id)));
+    assert_eq!(
+        left(subject, &tasks).await,
+        [false, false, true, true, false]
+    );
+}
+
+/// A task that moves at the same time is kept.
+pub async fn of_a_retry_and_a_prune_at_once_one_wins(subject: &dyn Subject) {
+    let tasks = new_tasks(50);
+    inserted(subject, &tasks).await;
+    for task in &tasks {
+        moved(subject, task.id, 0, TaskStatus::Pending, failed()).await;
+    }
+    let barrier = Arc::new(Barrier::new(2));
+    let mut pruners = JoinSet::new();
+    let (audit, meeting) = (subject.audit(), Arc::clone(&barrier));
+    pruners.spawn(async move {
+        meeting.wait().await;
+        let mut count = 0;
+        let mut after = None;
+        loop {
+            let (pruned, next) = audit.prune(after, 7, Duration::ZERO).await.expect("prune");
+            count += pruned;
+            after = next;
+            if after.is_none() {
+                return count;
+            }
+        }
+    });
+    barrier.wait().await;
+    let mut retried = Vec::new();
+    for task in tasks.iter().rev() {
+        let retry = Transition {
+            id: task.id,
+            fence: Fence(1),
+            from: TaskStatus::Failed,
+            to: again(),
+            spent: Spent::Reset,
+        };
+        let outcomes = subject.store().transition(&[retry]).await;
+        retried.push(outcomes.expect("transition")[0].write == WriteOutcome::Applied);
+    }
+    retried.reverse();
+    let count = pruners.join_next().await.expect("it runs");
+    let kept = left(subject, &tasks).await;
+    assert_eq!(kept, retried, "what was retried is there, and nothing else");
+    let gone = kept.iter().filter(|kept| !**kept).count();
+    assert_eq!(count.expect("no panic"), gone);
 }
 
 /// Claims of workers that live or were declared dead are no orphans; those of a worker that is not registered are, as they

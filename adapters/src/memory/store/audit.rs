@@ -170,6 +170,43 @@ impl TaskAudit for MemoryTaskStore {
         Ok((swept, next.flatten()))
     }
 
+    async fn prune(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        older_than: Duration,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let mut state = self.lock();
+        let latest = self.clock.now().before(older_than);
+        let walked: Vec<TaskId> = state
+            .tasks
+            .range(beginning_after(after))
+            .map(|(id, _)| *id)
+            .take(limit)
+            .collect();
+        let held: BTreeSet<TaskId> = state.held_by_all().iter().map(|(id, _)| *id).collect();
+        let mut pruned = 0;
+        for id in walked.iter().filter(|id| !held.contains(id)) {
+            let is_old = |task: &&Task| task.status.is_at_rest() && task.updated_at <= latest;
+            let Some(task) = state.tasks.get(id).filter(is_old) else {
+                continue;
+            };
+            if task.status == TaskStatus::Done {
+                let elapsed = task.updated_at.micros_since(task.created_at);
+                state.pruned.done += 1;
+                state.pruned.elapsed_micros += i128::from(elapsed);
+            }
+            state.tasks.remove(id);
+            pruned += 1;
+        }
+        drop(state);
+        if pruned > 0 {
+            self.changed.notify_waiters();
+        }
+        let next = (walked.len() == limit).then(|| walked.last().copied());
+        Ok((pruned, next.flatten()))
+    }
+
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
         let state = self.lock();
         Ok(state

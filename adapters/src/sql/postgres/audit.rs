@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ports::{AuditPage, ClaimRecord, StoreError, TaskId};
-use sea_orm::{DbErr, Value};
+use sea_orm::{DbErr, QueryResult, Value};
 use uuid::Uuid;
 
 use super::rows::{claim_record, grace_micros, task, uuids};
@@ -68,16 +68,29 @@ impl PostgresStore {
             .rows(statements::SWEEP_QUEUE, values)
             .await
             .map_err(store_error)?;
-        let mut answer = (0, None);
-        read(&rows, |row| {
-            let deleted: i64 = column(row, 2)?;
-            answer = (
-                usize::try_from(deleted).unwrap_or_default(),
-                next_of(column(row, 0)?, limit, column(row, 1)?),
-            );
-            Ok::<(), DbErr>(())
-        })?;
-        Ok(answer)
+        stretch_of(&rows, limit)
+    }
+
+    pub(in crate::sql) async fn prune(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        older_than: Duration,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let Some(first) = first_after(after) else {
+            return Ok((0, None));
+        };
+        let values = vec![
+            Value::from(first),
+            Value::from(bounded(limit)),
+            Value::from(grace_micros(older_than)),
+        ];
+        let rows = self
+            .pool
+            .rows(statements::PRUNE, values)
+            .await
+            .map_err(store_error)?;
+        stretch_of(&rows, limit)
     }
 
     pub(in crate::sql) async fn orphaned_claims(
@@ -104,6 +117,21 @@ fn first_after(after: Option<TaskId>) -> Option<Uuid> {
         None => Some(Uuid::nil()),
         Some(after) => after.0.as_u128().checked_add(1).map(Uuid::from_u128),
     }
+}
+
+/// How many rows of a stretch were deleted, and where the next one begins: from how many were walked, the last of them, and
+/// how many were deleted.
+fn stretch_of(rows: &[QueryResult], limit: usize) -> Result<(usize, Option<TaskId>), StoreError> {
+    let mut answer = (0, None);
+    read(rows, |row| {
+        let deleted: i64 = column(row, 2)?;
+        answer = (
+            usize::try_from(deleted).unwrap_or_default(),
+            next_of(column(row, 0)?, limit, column(row, 1)?),
+        );
+        Ok::<(), DbErr>(())
+    })?;
+    Ok(answer)
 }
 
 /// A short stretch was the last one.

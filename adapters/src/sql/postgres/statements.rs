@@ -254,8 +254,10 @@ ORDER BY id LIMIT $3";
 pub(super) const MARK_UNMESSAGED: &str =
     "UPDATE queue SET messaged = false WHERE task_id = ANY($1) AND messaged::int = 1";
 
+/// What was pruned since is among them, and once more in a shard of its own, −1.
 pub(super) const TOTALS: &str = "
-SELECT coalesce(sum(done), 0)::bigint, coalesce(sum(elapsed_us), 0)::numeric(38, 0)::text FROM totals";
+SELECT coalesce(sum(done), 0)::bigint, coalesce(sum(elapsed_us), 0)::numeric(38, 0)::text FROM totals
+WHERE shard >= 0";
 
 pub(super) const PING: &str = "SELECT 1";
 
@@ -343,6 +345,40 @@ WITH stretch AS MATERIALIZED (
     DELETE FROM queue WHERE task_id = ANY(ARRAY(SELECT task_id FROM locked)) RETURNING task_id
 )
 SELECT (SELECT count(*) FROM stretch), (SELECT task_id FROM stretch ORDER BY task_id DESC LIMIT 1),
+    (SELECT count(*) FROM removed)";
+
+/// `$1` the first id, `$2` how many tasks to walk, `$3` the age in microseconds. Answers as [`SWEEP_QUEUE`].
+///
+/// Everything is chosen under one snapshot, so a task that came to rest meanwhile is not old in it, and one that is in a claim is
+/// in a claim of it. What moved since is not locked: its newer version is compared again.
+pub(super) const PRUNE: &str = "
+WITH stretch AS MATERIALIZED (
+    SELECT id, status, created_at, updated_at FROM tasks WHERE id >= $1 ORDER BY id LIMIT $2
+), old AS MATERIALIZED (
+    SELECT id FROM stretch
+    WHERE status IN ('done', 'failed', 'cancelled')
+        AND updated_at <= LOCALTIMESTAMP - $3::bigint * interval '1 microsecond'
+        AND created_at BETWEEN '0001-01-01' AND '9999-12-31' AND updated_at >= '0001-01-01'
+), held AS MATERIALIZED (
+    SELECT unnest(task_ids) AS id FROM claims
+    WHERE id >= '00000000-0000-0000-0000-000000000000' AND (SELECT count(*) FROM old) > 0
+), free AS MATERIALIZED (
+    SELECT id FROM old EXCEPT SELECT id FROM held
+), locked AS MATERIALIZED (
+    SELECT id FROM tasks
+    WHERE id = ANY(ARRAY(SELECT id FROM free)) AND status IN ('done', 'failed', 'cancelled')
+        AND updated_at <= LOCALTIMESTAMP - $3::bigint * interval '1 microsecond'
+    FOR UPDATE SKIP LOCKED
+), removed AS (
+    DELETE FROM tasks WHERE id = ANY(ARRAY(SELECT id FROM locked)) RETURNING status, created_at, updated_at
+), counted AS (
+    INSERT INTO totals (shard, done, elapsed_us)
+    SELECT -1, count(*), extract(epoch FROM sum(updated_at - created_at)) * 1000000
+    FROM removed WHERE status = 'done' HAVING count(*) > 0
+    ON CONFLICT (shard) DO UPDATE SET
+        done = totals.done + excluded.done, elapsed_us = totals.elapsed_us + excluded.elapsed_us
+)
+SELECT (SELECT count(*) FROM stretch), (SELECT id FROM stretch ORDER BY id DESC LIMIT 1),
     (SELECT count(*) FROM removed)";
 
 /// `$1` the limit. Goes from one worker to the next in the index of the claims, so that its cost is that of the workers and

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ports::{AuditPage, ClaimRecord, StoreError, TaskId};
+use ports::{AuditPage, ClaimRecord, StoreError, TaskId, Timestamp};
 use sea_orm::{DbErr, Value};
 
 use super::rows::{claim_record, id_list, task, task_id};
-use super::{SqliteStore, micros, now, rows, statements};
+use super::{PRUNED, SqliteStore, commit, count, micros, now, rows, statements};
 use crate::sql::row::{column, read};
 
 impl SqliteStore {
@@ -72,6 +72,46 @@ impl SqliteStore {
             usize::try_from(deleted).unwrap_or(usize::MAX),
             last.filter(|_| walked.len() >= limit),
         ))
+    }
+
+    pub(in crate::sql) async fn prune(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        older_than: Duration,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let latest = now().before(older_than);
+        let values = [before_first(after), bounded(limit), micros(latest)];
+        let found = rows(&self.readers, statements::WALK_TASKS, values).await?;
+        let walked: Vec<(TaskId, bool)> = read(&found, |row| {
+            Ok((task_id(row, 0)?, column::<i64>(row, 1)? != 0))
+        })?;
+        let old = || walked.iter().filter(|(_, is_old)| *is_old);
+        let pruned = if old().next().is_none() {
+            0
+        } else {
+            let ids = id_list(old().map(|(id, _)| *id));
+            self.delete_old(ids, latest).await?
+        };
+        let last = walked.last().map(|(id, _)| *id);
+        Ok((pruned, last.filter(|_| walked.len() >= limit)))
+    }
+
+    async fn delete_old(&self, ids: Value, latest: Timestamp) -> Result<usize, StoreError> {
+        let transaction = self.begin().await?;
+        let values = [ids, micros(latest)];
+        let deleted = rows(&transaction, statements::PRUNE, values).await?;
+        let deleted: Vec<(bool, i64)> = read(&deleted, |row| {
+            Ok((column::<i64>(row, 0)? != 0, column(row, 1)?))
+        })?;
+        let done = || deleted.iter().filter(|(is_done, _)| *is_done);
+        let elapsed = done().fold(0_i64, |sum, (_, micros)| sum.saturating_add(*micros));
+        let number = i64::try_from(done().count()).unwrap_or(i64::MAX);
+        if number > 0 {
+            count(&transaction, PRUNED, number, elapsed).await?;
+        }
+        commit(transaction).await?;
+        Ok(deleted.len())
     }
 
     pub(in crate::sql) async fn orphaned_claims(

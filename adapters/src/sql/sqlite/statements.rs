@@ -67,14 +67,16 @@ FROM (
 ) AS moved
 WHERE tasks.id = moved.id";
 
+/// `?1` the shard, `?2` how many, `?3` the sum of their times. What was pruned is in shard 0, where it was counted when it
+/// became done, and once more in shard −1.
 pub(super) const TOTAL: &str = "
-INSERT INTO totals (shard, done, elapsed_us) VALUES (0, ?1, ?2)
+INSERT INTO totals (shard, done, elapsed_us) VALUES (?1, ?2, ?3)
 ON CONFLICT (shard) DO UPDATE SET done = done + excluded.done, elapsed_us = elapsed_us + excluded.elapsed_us";
 
 pub(super) const MARK_UNMESSAGED: &str = "UPDATE queue SET messaged = 0 WHERE messaged = 1 AND task_id IN (SELECT value FROM json_each(?1))";
 
 pub(super) const TOTALS: &str =
-    "SELECT coalesce(sum(done), 0), coalesce(sum(elapsed_us), 0) FROM totals";
+    "SELECT coalesce(sum(done), 0), coalesce(sum(elapsed_us), 0) FROM totals WHERE shard >= 0";
 
 /// Reads the file, unlike a statement without a table.
 pub(super) const PING: &str = "SELECT count(*) FROM sqlite_schema";
@@ -139,6 +141,19 @@ FROM queue WHERE task_id > ?1 ORDER BY task_id LIMIT ?2";
 pub(super) const DEQUEUE_IN_VAIN: &str = "
 DELETE FROM queue WHERE task_id IN (SELECT value FROM json_each(?1))
     AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = queue.task_id AND status = 'pending')";
+
+/// `?1` the id before the first, `?2` how many tasks to walk, `?3` up to which time a task is old. Answers each, and whether it
+/// is at rest and old.
+pub(super) const WALK_TASKS: &str = "
+SELECT id, status IN ('done', 'failed', 'cancelled') AND updated_at <= ?3 FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2";
+
+/// `?1` ids, `?2` up to which time a task is old. Compares once more, with the claims too. Answers which were done, and the time
+/// that each took.
+pub(super) const PRUNE: &str = "
+DELETE FROM tasks
+WHERE id IN (SELECT value FROM json_each(?1)) AND status IN ('done', 'failed', 'cancelled') AND updated_at <= ?2
+    AND id NOT IN (SELECT held.value ->> 0 FROM claims CROSS JOIN json_each(claims.tasks) AS held)
+RETURNING status = 'done', updated_at - created_at";
 
 /// The foreign key forbids what it looks for; a restored file may have been written without it.
 pub(super) const ORPHANED_CLAIMS: &str = "

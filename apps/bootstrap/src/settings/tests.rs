@@ -151,6 +151,8 @@ fn wrong_values_are_refused_by_name() {
         ("WORKER_PORT", "x"),
         ("KAFKA_GROUP_ID", "  "),
         ("LEASE", "1s"),
+        ("RETENTION", "24h"),
+        ("RETENTION", "1s"),
         ("RETRY_CAP", "1ms"),
     ] {
         assert_eq!(

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use domain::{AuditConfig, RetryPolicy, WorkerConfig};
+use domain::{AuditConfig, PruneConfig, RetryPolicy, WorkerConfig};
 
 use super::Reader;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
+/// A result may stay cached for an hour, and a client may repeat a request for a day.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(25 * 3_600);
 
 /// Declares and reads the limits and intervals of a worker; the defaults are the domain's.
 pub(super) fn read(reader: &mut Reader) -> WorkerConfig {
@@ -122,6 +124,16 @@ pub(super) fn read(reader: &mut Reader) -> WorkerConfig {
                 "how long a task that is in no book must not have moved before it is put back in the queue",
             ),
         },
+        prune: PruneConfig {
+            retention: Some(reader.duration(
+                "RETENTION",
+                Duration::ZERO,
+                Duration::ZERO..=HOUR * 24 * 36_500,
+                "how long a task is kept after it was done, failed or cancelled, at least 25h; 0 is for ever",
+            ))
+            .filter(|retention| !retention.is_zero()),
+            ..default.prune
+        },
         drain_deadline: reader.duration(
             "DRAIN_DEADLINE",
             default.drain_deadline,
@@ -150,6 +162,14 @@ fn contradictions(reader: &mut Reader, config: &WorkerConfig) {
                 "must be at least three times BEAT ({:?}), but is {:?}",
                 config.beat_interval, config.lease
             ),
+        );
+    }
+    if let Some(retention) = config.prune.retention
+        && retention < SHORTEST_RETENTION
+    {
+        reader.mistake(
+            "RETENTION",
+            format!("must be 0 (tasks are kept for ever) or at least 25h, but is {retention:?}"),
         );
     }
     if config.retry.cap < config.retry.base {

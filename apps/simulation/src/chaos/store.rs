@@ -276,6 +276,18 @@ impl TaskAudit for ChaosStore {
         answer.unwrap_or_else(unavailable)
     }
 
+    async fn prune(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        older_than: Duration,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let deed = async move { inner.prune(after, limit, older_than).await };
+        let answer = self.link.call(Call::Prune, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
         let inner = Arc::clone(&self.inner);
         let deed = async move { inner.orphaned_claims(limit).await };

@@ -28,7 +28,7 @@ impl Book {
                     self.number(&mut outcome.created_at);
                 }
             }
-            Answer::Tasks(tasks) => tasks.iter_mut().flatten().for_each(|task| self.task(task)),
+            Answer::Tasks(tasks, _) => tasks.iter_mut().flatten().for_each(|task| self.task(task)),
             Answer::Delivered(outcomes) => {
                 for outcome in outcomes {
                     if let DeliveryOutcome::Claimed(task) = outcome {
@@ -63,6 +63,7 @@ impl Book {
             | Answer::Removed(_)
             | Answer::Given(_)
             | Answer::Swept(..)
+            | Answer::Pruned(..)
             | Answer::WorkerGone
             | Answer::Rejected
             | Answer::Unavailable(_) => {}

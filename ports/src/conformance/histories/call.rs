@@ -7,7 +7,7 @@ use crate::ids::{ClaimId, WorkerId};
 use crate::registry::{BeatReply, RemoveReply, WorkerEntry};
 use crate::store::{
     ClaimError, ClaimRecord, ClaimTicket, ClaimedTask, DeliveryOutcome, Horizon, InsertOutcome,
-    StoreError, Transition, TransitionOutcome, WriteOutcome,
+    StoreError, Transition, TransitionOutcome, Whereabouts, WriteOutcome,
 };
 use crate::task::{NewTask, Task, TaskId, TaskStatus};
 use crate::time::Timestamp;
@@ -39,6 +39,7 @@ pub(super) enum Call {
     Enqueue(Vec<TaskId>),
     SweepQueue(Option<TaskId>, usize),
     OrphanedClaims(usize),
+    Prune(Option<TaskId>, usize, Duration),
     Plant(TaskId),
     /// In place of the one that may be there.
     PlantQueueRow(TaskId),
@@ -51,7 +52,8 @@ pub(super) enum Call {
 pub(super) enum Answer {
     Nothing,
     Inserted(Vec<InsertOutcome>),
-    Tasks(Vec<Option<Task>>),
+    /// And whether the same is told of where they stand.
+    Tasks(Vec<Option<Task>>, bool),
     Delivered(Vec<DeliveryOutcome>),
     Claimed(Vec<ClaimedTask>),
     Moved(Vec<TransitionOutcome>),
@@ -68,6 +70,8 @@ pub(super) enum Answer {
     Page(AuditPage),
     Given(usize),
     Swept(usize, Option<TaskId>),
+    /// And whether the totals are what they were.
+    Pruned(usize, Option<TaskId>, bool),
     WorkerGone,
     Rejected,
     Unavailable(String),
@@ -126,7 +130,16 @@ async fn answer(call: &Call, subject: &dyn Subject) -> Result<Answer, Answer> {
     let (store, registry, audit) = (subject.store(), subject.registry(), subject.audit());
     Ok(match call {
         Call::Insert(tasks) => Answer::Inserted(store.insert(tasks).await?),
-        Call::Get(ids) => Answer::Tasks(store.get(ids).await?),
+        Call::Get(ids) => {
+            let tasks = store.get(ids).await?;
+            let standing = |task: &Task| Whereabouts {
+                status: task.status,
+                fence: task.fence,
+            };
+            let expected = tasks.iter().map(|task| task.as_ref().map(standing));
+            let is_same = expected.eq(store.whereabouts(ids).await?);
+            Answer::Tasks(tasks, is_same)
+        }
         Call::ClaimDelivered(ticket, ids) => {
             Answer::Delivered(store.claim_delivered(*ticket, ids).await?)
         }
@@ -183,6 +196,11 @@ async fn answer(call: &Call, subject: &dyn Subject) -> Result<Answer, Answer> {
             Answer::Swept(deleted, next)
         }
         Call::OrphanedClaims(limit) => Answer::Claims(audit.orphaned_claims(*limit).await?),
+        Call::Prune(after, limit, older_than) => {
+            let before = store.totals().await?;
+            let (deleted, next) = audit.prune(*after, *limit, *older_than).await?;
+            Answer::Pruned(deleted, next, store.totals().await? == before)
+        }
         Call::Plant(id) => {
             subject.plant(&[*id], "planted 'here'").await;
             Answer::Nothing

@@ -116,6 +116,11 @@ pub(super) enum Step {
         limit: u8,
     },
     OrphanedClaims(u8),
+    Prune {
+        after: Option<u8>,
+        limit: u8,
+        unmoved: bool,
+    },
     Plant(u8),
     PlantQueueRow(u8),
     RemoveQueueRow(u8),
@@ -277,12 +282,15 @@ pub(super) fn registry() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Other hands.
+/// Other hands, and what takes tasks out.
 fn planting() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => task().prop_map(Step::Plant),
         2 => task().prop_map(Step::PlantQueueRow),
         1 => task().prop_map(Step::RemoveQueueRow),
+        1 => (option::of(task()), limit(), any::<bool>()).prop_map(|(after, limit, unmoved)| {
+            Step::Prune { after, limit, unmoved }
+        }),
         1 => (claim(), worker(), tasks(), any::<bool>()).prop_map(
             |(claim, worker, tasks, under_its_fence)| Step::PlantClaim {
                 claim,

@@ -83,7 +83,8 @@ impl State {
     pub(super) async fn follow(&mut self, call: &Call, subject: &dyn Subject) {
         match call {
             Call::Insert(_) | Call::ClaimDelivered(..) | Call::ClaimAged(..) => {}
-            Call::Transition(_) | Call::Release(_) | Call::Plant(_) | Call::PlantClaim(_) => {}
+            Call::Transition(_) | Call::Release(_) | Call::Prune(..) => {}
+            Call::Plant(_) | Call::PlantClaim(_) => {}
             _ => return,
         }
         let found = subject.store().get(&all_tasks()).await.expect("get");
@@ -168,6 +169,14 @@ impl State {
                 Call::SweepQueue(after.map(task_of), usize::from(*limit))
             }
             Step::OrphanedClaims(limit) => Call::OrphanedClaims(usize::from(*limit)),
+            Step::Prune {
+                after,
+                limit,
+                unmoved,
+            } => {
+                let older_than = if *unmoved { Duration::ZERO } else { YEAR };
+                Call::Prune(after.map(task_of), usize::from(*limit), older_than)
+            }
             Step::Plant(task) if self.tasks.contains_key(&task_of(*task)) => {
                 Call::Get(vec![task_of(*task)])
             }
