@@ -164,7 +164,10 @@ pub(crate) struct Subject {
 impl Subject {
     pub(crate) async fn postgres() -> Self {
         let postgres = Postgres::migrated().await;
-        let store = postgres.store().await;
+        let mut options = SqlOptions::new(postgres.url());
+        // A machine that does much else is no failure of the store.
+        options.acquire_timeout = Duration::from_secs(60);
+        let store = SqlTaskStore::connect(options).await.expect("connect");
         Self {
             place: Place::Postgres(postgres),
             store,

@@ -1,5 +1,6 @@
 //! Generated histories: the databases answer as the store in memory does, and keep their promises when two call at once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -8,7 +9,12 @@ use async_trait::async_trait;
 use ports::conformance::histories::{Range, alike, at_once};
 use ports::conformance::store;
 use ports::conformance::store::Subject as _;
-use ports::{ClaimRecord, Clock, Payload, TaskAudit, TaskId, TaskStore, Timestamp, WorkerRegistry};
+use ports::{
+    ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome, Horizon,
+    InsertOutcome, NewTask, Payload, Spent, StoreError, Task, TaskAudit, TaskId, TaskStore,
+    Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerId, WorkerRegistry,
+    WriteOutcome,
+};
 use task_processor_adapters::memory::MemoryTaskStore;
 use task_processor_adapters::system::SystemClock;
 use tokio::runtime::Runtime;
@@ -39,22 +45,175 @@ impl Clock for RisingClock {
 struct InMemory {
     clock: Arc<RisingClock>,
     store: Arc<MemoryTaskStore>,
+    wrong: Option<Wrong>,
 }
 
 impl InMemory {
-    async fn empty() -> Arc<dyn store::Subject> {
+    fn made(wrong: Option<Wrong>) -> Arc<dyn store::Subject> {
         let clock = Arc::new(RisingClock::default());
         Arc::new(Self {
             store: Arc::new(MemoryTaskStore::new(clock.clone())),
             clock,
+            wrong,
         })
+    }
+
+    async fn empty() -> Arc<dyn store::Subject> {
+        Self::made(None)
+    }
+}
+
+/// How a store may be wrong, so little that no case of the suite might look for it.
+#[derive(Clone, Copy, Debug)]
+enum Wrong {
+    /// A claim by age takes what lies exactly on its horizon.
+    HorizonIncluded,
+    /// A page of claims begins with the one after which it was to begin.
+    PageRepeated,
+    /// Of several tasks that have no message after all, the last is forgotten.
+    LastKeepsItsMessage,
+    /// A move of a waiting task to somewhere it waits again counts no attempt.
+    AttemptForgotten,
+    /// A failed move that is repeated with another error counts as the same.
+    ErrorNotCompared,
+    /// An id that stands twice in one slice is told apart from an id that exists.
+    RepeatedIdApplied,
+    /// A ticket that was used before gets what is due since.
+    TicketUsedTwice,
+}
+
+/// A store in memory that is wrong in one way.
+struct WrongStore {
+    inner: Arc<MemoryTaskStore>,
+    wrong: Wrong,
+}
+
+#[async_trait]
+impl TaskStore for WrongStore {
+    async fn insert(&self, tasks: &[NewTask]) -> Result<Vec<InsertOutcome>, StoreError> {
+        let mut outcomes = self.inner.insert(tasks).await?;
+        if matches!(self.wrong, Wrong::RepeatedIdApplied) {
+            for later in 1..tasks.len() {
+                let same = |earlier: &usize| tasks[*earlier].id == tasks[later].id;
+                if let Some(earlier) = (0..later).find(same) {
+                    outcomes[later] = outcomes[earlier];
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {
+        self.inner.get(ids).await
+    }
+
+    async fn whereabouts(&self, ids: &[TaskId]) -> Result<Vec<Option<Whereabouts>>, StoreError> {
+        self.inner.whereabouts(ids).await
+    }
+
+    async fn claim_delivered(
+        &self,
+        ticket: ClaimTicket,
+        ids: &[TaskId],
+    ) -> Result<Vec<DeliveryOutcome>, ClaimError> {
+        let mut ticket = ticket;
+        if matches!(self.wrong, Wrong::TicketUsedTwice) {
+            let claims = self.inner.claims_of(ticket.worker, None, 100).await?;
+            if claims.iter().any(|claim| claim.id == ticket.claim) {
+                ticket.claim.0 = uuid::Uuid::now_v7();
+            }
+        }
+        self.inner.claim_delivered(ticket, ids).await
+    }
+
+    async fn claim_aged(
+        &self,
+        ticket: ClaimTicket,
+        horizon: Horizon,
+        grace: Duration,
+        limit: usize,
+    ) -> Result<Vec<ClaimedTask>, ClaimError> {
+        let horizon = match (self.wrong, horizon) {
+            (Wrong::HorizonIncluded, Horizon::Before(time)) => {
+                Horizon::Before(time.after(Duration::from_micros(1)))
+            }
+            _ => horizon,
+        };
+        self.inner.claim_aged(ticket, horizon, grace, limit).await
+    }
+
+    async fn transition(
+        &self,
+        transitions: &[Transition],
+    ) -> Result<Vec<TransitionOutcome>, StoreError> {
+        let mut transitions = transitions.to_vec();
+        if matches!(self.wrong, Wrong::AttemptForgotten) {
+            for moved in &mut transitions {
+                if moved.from == moved.to.status() && moved.spent == Spent::Attempt {
+                    moved.spent = Spent::Nothing;
+                }
+            }
+        }
+        let mut outcomes = self.inner.transition(&transitions).await?;
+        if matches!(self.wrong, Wrong::ErrorNotCompared) {
+            let ids: Vec<TaskId> = transitions.iter().map(|moved| moved.id).collect();
+            let tasks = self.inner.get(&ids).await?;
+            for ((outcome, moved), task) in outcomes.iter_mut().zip(&transitions).zip(tasks) {
+                let Some(task) = task else { continue };
+                let stands = task.fence == moved.fence.next() && task.status == moved.to.status();
+                if outcome.write == WriteOutcome::Stale && stands && task.error.is_some() {
+                    outcome.write = WriteOutcome::AlreadyApplied;
+                    outcome.updated_at = Some(task.updated_at);
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn release(&self, claims: &[ClaimId]) -> Result<(), StoreError> {
+        self.inner.release(claims).await
+    }
+
+    async fn claims_of(
+        &self,
+        worker: WorkerId,
+        after: Option<ClaimId>,
+        limit: usize,
+    ) -> Result<Vec<ClaimRecord>, StoreError> {
+        let after = match (self.wrong, after) {
+            (Wrong::PageRepeated, Some(ClaimId(id))) => {
+                Some(ClaimId(uuid::Uuid::from_u128(id.as_u128() - 1)))
+            }
+            _ => after,
+        };
+        self.inner.claims_of(worker, after, limit).await
+    }
+
+    async fn mark_unmessaged(&self, ids: &[TaskId]) -> Result<(), StoreError> {
+        let forgotten = usize::from(matches!(self.wrong, Wrong::LastKeepsItsMessage));
+        let kept = ids.len() - forgotten.min(ids.len().saturating_sub(1));
+        self.inner.mark_unmessaged(&ids[..kept]).await
+    }
+
+    async fn totals(&self) -> Result<Totals, StoreError> {
+        self.inner.totals().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.ping().await
     }
 }
 
 #[async_trait]
 impl store::Subject for InMemory {
     fn store(&self) -> Arc<dyn TaskStore> {
-        Arc::clone(&self.store) as Arc<dyn TaskStore>
+        match self.wrong {
+            None => Arc::clone(&self.store) as Arc<dyn TaskStore>,
+            Some(wrong) => Arc::new(WrongStore {
+                inner: Arc::clone(&self.store),
+                wrong,
+            }),
+        }
     }
 
     fn registry(&self) -> Arc<dyn WorkerRegistry> {
@@ -149,4 +308,32 @@ fn on_sqlite_two_at_once_keep_every_promise() {
 #[ignore = "needs PostgreSQL: run cargo xtask test"]
 fn on_postgres_two_at_once_keep_every_promise() {
     keeps_its_promises_at_once(Subject::postgres());
+}
+
+/// What a comparison is worth that finds nothing: each of these it finds.
+#[test]
+fn a_store_that_is_slightly_wrong_is_found_out() {
+    let runtime = runtime();
+    for wrong in [
+        Wrong::HorizonIncluded,
+        Wrong::PageRepeated,
+        Wrong::LastKeepsItsMessage,
+        Wrong::AttemptForgotten,
+        Wrong::ErrorNotCompared,
+        Wrong::RepeatedIdApplied,
+        Wrong::TicketUsedTwice,
+    ] {
+        let range = Range {
+            first_seed: 0,
+            count: 3_000,
+        };
+        let comparing = AssertUnwindSafe(|| {
+            let subject = async || InMemory::made(Some(wrong));
+            alike(&runtime, range, InMemory::empty, subject);
+        });
+        let found = catch_unwind(comparing).expect_err(&format!("{wrong:?} was not found"));
+        let said = found.downcast_ref::<String>().expect("a text");
+        println!("{wrong:?}: {}", said.lines().next().unwrap_or_default());
+        assert!(said.starts_with("history "), "{said}");
+    }
 }

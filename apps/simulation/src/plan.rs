@@ -82,6 +82,8 @@ pub(crate) struct Plan {
     pub(crate) workers: usize,
     pub(crate) submit: SubmitConfig,
     pub(crate) work: WorkerConfig,
+    /// Whether the only worker is an embedded one: it knows at its start that none lives, and takes everything back at once.
+    pub(crate) is_embedded: bool,
     /// Whether hearts run beside their workers rather than inside.
     pub(crate) own_hearts: bool,
     pub(crate) long_run: Duration,
@@ -134,6 +136,7 @@ impl Plan {
             servers,
             workers,
             submit: draw_submit(&chance),
+            is_embedded: false,
             own_hearts: chance.one_in(2),
             long_run: chance.millis(6_000, 40_000),
             partitions: *chance.pick(&[1, 2, 3, 6, 12]),
@@ -154,6 +157,11 @@ impl Plan {
         plan.draw_rubbish(&chance);
         plan.draw_faults(&chance);
         plan.actions.sort_by_key(|(at, _)| *at);
+        plan.is_embedded = workers == 1 && chance.one_in(2);
+        if plan.is_embedded {
+            // Nothing that a process asked of a file is done after its death.
+            plan.weather.late = 0;
+        }
         plan
     }
 

@@ -1,6 +1,7 @@
 //! The processes of the simulated system: servers and workers, as the real programs wire them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adapters::memory::{SeededRandom, SequentialIds};
 use domain::worker::Stopped;
@@ -8,7 +9,7 @@ use domain::{Ports, Reader, SubmitConfig, Submitter, Worker, WorkerConfig};
 use ports::{Event, Observer, Processor, WorkerRegistry};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::chaos::ChaosFeed;
 use crate::link::Link;
@@ -50,12 +51,36 @@ pub(crate) struct WorkerProcess {
     _tasks: JoinSet<()>,
 }
 
+/// What an embedded worker does before it begins.
+pub(crate) struct Recovery {
+    pub(crate) ports: Ports,
+    pub(crate) max_rescues: u32,
+    /// Looks at what it left.
+    pub(crate) done: Box<dyn FnOnce() + Send>,
+}
+
+impl Recovery {
+    async fn run(self) {
+        while domain::rescue::recover_all(&self.ports, self.max_rescues)
+            .await
+            .is_err()
+        {
+            sleep(RECOVERY_PAUSE).await;
+        }
+        (self.done)();
+    }
+}
+
+/// A program whose store does not answer at its start is started again by whoever watches it.
+const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
+
 pub(crate) struct WorkerParts {
     pub(crate) ports: Ports,
     pub(crate) registry_of_heart: Option<Arc<dyn WorkerRegistry>>,
     pub(crate) feed: Arc<ChaosFeed>,
     pub(crate) processor: Arc<dyn Processor>,
     pub(crate) config: WorkerConfig,
+    pub(crate) recovery: Option<Recovery>,
 }
 
 impl WorkerProcess {
@@ -64,7 +89,8 @@ impl WorkerProcess {
         parts: WorkerParts,
         endings: mpsc::UnboundedSender<Ended>,
     ) -> Self {
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, mut stopped) = oneshot::channel::<()>();
+        let recovery = parts.recovery;
         let feed = Arc::clone(&parts.feed);
         let worker = Worker::new(parts.ports, parts.feed, parts.processor, parts.config);
         let mut tasks = JoinSet::new();
@@ -73,6 +99,17 @@ impl WorkerProcess {
         }
         let who = link.who;
         tasks.spawn(async move {
+            if let Some(recovery) = recovery {
+                tokio::select! {
+                    biased;
+                    Ok(()) = &mut stopped => {
+                        let stopped = Stopped { handed_back: 0, clean: false };
+                        let _ = endings.send(Ended { who, stopped });
+                        return;
+                    }
+                    () = recovery.run() => {}
+                }
+            }
             let stopped = worker
                 .run(async {
                     if stopped.await.is_err() {

@@ -27,7 +27,7 @@ use crate::chaos::{CacheRecord, ChaosCache, ChaosFeed, ChaosLog, ChaosStore, Ske
 use crate::ledger::{Asked, Ledger, Planted, Read, Said, Told};
 use crate::link::Link;
 use crate::plan::{Action, ClockOf, Plan, ProbeLog, Wish};
-use crate::process::{Ended, Server, Witness, WorkerParts, WorkerProcess, own_sources};
+use crate::process::{Ended, Recovery, Server, Witness, WorkerParts, WorkerProcess, own_sources};
 use crate::record::RecordingStore;
 use crate::script::{Runs, Script, Scripted};
 use crate::sky::{Outage, Sky};

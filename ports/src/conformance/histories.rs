@@ -34,6 +34,7 @@ const LENGTH: usize = 40;
 
 /// How often a failing history may be played again to find a shorter one that fails as well.
 const SHORTENINGS: u32 = 3_000;
+const SHORTENING_MILLIS: u32 = 60_000;
 
 /// How many histories are played, and from which seed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +129,7 @@ fn play<Item>(
             cases: 1,
             failure_persistence: None,
             max_shrink_iters: SHORTENINGS,
+            max_shrink_time: SHORTENING_MILLIS,
             ..Config::default()
         };
         let mut bytes = [0; 32];

@@ -95,7 +95,12 @@ impl World {
             max_result_bytes: self.plan.work.max_result_bytes,
             long_run: self.plan.long_run,
         };
+        let recovery = self
+            .plan
+            .is_embedded
+            .then(|| self.recovery_of(&ports, &link));
         let parts = WorkerParts {
+            recovery,
             registry_of_heart: self.plan.own_hearts.then(|| Arc::clone(&ports.registry)),
             ports,
             feed: Arc::new(feed),
@@ -107,6 +112,27 @@ impl World {
         };
         let process = WorkerProcess::start(link, parts, self.endings.clone());
         self.workers[slot] = Some(process);
+    }
+
+    /// Afterwards nothing may be in the hands of an earlier life.
+    fn recovery_of(&self, ports: &Ports, link: &Arc<Link>) -> Recovery {
+        let (memory, store) = (Arc::clone(&self.memory), Arc::clone(&self.store));
+        let (sky, who) = (Arc::clone(&self.sky), link.who);
+        let done = move || {
+            sky.trace.note(who, "recovered", 0, String::new);
+            let tasks = memory.snapshot().tasks;
+            let in_hand = |task: &&Task| task.status == TaskStatus::Processing;
+            for task in tasks.iter().filter(in_hand) {
+                let payload = task.payload.as_str();
+                let what = format!("{payload} is in no living hand after the start of {who}");
+                store.records().wrong.push(what);
+            }
+        };
+        Recovery {
+            ports: ports.clone(),
+            max_rescues: self.plan.work.max_rescues,
+            done: Box::new(done),
+        }
     }
 
     /// A process dies at a port call, unless enough have died of that.
