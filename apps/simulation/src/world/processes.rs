@@ -121,7 +121,7 @@ impl World {
         let done = move || {
             sky.trace.note(who, "recovered", 0, String::new);
             let tasks = memory.snapshot().tasks;
-            let in_hand = |task: &&Task| task.status == TaskStatus::Processing;
+            let in_hand = |task: &&ports::Task| task.status == TaskStatus::Processing;
             for task in tasks.iter().filter(in_hand) {
                 let payload = task.payload.as_str();
                 let what = format!("{payload} is in no living hand after the start of {who}");
