@@ -30,7 +30,7 @@ use ports::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use crate::audit::{AuditConfig, audit};
 use crate::heart::{Heart, Pulse};
@@ -41,6 +41,9 @@ use crate::{Ports, RetryPolicy, chain};
 use brake::Brake;
 use heed::Running;
 use leftover::Leftover;
+
+/// The least time that each of the last steps of a stop gets.
+const LAST_STEP: Duration = Duration::from_millis(500);
 
 /// Limits and intervals of a [`Worker`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +76,8 @@ pub struct WorkerConfig {
     pub audit: AuditConfig,
     /// Which old tasks are deleted. Of all living workers one does it.
     pub prune: PruneConfig,
-    /// How long a stop waits for what is in hand; what is not finished then is handed back. Default 25 s.
+    /// How long a stop may take. What is in hand has four fifths of it; what is not finished then is handed back in the rest.
+    /// Default 25 s.
     pub drain_deadline: Duration,
 }
 
@@ -349,17 +353,20 @@ impl Life {
         mut acknowledging: JoinSet<()>,
     ) -> Stopped {
         let deadline = Instant::now() + self.config.drain_deadline;
-        let left = || deadline.saturating_duration_since(Instant::now());
+        let end_of_runs = deadline
+            .checked_sub(self.config.drain_deadline / 5)
+            .unwrap_or(deadline);
         // A claim under way is given up here; if it commits all the same, it is handed back below.
         intake.shutdown().await;
         // Each stage ends when the one before it has ended and its channel is empty.
-        let _ = timeout(left(), async {
+        let _ = timeout_at(end_of_runs, async {
             while running.join_next().await.is_some() {}
         })
         .await;
         running.shutdown().await;
-        // What was run must still be written, even past the deadline; but no step may take the whole of it again.
-        let last = || left().max(Duration::from_secs(2));
+        // What was run must still be written. A step that hangs takes no more than half of what is left, so that the others
+        // get their turn, and with a deadline of nothing there still is a moment for each.
+        let last = || (deadline.saturating_duration_since(Instant::now()) / 2).max(LAST_STEP);
         let _ = timeout(last(), async {
             while finishing.join_next().await.is_some() {}
         })
@@ -370,7 +377,8 @@ impl Life {
         })
         .await;
         acknowledging.shutdown().await;
-        match timeout(last(), self.leave()).await {
+        let end = deadline.max(Instant::now() + LAST_STEP);
+        match timeout_at(end, self.leave()).await {
             Ok(Ok(stopped)) => stopped,
             Ok(Err(error)) => {
                 self.failed(Dependency::Store, "hand_back", &error);

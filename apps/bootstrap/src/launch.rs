@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::settings::{self, Reader, Settings, Source};
 use crate::shutdown::Shutdown;
@@ -41,6 +42,8 @@ pub struct Start<S> {
 /// Wrong settings or arguments: nothing was started.
 const WRONG_USE: u8 = 2;
 const FAILED: u8 = 1;
+/// How much longer than it may take a stop is waited for, so that one that ends by itself in time is not cut.
+const MARGIN: Duration = Duration::from_millis(1_500);
 /// How long blocking work that nobody waits for may hold up the end of the process.
 const LEFTOVERS: Duration = Duration::from_secs(2);
 
@@ -70,6 +73,7 @@ where
         Err(mistakes) => return wrong_use(program, &mistakes.to_string()),
     };
     telemetry::start(settings.log());
+    let stop_limit = settings.stop_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -79,6 +83,9 @@ where
     };
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::by_signals()?;
+        if let Some(limit) = stop_limit {
+            tokio::spawn(cut_short(shutdown.requested(), limit));
+        }
         run(Start {
             settings,
             command,
@@ -112,6 +119,24 @@ where
             }
         },
     }
+}
+
+/// Ends the process when a stop takes too long: a dependency that is silent, or a client library that waits for one, must not
+/// hold it up. Nothing is lost by that, it is what a crash would do.
+async fn cut_short(requested: impl Future<Output = ()>, limit: Duration) {
+    requested.await;
+    let watch = move || {
+        thread::sleep(limit + MARGIN);
+        warn!(
+            event = "process.cut_short",
+            "the stop took longer than it may ({limit:?}); ending at once, what is unfinished is taken over by others"
+        );
+        std::process::exit(0);
+    };
+    // On a thread: the runtime may be what hangs. Without one the stop has no limit.
+    let _ = thread::Builder::new()
+        .name("stop-limit".to_owned())
+        .spawn(watch);
 }
 
 /// Writes to standard output. That nobody reads it any more (`| head`) is no reason to fail, as it is for `print!`.

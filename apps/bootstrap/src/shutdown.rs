@@ -2,14 +2,22 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 /// Tells every part of a process that it is to stop. Clones tell the same.
 #[derive(Clone, Debug)]
 pub struct Shutdown(watch::Receiver<bool>);
+
+/// How much of the time for a stop is kept for its last steps, when everything that was to be waited for has had its time.
+#[must_use]
+pub fn last_share(deadline: Duration) -> Duration {
+    deadline / 5
+}
 
 /// Asks a process to stop.
 #[derive(Debug)]
@@ -74,6 +82,15 @@ impl Shutdown {
             if receiver.wait_for(|asked| *asked).await.is_err() {
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// Comes back when the process has been to stop for this long.
+    pub fn requested_since(&self, delay: Duration) -> impl Future<Output = ()> + Send + 'static {
+        let requested = self.requested();
+        async move {
+            requested.await;
+            sleep(delay).await;
         }
     }
 

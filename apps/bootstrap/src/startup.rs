@@ -65,6 +65,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How long one attempt may take: an address that swallows packets must not use up the whole limit in silence.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
+/// Waits for `start`, which has a limit of its own, unless the process is asked to stop.
+///
+/// # Errors
+/// [`StartupError::Interrupted`], and what `start` fails with.
+pub async fn unless_stopped<T, E: From<StartupError>>(
+    what: &str,
+    shutdown: &Shutdown,
+    start: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::select! {
+        biased;
+        () = shutdown.requested() => Err(StartupError::Interrupted { what: what.to_owned() }.into()),
+        outcome = start => outcome,
+    }
+}
+
 /// Tries until `attempt` succeeds: at once, then with pauses that double, and says each time what it waits for and
 /// why.
 ///

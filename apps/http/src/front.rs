@@ -1,4 +1,5 @@
-//! What stands before the routes: whatever goes wrong behind it becomes a problem.
+//! What stands before the routes: whatever goes wrong behind it becomes a problem, and a service that stops says on every
+//! answer that its connection closes.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -7,12 +8,13 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use poem::endpoint::BoxEndpoint;
 use poem::error::MethodNotAllowedError;
-use poem::http::{HeaderValue, Method, StatusCode, header};
+use poem::http::{HeaderValue, Method, StatusCode, Version, header};
 
 use poem::{Endpoint, IntoEndpoint, PathPattern, Request, Response};
 use poem_openapi::OpenApi;
 
 use crate::document;
+use crate::health::Stopping;
 use crate::problem::Problem;
 
 /// The outermost endpoint.
@@ -20,11 +22,13 @@ pub(crate) struct Front {
     routes: BoxEndpoint<'static, Response>,
     /// The methods of every route by its pattern, as `Allow` lists them.
     allowed: HashMap<String, HeaderValue>,
+    stopping: Stopping,
 }
 
 impl Front {
-    pub(crate) fn new(routes: impl OpenApi + Clone + 'static) -> Self {
+    pub(crate) fn new(routes: impl OpenApi + Clone + 'static, stopping: Stopping) -> Self {
         Self {
+            stopping,
             allowed: allowed(routes.clone()),
             routes: document::service(routes).into_endpoint(),
         }
@@ -55,6 +59,7 @@ impl Endpoint for Front {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let uri = request.uri().clone();
         let method = request.method().clone();
+        let version = request.version();
         if method == Method::HEAD {
             // hyper leaves the body away and keeps its length.
             request.set_method(Method::GET);
@@ -63,7 +68,7 @@ impl Endpoint for Front {
         let answered = AssertUnwindSafe(self.routes.call(request))
             .catch_unwind()
             .await;
-        Ok(match answered {
+        let mut response = match answered {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => self.refuse(error, &method, uri.path()),
             Err(_) => {
@@ -71,7 +76,13 @@ impl Endpoint for Front {
                 tracing::error!(event = "http.handler_panicked", %method, path = uri.path(), "a handler panicked");
                 Problem::internal().respond(uri.path())
             }
-        })
+        };
+        // In HTTP/2 the connection says it by a frame of its own, when the time has come.
+        if self.stopping.is_set() && version <= Version::HTTP_11 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        Ok(response)
     }
 }
 

@@ -21,7 +21,17 @@ pub(crate) struct Health {
     /// What brings a worker its tasks; a process without one only publishes.
     feed: Option<Arc<dyn TaskFeed>>,
     ping_timeout: Duration,
-    stopping: AtomicBool,
+    stopping: Stopping,
+}
+
+/// Whether the service stops. Clones tell the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stopping(Arc<AtomicBool>);
+
+impl Stopping {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Health {
@@ -34,13 +44,17 @@ impl Health {
             ports,
             feed,
             ping_timeout,
-            stopping: AtomicBool::new(false),
+            stopping: Stopping::default(),
         }
     }
 
     /// From now on the service is not ready, though it serves whoever still comes.
     pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stopping(&self) -> Stopping {
+        self.stopping.clone()
     }
 
     /// Asks every dependency. Only the store is required: without the log tasks are claimed by age, and without the
@@ -57,7 +71,7 @@ impl Health {
             log.status = Status::Down;
         }
         let dependencies = Dependencies { store, log, cache };
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.stopping.is_set() {
             let problem = Problem::new(Kind::NotReady, "the service is stopping");
             return Err(problem.with_dependencies(dependencies));
         }

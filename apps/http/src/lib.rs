@@ -77,7 +77,8 @@ pub struct HttpConfig {
     pub max_connections: usize,
     /// How long a health check waits for a dependency. Default 1 s.
     pub ping_timeout: Duration,
-    /// For how long after the shutdown signal requests are still accepted, with readiness red. Default 0.
+    /// For how long after the shutdown signal requests are still accepted, with readiness red and `Connection: close` on every
+    /// answer. Default 0.
     pub drain_delay: Duration,
     /// How long requests under way may then take before their connections are cut. Default 20 s.
     pub stop_timeout: Duration,
@@ -107,7 +108,7 @@ impl Default for HttpConfig {
 
 /// Serves the API on `listener` until `shutdown` completes.
 ///
-/// Then readiness turns red while requests are served for `drain_delay` more; after that no connection is accepted,
+/// Then readiness turns red, and every answer closes its connection, while requests are served for `drain_delay` more; after that no connection is accepted,
 /// requests under way are finished within `stop_timeout`, and the function returns.
 ///
 /// # Errors
@@ -127,7 +128,8 @@ pub async fn run(
     );
     let commands = Commands::new(api.commander.clone(), api.ports.clone());
     let tasks = Tasks::new(api, config);
-    let front = Front::new((tasks, commands, probes.clone(), Documentation));
+    let routes = (tasks, commands, probes.clone(), Documentation);
+    let front = Front::new(routes, probes.stopping());
     serve(front, probes, config, listener, shutdown).await
 }
 
@@ -147,7 +149,7 @@ pub async fn run_probes(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let probes = Probes::new(Reader::new(ports), ports, Some(feed), meters, config);
-    let front = Front::new(probes.clone());
+    let front = Front::new(probes.clone(), probes.stopping());
     serve(front, probes, config, listener, shutdown).await
 }
 

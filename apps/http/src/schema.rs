@@ -108,6 +108,14 @@ pub(crate) fn text(description: &'static str, example: impl Into<Value>) -> Meta
     described(MetaSchema::new("string"), description, example)
 }
 
+/// The same text, as far as it matches a regular expression of ECMA-262.
+pub(crate) fn matching(schema: MetaSchema, pattern: &str) -> MetaSchema {
+    MetaSchema {
+        pattern: Some(pattern.to_owned()),
+        ..schema
+    }
+}
+
 /// A task's id.
 pub(crate) fn id(description: &'static str, example: &'static str) -> MetaSchema {
     described(

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::problem::{FieldError, Kind, Problem};
-use crate::schema::{Member, Shape, integer, list, object, text, time, with_default};
+use crate::schema::{Member, Shape, integer, list, matching, object, text, time, with_default};
 
 const MAX_ATTEMPTS: i64 = 100;
 
@@ -647,7 +647,10 @@ impl Shape for NewTaskShape {
             vec![
                 Member::required(
                     "payload",
-                    text("What to process: any text without U+0000.", "Hello world!"),
+                    matching(
+                        text("What to process: any text without U+0000.", "Hello world!"),
+                        r"^[^\u0000]*$",
+                    ),
                 ),
                 Member::optional(
                     "priority",

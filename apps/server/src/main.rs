@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bootstrap::listen::listen;
 use bootstrap::settings::ServerSettings;
+use bootstrap::shutdown::last_share;
 use bootstrap::wiring::distributed;
 use bootstrap::{Failure, Program, Start, launch, telemetry};
 use domain::Submitter;
@@ -29,18 +30,19 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
     let wired = distributed::server(&settings, observer, &shutdown).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
     let api = Api::new(&wired.ports, submitter.clone(), meters);
+    let last_share = last_share(settings.drain_deadline);
     let config = HttpConfig {
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
         idle_timeout: settings.http.idle_timeout,
         max_connections: settings.http.max_connections,
         drain_delay: settings.http.drain_delay,
-        stop_timeout: settings.drain_deadline,
+        stop_timeout: settings.drain_deadline.saturating_sub(last_share),
         ..HttpConfig::default()
     };
     let listener = listen(&settings.http).await?;
     let served = http_api::run(api, config, listener, shutdown.requested()).await;
-    submitter.stop(settings.drain_deadline).await;
+    submitter.stop(last_share).await;
     wired.close().await;
     Ok(served?)
 }

@@ -42,8 +42,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long clients of the quiet wait at most.
 const CLIENT_PATIENCE: u64 = 10_000;
 
-/// What a stop may take beyond the drain deadline: its last steps have two seconds each.
-const STOP_MARGIN: Duration = Duration::from_secs(7);
+/// What a stop may take beyond the drain deadline: each of its three last steps has half a second, however late it is.
+const STOP_MARGIN: Duration = Duration::from_millis(1_600);
 
 pub(crate) struct World {
     pub(crate) plan: Plan,

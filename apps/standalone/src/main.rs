@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bootstrap::listen::listen;
 use bootstrap::settings::StandaloneSettings;
+use bootstrap::shutdown::last_share;
 use bootstrap::wiring::{embedded, processing};
 use bootstrap::{Failure, Program, Start, launch, say, telemetry};
 use domain::{Submitter, Worker};
@@ -38,13 +39,14 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
         processor,
         settings.work.clone(),
     );
+    let last_share = last_share(settings.work.drain_deadline);
     let config = HttpConfig {
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
         idle_timeout: settings.http.idle_timeout,
         max_connections: settings.http.max_connections,
         drain_delay: settings.http.drain_delay,
-        stop_timeout: settings.work.drain_deadline,
+        stop_timeout: settings.work.drain_deadline.saturating_sub(last_share),
         ..HttpConfig::default()
     };
     let address = listener.local_addr()?;
@@ -53,10 +55,10 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     ));
     // The API stops taking first, and the worker may still finish what came last.
     let (worked, served) = tokio::join!(
-        worker.run(shutdown.requested()),
+        worker.run(shutdown.requested_since(settings.http.drain_delay)),
         http_api::run(api, config, listener, shutdown.requested()),
     );
-    submitter.stop(settings.work.drain_deadline).await;
+    submitter.stop(last_share).await;
     wired.close().await;
     served?;
     telemetry::stopped(worked);

@@ -28,19 +28,19 @@ pub async fn work(
     let (ports, feed) = (wired.ports.clone(), wired.feed.clone());
     let worker = Worker::new(ports, feed.clone(), processor, settings.work.clone());
     let mut heartbeat = wired.heartbeat(&worker)?;
+    let drain_delay = settings.http.drain_delay;
     let config = HttpConfig {
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
         idle_timeout: settings.http.idle_timeout,
         max_connections: settings.http.max_connections,
-        // Health and metrics are served, with readiness red, for as long as the worker drains.
-        drain_delay: settings.work.drain_deadline * 2
-            + http_api::HttpConfig::default().stop_timeout,
+        // Health and metrics are served, with readiness red, until the worker has stopped, which is sooner.
+        drain_delay: (drain_delay + settings.work.drain_deadline) * 2,
         ..HttpConfig::default()
     };
     let listener = listen_somewhere(&settings.http).await?;
     let stopped = tokio::select! {
-        stopped = worker.run(shutdown.requested()) => stopped,
+        stopped = worker.run(shutdown.requested_since(drain_delay)) => stopped,
         served = run_probes(&wired.ports, feed, meters, config, listener, shutdown.requested()) => {
             served?;
             return Err("the HTTP side ended before the worker".into());

@@ -5,6 +5,7 @@ mod deploy;
 mod failure;
 mod lint;
 mod openapi;
+mod python;
 mod services;
 mod simulate;
 mod steps;

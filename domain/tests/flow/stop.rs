@@ -53,7 +53,7 @@ async fn what_does_not_finish_in_time_is_handed_back_without_spending_an_attempt
     let asked = Instant::now();
     let stopped = worker.stop().await;
     assert!(
-        asked.elapsed() < Duration::from_secs(28),
+        asked.elapsed() < Duration::from_secs(21),
         "{:?}",
         asked.elapsed()
     );

@@ -8,6 +8,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const MAX_CONNECTIONS: usize = 8_192;
+/// As long as a load balancer that asks once a second needs to notice, and to be asked again.
+pub(super) const DRAIN_DELAY: Duration = Duration::from_secs(3);
 
 /// What the HTTP side listens on, and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,10 +71,9 @@ impl HttpSettings {
                 "connections",
                 "how many may be open; more wait to be accepted",
             ),
-            drain_delay: reader.duration(
-                "DRAIN_DELAY",
+            drain_delay: read_drain_delay(
+                reader,
                 drain_delay,
-                Duration::ZERO..=SECOND * 300,
                 "at a stop, how long to go on serving with readiness red, so that load balancers look elsewhere",
             ),
         }
@@ -96,7 +97,11 @@ impl HttpSettings {
             body_timeout: BODY_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             max_connections: MAX_CONNECTIONS,
-            drain_delay: Duration::ZERO,
+            drain_delay: read_drain_delay(
+                reader,
+                DRAIN_DELAY,
+                "at a stop, how long to go on taking tasks with readiness red, so that whoever watches it knows first",
+            ),
         }
     }
 
@@ -105,6 +110,10 @@ impl HttpSettings {
     pub fn is_exposed(&self) -> bool {
         !matches!(self.host.as_str(), "127.0.0.1" | "::1" | "localhost")
     }
+}
+
+fn read_drain_delay(reader: &mut Reader, default: Duration, about: &'static str) -> Duration {
+    reader.duration("DRAIN_DELAY", default, Duration::ZERO..=SECOND * 300, about)
 }
 
 fn read_host(reader: &mut Reader, default: &'static str) -> String {

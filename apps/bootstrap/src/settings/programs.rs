@@ -5,6 +5,7 @@ use std::time::Duration;
 use domain::{SubmitConfig, WorkerConfig};
 
 use super::database::DISTRIBUTED;
+use super::http::DRAIN_DELAY;
 use super::redis::read_cache_bytes;
 use super::{
     EmbeddedDatabase, HttpSettings, KafkaSettings, LogSettings, PostgresSettings,
@@ -21,6 +22,11 @@ pub trait Settings: Sized {
 
     /// What is logged, and how.
     fn log(&self) -> &LogSettings;
+
+    /// How long the program may take to end once it is asked to; `None` when it ends by itself.
+    fn stop_limit(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Of `task-processor-server`.
@@ -28,7 +34,7 @@ pub trait Settings: Sized {
 pub struct ServerSettings {
     /// What it listens on.
     pub http: HttpSettings,
-    /// How long requests under way may take at a stop.
+    /// How long a stop may take after the drain delay.
     pub drain_deadline: Duration,
     /// How it takes submissions in.
     pub submit: SubmitConfig,
@@ -131,13 +137,13 @@ fn read_startup_timeout(reader: &mut Reader) -> Duration {
 
 impl Settings for ServerSettings {
     fn read(reader: &mut Reader) -> Self {
-        let http = HttpSettings::read_api(reader, "0.0.0.0", Duration::from_secs(2));
+        let http = HttpSettings::read_api(reader, "0.0.0.0", DRAIN_DELAY);
         Self {
             drain_deadline: reader.duration(
                 "DRAIN_DEADLINE",
                 Duration::from_secs(25),
                 Duration::ZERO..=Duration::from_secs(3_600),
-                "at a stop, how long requests under way may take before their connections are cut",
+                "how long a stop may take after DRAIN_DELAY; requests under way have four fifths of it, then their connections are cut",
             ),
             submit: submit::read(reader, http.max_body),
             http,
@@ -152,6 +158,10 @@ impl Settings for ServerSettings {
 
     fn log(&self) -> &LogSettings {
         &self.log
+    }
+
+    fn stop_limit(&self) -> Option<Duration> {
+        Some(self.http.drain_delay + self.drain_deadline)
     }
 }
 
@@ -173,6 +183,10 @@ impl Settings for WorkerSettings {
 
     fn log(&self) -> &LogSettings {
         &self.log
+    }
+
+    fn stop_limit(&self) -> Option<Duration> {
+        Some(self.http.drain_delay + self.work.drain_deadline)
     }
 }
 
@@ -214,6 +228,10 @@ impl Settings for StandaloneSettings {
 
     fn log(&self) -> &LogSettings {
         &self.log
+    }
+
+    fn stop_limit(&self) -> Option<Duration> {
+        Some(self.http.drain_delay + self.work.drain_deadline)
     }
 }
 

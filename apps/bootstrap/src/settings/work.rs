@@ -138,7 +138,7 @@ pub(super) fn read(reader: &mut Reader) -> WorkerConfig {
             "DRAIN_DEADLINE",
             default.drain_deadline,
             Duration::ZERO..=HOUR,
-            "at a stop, how long runs may go on before their tasks are handed back",
+            "how long a stop may take after DRAIN_DELAY; runs have four fifths of it, then their tasks are handed back",
         ),
     };
     contradictions(reader, &config);

@@ -21,6 +21,7 @@ use crate::Failure;
 use crate::heartbeat::Heartbeat;
 use crate::settings::{ServerSettings, WorkerSettings};
 use crate::shutdown::Shutdown;
+use crate::startup::unless_stopped;
 
 /// The ports of a server.
 pub struct Server {
@@ -54,7 +55,7 @@ pub async fn server(
     shutdown: &Shutdown,
 ) -> Result<Server, Failure> {
     const NAME: &str = "task-processor-server";
-    let kafka = Kafka::choose(&settings.kafka, NAME).await?;
+    let kafka = unless_stopped("Kafka", shutdown, Kafka::choose(&settings.kafka, NAME)).await?;
     let store = database::open(&settings.database, &settings.start, NAME, shutdown).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let redis = cache::open(&settings.redis).await?;
@@ -79,7 +80,7 @@ pub async fn worker(
     shutdown: &Shutdown,
 ) -> Result<Workshop, Failure> {
     const NAME: &str = "task-processor-worker";
-    let kafka = Kafka::choose(&settings.kafka, NAME).await?;
+    let kafka = unless_stopped("Kafka", shutdown, Kafka::choose(&settings.kafka, NAME)).await?;
     let store = database::open(&settings.database, &settings.start, NAME, shutdown).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // Nobody reads results from a worker, so it keeps none itself.

@@ -10,7 +10,7 @@ use poem_openapi::OpenApi;
 use super::{Tag, store_failed};
 use crate::accept::MetricsFormat;
 use crate::answer::{Json, Measured};
-use crate::health::{Health, Live, Ready};
+use crate::health::{Health, Live, Ready, Stopping};
 use crate::meters::write_gauge;
 use crate::problem::{Failures, Kind, Problem, Refused};
 use crate::{HttpConfig, Meters};
@@ -49,6 +49,10 @@ impl Probes {
     /// Turns readiness red.
     pub(crate) fn stop(&self) {
         self.shared.health.stop();
+    }
+
+    pub(crate) fn stopping(&self) -> Stopping {
+        self.shared.health.stopping()
     }
 
     /// The answer to `GET /metrics` in the form the client likes best.
@@ -188,7 +192,7 @@ mod tests {
         let reader = Reader::new(&ports);
         let meters = Arc::new(Meters::new());
         let probes = Probes::new(reader, &ports, None, meters, HttpConfig::default());
-        let front = Front::new(probes.clone());
+        let front = Front::new(probes.clone(), probes.stopping());
         let status = async |method: Method, path: &'static str| {
             let request = Request::builder().method(method).uri_str(path).finish();
             front.get_response(request).await.status()
@@ -222,7 +226,9 @@ mod tests {
             HttpConfig::default(),
         );
         let request = Request::builder().uri_str("/health/ready").finish();
-        let response = Front::new(probes).get_response(request).await;
+        let response = Front::new(probes, Stopping::default())
+            .get_response(request)
+            .await;
         let status = response.status();
         let body = response.into_body().into_vec().await.expect("a body");
         (status, serde_json::from_slice(&body).expect("JSON"))

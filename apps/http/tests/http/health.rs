@@ -84,6 +84,7 @@ async fn a_stopping_server_turns_readiness_red_and_serves_on_until_the_delay_is_
     let server = Server::start_with(config, |_| {}).await;
     let address = server.address;
     let mut early = server.connect().await;
+    let mut idle = server.connect().await;
     let stopping = server.stop();
     loop {
         early
@@ -92,20 +93,28 @@ async fn a_stopping_server_turns_readiness_red_and_serves_on_until_the_delay_is_
         let answer = early.receive().await;
         if answer.status == 503 {
             assert_eq!(answer.problem(503)["detail"], "the service is stopping");
+            assert_eq!(answer.header("connection"), Some("close"));
             break;
         }
+        assert_eq!(answer.header("connection"), None);
     }
+    assert!(
+        early.is_closed().await,
+        "an answer that says so closes its connection"
+    );
     let mut late = crate::client::Client::connect(address).await;
     late.send(crate::server::post(
         "application/json",
         r#"{"payload":"x"}"#,
     ))
     .await;
-    assert_eq!(late.receive().await.status, 201);
+    let answer = late.receive().await;
+    assert_eq!(answer.status, 201);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(late.is_closed().await);
     assert!(
-        early.is_closed().await,
+        idle.is_closed().await,
         "idle connections are closed at the end"
     );
-    assert!(late.is_closed().await);
     stopping.stopped().await;
 }

@@ -6,15 +6,23 @@
 mod clients;
 mod contract;
 mod crash;
+mod document;
 mod outage;
 mod programs;
+mod proxy;
+mod rolling;
 mod settings;
 mod standalone;
+mod stop;
 mod strangers;
 mod world;
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+/// The programs under test.
+const SERVER: &str = "task-processor-server";
+const WORKER: &str = "task-processor-worker";
 
 /// How long something may take on a machine with two busy cores before it counts as not happening.
 const PATIENCE: Duration = Duration::from_secs(60);

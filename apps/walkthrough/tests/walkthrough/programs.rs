@@ -135,7 +135,8 @@ impl Program {
         }
     }
 
-    fn wait_until_ready(&mut self) {
+    /// Waits until it says that it is ready.
+    pub(crate) fn wait_until_ready(&mut self) {
         let url = format!("{}/health/ready", self.url);
         eventually("a program is ready", || {
             if let Some(status) = self.child.try_wait().expect("it can be asked") {
@@ -163,6 +164,24 @@ impl Program {
                 .then_some(())
         });
         program
+    }
+
+    /// The load balancer, configured as users are told to.
+    pub(crate) fn haproxy(port: u16, directory: &Path, environment: &[(&str, String)]) -> Self {
+        // Debian installs it where only root looks for programs.
+        let debian = Path::new("/usr/sbin/haproxy");
+        let program = if debian.exists() {
+            debian
+        } else {
+            Path::new("haproxy")
+        };
+        let configuration = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/haproxy.cfg");
+        let mut command = Command::new(program);
+        command
+            .current_dir(directory)
+            .args(["-f", configuration])
+            .envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::start("haproxy", command, port, directory)
     }
 
     /// A broker of the test's own. Its data stays in the directory and is there when it is started again.
@@ -194,17 +213,22 @@ impl Program {
 
     /// Asks it to stop, as a supervisor does.
     pub(crate) fn stop(mut self) -> End {
-        let pid = self.child.id().to_string();
-        let asked = Command::new("sh")
-            .args(["-c", "kill -TERM \"$1\"", "sh", &pid])
-            .status()
-            .expect("there is a shell");
-        assert!(asked.success(), "{} is not there to be stopped", self.name);
+        self.signal("TERM");
         self.ended()
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh")
+            .args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &pid])
+            .status()
+            .expect("there is a shell");
+        assert!(sent.success(), "{} is not there to get {name}", self.name);
+    }
+
     /// Waits for its end.
-    fn ended(&mut self) -> End {
+    pub(crate) fn ended(&mut self) -> End {
         let code = eventually("a program ends", || {
             self.child.try_wait().expect("it can be asked")
         })

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::clients::{curl, post, psql};
-use crate::eventually;
 use crate::programs::{self, End, Program, directory, free_port};
+use crate::{SERVER, WORKER, eventually};
 
 fn address(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run cargo xtask test"))
@@ -86,28 +86,45 @@ impl World {
     }
 
     pub(crate) fn server(&self) -> Program {
-        let port = free_port();
-        let environment = self.environment(&[("PORT", &port.to_string())]);
-        Program::serve("task-processor-server", port, &self.directory, &environment)
+        self.server_with(&[])
+    }
+
+    pub(crate) fn server_with(&self, more: &[(&str, &str)]) -> Program {
+        let mut program = self.begin(SERVER, more);
+        program.wait_until_ready();
+        program
     }
 
     pub(crate) fn worker(&self, more: &[(&str, &str)]) -> Program {
-        let port = free_port();
-        let environment = self.environment_of_worker(port, more);
-        Program::serve("task-processor-worker", port, &self.directory, &environment)
+        let mut program = self.begin(WORKER, more);
+        program.wait_until_ready();
+        program
     }
 
     /// A worker that may never become ready.
     pub(crate) fn unready_worker(&self) -> Program {
-        let port = free_port();
-        let environment = self.environment_of_worker(port, &[]);
-        Program::begin("task-processor-worker", port, &self.directory, &environment)
+        self.begin(WORKER, &[])
     }
 
-    fn environment_of_worker(&self, port: u16, more: &[(&str, &str)]) -> Vec<(String, String)> {
-        let port = port.to_string();
-        let more = more.iter().copied().chain([("WORKER_PORT", port.as_str())]);
-        self.environment(&more.collect::<Vec<_>>())
+    /// A server or worker on a free port, ready or not.
+    pub(crate) fn begin(&self, name: &str, more: &[(&str, &str)]) -> Program {
+        self.begin_at(free_port(), name, more)
+    }
+
+    /// A server or worker on this port, ready or not.
+    pub(crate) fn begin_at(&self, port: u16, name: &str, more: &[(&str, &str)]) -> Program {
+        let variable = if name == WORKER {
+            "WORKER_PORT"
+        } else {
+            "PORT"
+        };
+        let number = port.to_string();
+        let more: Vec<_> = more
+            .iter()
+            .copied()
+            .chain([(variable, number.as_str())])
+            .collect();
+        Program::begin(name, port, &self.directory, &self.environment(&more))
     }
 
     /// The consumer group of this world's workers.

@@ -46,6 +46,17 @@ pub(crate) fn build_tools() -> Result<(), Failure> {
     install(&missing, own_uid()? == 0)
 }
 
+/// Installs what a Python environment is made with.
+pub(crate) fn python_environments() -> Result<(), Failure> {
+    let can = Command::new("python3")
+        .args(["-c", "import venv, ensurepip"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    let missing: &[&str] = if can { &[] } else { &["python3-venv"] };
+    install(missing, own_uid()? == 0)
+}
+
 pub(super) fn everything(place: &Place) -> Result<Programs, Failure> {
     let root = own_uid()? == 0;
     let cached = [&KAFKA_3, &KAFKA_4]
@@ -58,6 +69,11 @@ pub(super) fn everything(place: &Place) -> Result<Programs, Failure> {
         (program("redis-cli").is_none(), "redis-tools"),
         (program("kcat").is_none(), "kcat"),
         (program("curl").is_none(), "curl"),
+        // Debian installs it where only root's PATH looks.
+        (
+            program("haproxy").is_none() && !Path::new("/usr/sbin/haproxy").exists(),
+            "haproxy",
+        ),
         (program("java").is_none(), "default-jre-headless"),
         (!cached && program("mvn").is_none(), "maven"),
     ]
