@@ -1,10 +1,10 @@
 //! `cargo xtask lint --deploy`: the deployment files, as far as they can be checked without a container engine.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::failure::Failure;
-use crate::python;
 use crate::services::{Place, cache_directory};
 use crate::steps::{Steps, must_succeed};
 
@@ -34,7 +34,7 @@ pub(crate) fn check(place: &Place) -> Result<(), Failure> {
         )
     });
     steps.run("Dockerfile", || {
-        let hadolint = python::program(&linters.join("python"), HADOLINT, "hadolint")?;
+        let hadolint = hadolint(&linters)?;
         must_succeed(Command::new(hadolint).arg(deploy.join("Dockerfile")))
     });
     steps.run("ready", || {
@@ -45,4 +45,24 @@ pub(crate) fn check(place: &Place) -> Result<(), Failure> {
         0 => Ok(()),
         failed => Err(Failure::said(format!("{failed} deployment files failed"))),
     }
+}
+
+fn hadolint(linters: &Path) -> Result<std::path::PathBuf, Failure> {
+    let environment = linters.join("python");
+    let hadolint = environment.join("bin/hadolint");
+    if !hadolint.exists() {
+        must_succeed(
+            Command::new("python3")
+                .args(["-m", "venv"])
+                .arg(&environment),
+        )?;
+        let install = [
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            HADOLINT,
+        ];
+        must_succeed(Command::new(environment.join("bin/pip")).args(install))?;
+    }
+    Ok(hadolint)
 }

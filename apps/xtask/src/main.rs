@@ -5,7 +5,6 @@ mod deploy;
 mod failure;
 mod lint;
 mod openapi;
-mod python;
 mod services;
 mod simulate;
 mod steps;

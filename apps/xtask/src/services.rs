@@ -20,7 +20,7 @@ use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 use daemon::Daemon;
-pub(crate) use install::{build_tools, cache_directory, python_environments};
+pub(crate) use install::{build_tools, cache_directory};
 pub(crate) use place::Place;
 
 /// How long a service may take from its start to its first answer. Two brokers starting on two busy cores need most of

@@ -10,7 +10,6 @@ use std::process::Stdio;
 
 use crate::chaos;
 use crate::failure::Failure;
-use crate::python;
 use crate::services::{self, Place};
 use crate::simulate;
 use crate::steps::{Steps, cargo, must_succeed, shown};
@@ -31,11 +30,6 @@ const BUILDS: &[&[(&str, &str)]] = &[
         ("task-processor-migrate", "task-processor-migrate"),
     ],
 ];
-
-/// It reads the API's document and sends what that allows, and what it does not.
-const SCHEMATHESIS: &str = "4.32.5";
-/// Where tests find it.
-const SCHEMATHESIS_PROGRAM: &str = "TEST_SCHEMATHESIS";
 
 /// How many seeded histories of the whole system are lived; they take less than a minute on two processors.
 const HISTORIES: u64 = 10_000;
@@ -62,10 +56,6 @@ pub(crate) fn run() -> Result<(), Failure> {
         }
         Ok(())
     });
-    let schemathesis_there = steps.run("schemathesis", || {
-        environment.push((SCHEMATHESIS_PROGRAM, schemathesis()?.into_os_string()));
-        Ok(())
-    });
     let programs_built = steps.run("building the programs", || {
         environment.push((BINARIES, build_programs(checkout)?.into_os_string()));
         Ok(())
@@ -79,7 +69,7 @@ pub(crate) fn run() -> Result<(), Failure> {
             "--no-run",
         ]))
     });
-    if services_up && schemathesis_there && programs_built && tests_built {
+    if services_up && programs_built && tests_built {
         for (name, targets) in [
             ("unit tests", ["--lib", "--bins"].as_slice()),
             ("integration tests", &["--test", "*"]),
@@ -122,12 +112,6 @@ fn conclude(steps: &Steps, results: &Results) -> Result<(), Failure> {
     }
     std::io::stdout().flush().ok();
     Err(Failure::Printed)
-}
-
-fn schemathesis() -> Result<PathBuf, Failure> {
-    let environment = services::cache_directory()?.join(format!("schemathesis-{SCHEMATHESIS}"));
-    let package = format!("schemathesis=={SCHEMATHESIS}");
-    python::program(&environment, &package, "schemathesis")
 }
 
 /// Copies them away from where cargo builds, because building the tests builds the programs again, with every feature.

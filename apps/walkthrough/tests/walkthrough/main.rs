@@ -6,13 +6,14 @@
 mod clients;
 mod contract;
 mod crash;
-mod document;
 mod outage;
 mod programs;
 mod proxy;
 mod rolling;
 mod settings;
+mod silence;
 mod standalone;
+mod start;
 mod stop;
 mod strangers;
 mod world;

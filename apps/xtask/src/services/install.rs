@@ -46,17 +46,6 @@ pub(crate) fn build_tools() -> Result<(), Failure> {
     install(&missing, own_uid()? == 0)
 }
 
-/// Installs what a Python environment is made with.
-pub(crate) fn python_environments() -> Result<(), Failure> {
-    let can = Command::new("python3")
-        .args(["-c", "import venv, ensurepip"])
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    let missing: &[&str] = if can { &[] } else { &["python3-venv"] };
-    install(missing, own_uid()? == 0)
-}
-
 pub(super) fn everything(place: &Place) -> Result<Programs, Failure> {
     let root = own_uid()? == 0;
     let cached = [&KAFKA_3, &KAFKA_4]
