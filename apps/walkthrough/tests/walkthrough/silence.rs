@@ -93,7 +93,10 @@ fn reads_are_quick_while_the_cache_is_silent() {
     // Starting a client takes its time too, on a busy machine now and then a long one.
     reads.sort();
     let median = reads[reads.len() / 2];
-    println!("a read without Redis takes {median:?}, {} of them", reads.len());
+    println!(
+        "a read without Redis takes {median:?}, {} of them",
+        reads.len()
+    );
     assert!(median < Duration::from_secs(1), "{reads:?}");
     let during = world.submit(&server, "during");
     world.done(&server, &during);
