@@ -284,6 +284,16 @@ impl TaskAudit for JournalStore {
         self.commit(call, self.memory.sweep_queue(after, limit))?
     }
 
+    async fn prune(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        older_than: Duration,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let call = Call::prune(after, limit, older_than);
+        self.commit(call, self.memory.prune(after, limit, older_than))?
+    }
+
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
         self.look(self.memory.orphaned_claims(limit))?
     }

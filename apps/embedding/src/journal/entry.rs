@@ -70,6 +70,11 @@ pub(super) enum Call {
         after: Option<Uuid>,
         limit: usize,
     },
+    Prune {
+        after: Option<Uuid>,
+        limit: usize,
+        older_than: u64,
+    },
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -234,6 +239,14 @@ impl Call {
         }
     }
 
+    pub(super) fn prune(after: Option<TaskId>, limit: usize, older_than: Duration) -> Self {
+        Self::Prune {
+            after: after.map(|id| id.0),
+            limit,
+            older_than: micros(older_than),
+        }
+    }
+
     /// Whether the disk must have it before it is acknowledged. A beat that is lost with its process says nothing false.
     pub(super) const fn must_last(&self) -> bool {
         !matches!(self, Self::Beat { .. })
@@ -289,6 +302,14 @@ impl Call {
             Self::Enqueue { ids } => as_before(store.enqueue(&task_ids(&ids)).await),
             Self::SweepQueue { after, limit } => {
                 as_before(store.sweep_queue(after.map(TaskId), limit).await)
+            }
+            Self::Prune {
+                after,
+                limit,
+                older_than,
+            } => {
+                let older_than = Duration::from_micros(older_than);
+                as_before(store.prune(after.map(TaskId), limit, older_than).await)
             }
         }
     }
