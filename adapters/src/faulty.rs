@@ -10,10 +10,10 @@ use async_trait::async_trait;
 use ports::{
     AnnounceError, Announcer, AuditPage, BeatReply, CacheError, ClaimError, ClaimId, ClaimRecord,
     ClaimTicket, ClaimedTask, DeadLetter, Delivery, DeliveryOutcome, Failure, FeedError, Horizon,
-    InsertOutcome, Job, NewTask, Position, Processor, PublishError, RemoveReply, ResultCache,
-    Standing, StoreError, Task, TaskAudit, TaskFeed, TaskId, TaskMessage, TaskPublisher,
-    TaskResult, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts,
-    WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    InsertOutcome, Job, KeptRequest, KeyedRequest, NewTask, Position, Processor, PublishError,
+    RemoveReply, ResultCache, Standing, StoreError, Task, TaskAudit, TaskFeed, TaskId, TaskMessage,
+    TaskPublisher, TaskResult, TaskStore, Timestamp, Totals, Transition, TransitionOutcome,
+    Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 /// What goes wrong with one call.
@@ -322,6 +322,19 @@ impl<P: ?Sized> Faulty<P> {
 impl<P: TaskStore + ?Sized> TaskStore for Faulty<P> {
     async fn insert(&self, tasks: &[NewTask]) -> Result<Vec<InsertOutcome>, StoreError> {
         self.store_call("insert", || self.inner.insert(tasks)).await
+    }
+
+    async fn insert_keyed(
+        &self,
+        requests: &[KeyedRequest],
+    ) -> Result<Vec<KeptRequest>, StoreError> {
+        self.store_call("insert_keyed", || self.inner.insert_keyed(requests))
+            .await
+    }
+
+    async fn prune_keys(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
+        self.store_call("prune_keys", || self.inner.prune_keys(age, limit))
+            .await
     }
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {

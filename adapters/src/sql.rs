@@ -23,9 +23,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask,
-    DeliveryOutcome, Horizon, InsertOutcome, NewTask, RemoveReply, StoreError, Task, TaskAudit,
-    TaskId, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry,
-    WorkerId, WorkerRegistry, WriteOutcome,
+    DeliveryOutcome, Horizon, InsertOutcome, KeptRequest, KeyedRequest, NewTask, RemoveReply,
+    StoreError, Task, TaskAudit, TaskId, TaskStore, Timestamp, Totals, Transition,
+    TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 use sea_orm::DatabaseConnection;
 
@@ -225,6 +225,24 @@ impl TaskStore for SqlTaskStore {
         batch::check_limits(tasks)?;
         let tasks = tasks.to_vec();
         dispatch!(self, insert(tasks))
+    }
+
+    async fn insert_keyed(
+        &self,
+        requests: &[KeyedRequest],
+    ) -> Result<Vec<KeptRequest>, StoreError> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        for request in requests {
+            batch::check_limits(&request.tasks)?;
+        }
+        let requests = requests.to_vec();
+        dispatch!(self, insert_keyed(requests))
+    }
+
+    async fn prune_keys(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
+        dispatch!(self, prune_keys(age, limit))
     }
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {

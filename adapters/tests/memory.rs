@@ -15,6 +15,7 @@ use task_processor_adapters::memory::{CacheLimits, Memory, MemoryResultCache};
 use task_processor_adapters::tiered::Tiered;
 
 ports::store_conformance!(memory_store, StoreInMemory::plain());
+ports::idempotency_conformance!(memory_idempotency, StoreInMemory::plain());
 ports::registry_conformance!(memory_registry, StoreInMemory::plain());
 ports::audit_conformance!(memory_audit, StoreInMemory::plain());
 ports::log_conformance!(memory_log, LogInMemory::plain());
@@ -23,6 +24,7 @@ ports::cache_conformance!(memory_cache, CacheInMemory::plain());
 
 ports::cache_conformance!(tiered_cache, CacheInMemory::tiered());
 ports::store_conformance!(faulty_store, StoreInMemory::faulty());
+ports::idempotency_conformance!(faulty_idempotency, StoreInMemory::faulty());
 ports::audit_conformance!(faulty_audit, StoreInMemory::faulty());
 ports::log_conformance!(faulty_log, FaultyLog(LogInMemory::plain()));
 ports::announcer_conformance!(faulty_announcer, FaultyLog(LogInMemory::plain()));

@@ -13,6 +13,8 @@ mod database;
 mod exclusive;
 #[path = "sql/histories.rs"]
 mod histories;
+#[path = "sql/keyed.rs"]
+mod keyed;
 #[path = "sql/migration.rs"]
 mod migrating;
 #[path = "sql/outage.rs"]
@@ -23,11 +25,17 @@ mod plans;
 use database::Subject;
 
 ports::store_conformance!(sqlite_store, Subject::sqlite().await);
+ports::idempotency_conformance!(sqlite_idempotency, Subject::sqlite().await);
 ports::registry_conformance!(sqlite_registry, Subject::sqlite().await);
 ports::audit_conformance!(sqlite_audit, Subject::sqlite().await);
 ports::store_conformance!(
     #[ignore = "needs PostgreSQL: run cargo xtask test"]
     postgres_store,
+    Subject::postgres().await
+);
+ports::idempotency_conformance!(
+    #[ignore = "needs PostgreSQL: run cargo xtask test"]
+    postgres_idempotency,
     Subject::postgres().await
 );
 ports::registry_conformance!(

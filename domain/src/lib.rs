@@ -34,7 +34,7 @@ pub use prune::PruneConfig;
 pub use read::{Reader, Reading};
 pub use retry::RetryPolicy;
 pub use service::Service;
-pub use submit::{Accepted, Submission, SubmitConfig, SubmitError, Submitter};
+pub use submit::{Accepted, KEPT_FOR, Submission, SubmitConfig, SubmitError, Submitter};
 pub use worker::{Worker, WorkerConfig};
 
 /// Everything outside that the use cases reach, by role. Built once, where the program is wired.

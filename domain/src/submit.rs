@@ -4,19 +4,29 @@
 //! through, a thousand share a few commits, and no delay is ever added. The work runs in tasks that the [`Submitter`]
 //! owns, so a client that hangs up cancels nothing.
 
+mod keyed;
+
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ports::{
-    Dependency, Event, NewTask, Payload, Priority, StoreError, TaskId, TaskMessage, Timestamp,
+    Dependency, Event, Fingerprint, InsertOutcome, KeyedRequest, NewTask, Payload, Priority,
+    RequestKey, StoreError, TaskId, TaskMessage, Timestamp,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use crate::{Ports, chain};
+
+pub use keyed::KEPT_FOR;
+use keyed::Keyed;
+
+/// To the publish loop.
+type Batches = mpsc::Sender<Vec<TaskMessage>>;
 
 /// Limits of a [`Submitter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,14 +123,28 @@ pub enum SubmitError {
     /// The store refused this submission for its data; nothing of it was stored.
     #[error("the task store refused the data")]
     Rejected(#[source] Arc<StoreError>),
+    /// The key was used for a request that asked for something else; nothing was stored.
+    #[error("the key was used for another request")]
+    KeyReused,
     /// The submitter has been stopped.
     #[error("the submitter has stopped")]
     Stopped,
 }
 
+impl SubmitError {
+    fn of_store(error: &Arc<StoreError>) -> Self {
+        if error.is_transient() {
+            Self::Unavailable(Some(Arc::clone(error)))
+        } else {
+            Self::Rejected(Arc::clone(error))
+        }
+    }
+}
+
 /// Accepts tasks.
 pub struct Submitter {
     requests: mpsc::Sender<Request>,
+    keyed: mpsc::Sender<Keyed>,
     /// Free places for submissions that wait.
     places: Arc<Semaphore>,
     config: SubmitConfig,
@@ -143,6 +167,7 @@ impl Submitter {
     #[must_use]
     pub fn start(ports: &Ports, config: SubmitConfig) -> Self {
         let (requests, incoming) = mpsc::channel(config.queue.max(1));
+        let (keyed, keyed_incoming) = mpsc::channel(config.queue.max(1));
         let (batches, outgoing) = mpsc::channel(config.publish_queue.max(1));
         let log_is_down = Arc::new(AtomicBool::new(false));
         let stop = watch::Sender::new(false);
@@ -152,8 +177,16 @@ impl Submitter {
             config,
             incoming,
             stop.subscribe(),
+            batches.clone(),
+        ));
+        work.spawn(keyed::commit_keyed(
+            ports.clone(),
+            config,
+            keyed_incoming,
+            stop.subscribe(),
             batches,
         ));
+        work.spawn(keyed::prune_keys(ports.clone(), stop.subscribe()));
         work.spawn(publish_loop(
             ports.clone(),
             config,
@@ -162,6 +195,7 @@ impl Submitter {
         ));
         Self {
             requests,
+            keyed,
             places: Arc::new(Semaphore::new(config.queue.max(1))),
             config,
             ports: ports.clone(),
@@ -193,23 +227,55 @@ impl Submitter {
             return Ok(Vec::new());
         }
         let tasks = self.to_tasks(submissions)?;
-        // One request may be larger than the whole queue: it then waits alone.
-        let count = tasks.len().min(self.config.queue.max(1));
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let Ok(places) = Arc::clone(&self.places).try_acquire_many_owned(count) else {
-            return Err(SubmitError::Overloaded);
-        };
+        let places = Some(self.take_places(tasks.len())?);
         let (reply, answer) = oneshot::channel();
-        match self.requests.try_send(Request {
+        let request = Request {
             tasks,
-            places: Some(places),
+            places,
             reply,
-        }) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(SubmitError::Overloaded),
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(SubmitError::Stopped),
-        }
+        };
+        self.requests.try_send(request).map_err(refusal)?;
         answer.await.unwrap_or(Err(SubmitError::Stopped))
+    }
+
+    /// The same under a key: of all requests with this key, on whichever server, however often repeated, the first is
+    /// stored and every one has its answer, for at least [`KEPT_FOR`].
+    ///
+    /// # Errors
+    /// [`SubmitError`]; `KeyReused` when the first request with this key had another fingerprint.
+    pub async fn submit_keyed(
+        &self,
+        key: RequestKey,
+        fingerprint: Fingerprint,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Accepted>, SubmitError> {
+        if submissions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tasks = self.to_tasks(submissions)?;
+        let places = Some(self.take_places(tasks.len())?);
+        let (reply, answer) = oneshot::channel();
+        let request = KeyedRequest {
+            key,
+            fingerprint,
+            tasks,
+        };
+        let keyed = Keyed {
+            request,
+            places,
+            reply,
+        };
+        self.keyed.try_send(keyed).map_err(refusal)?;
+        answer.await.unwrap_or(Err(SubmitError::Stopped))
+    }
+
+    /// One request may be larger than the whole queue: it then waits alone.
+    fn take_places(&self, count: usize) -> Result<OwnedSemaphorePermit, SubmitError> {
+        let count = count.min(self.config.queue.max(1));
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        Arc::clone(&self.places)
+            .try_acquire_many_owned(count)
+            .map_err(|_| SubmitError::Overloaded)
     }
 
     fn to_tasks(&self, submissions: Vec<Submission>) -> Result<Vec<NewTask>, SubmitError> {
@@ -245,12 +311,19 @@ impl Submitter {
     }
 }
 
+fn refusal<T>(error: mpsc::error::TrySendError<T>) -> SubmitError {
+    match error {
+        mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
+        mpsc::error::TrySendError::Closed(_) => SubmitError::Stopped,
+    }
+}
+
 async fn commit_loop(
     ports: Ports,
     config: SubmitConfig,
     mut incoming: mpsc::Receiver<Request>,
     mut stop: watch::Receiver<bool>,
-    batches: mpsc::Sender<Vec<TaskMessage>>,
+    batches: Batches,
 ) {
     let mut commits = JoinSet::new();
     let mut requests = Vec::new();
@@ -288,13 +361,10 @@ async fn until_told(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Commits requests together. A batch that the store refuses for its data is halved until the culprit stands alone.
-async fn commit(
-    ports: Ports,
-    config: SubmitConfig,
-    requests: Vec<Request>,
-    batches: mpsc::Sender<Vec<TaskMessage>>,
-) {
-    let mut parts = portions(requests, config.batch.max(1));
+async fn commit(ports: Ports, config: SubmitConfig, requests: Vec<Request>, batches: Batches) {
+    let mut parts = portions(requests, config.batch.max(1), |request: &Request| {
+        request.tasks.len()
+    });
     while let Some(mut part) = parts.pop_front() {
         let tasks: Vec<NewTask> = if let [only] = part.as_mut_slice() {
             std::mem::take(&mut only.tasks)
@@ -303,12 +373,13 @@ async fn commit(
                 .flat_map(|request| request.tasks.iter().cloned())
                 .collect()
         };
-        match insert_with_patience(&ports, &config, &tasks).await {
-            Ok(created) => {
+        let inserted = with_patience(&ports, &config, "insert", || ports.store.insert(&tasks));
+        match inserted.await {
+            Ok(outcomes) => {
                 ports
                     .observer
                     .observe(&Event::Submitted { count: tasks.len() });
-                answer(part, &tasks, &created);
+                answer(part, &tasks, &outcomes);
                 hand_to_publisher(&ports, &batches, tasks).await;
             }
             Err(StoreError::Rejected(_)) if part.len() > 1 => {
@@ -319,13 +390,8 @@ async fn commit(
             Err(error) => {
                 let error = Arc::new(error);
                 for request in part {
-                    let refusal = if error.is_transient() {
-                        SubmitError::Unavailable(Some(Arc::clone(&error)))
-                    } else {
-                        SubmitError::Rejected(Arc::clone(&error))
-                    };
                     // A client that hung up does not listen.
-                    let _ = request.reply.send(Err(refusal));
+                    let _ = request.reply.send(Err(SubmitError::of_store(&error)));
                 }
             }
         }
@@ -333,14 +399,15 @@ async fn commit(
 }
 
 /// Requests in their order, no more of them together than hold this many submissions.
-fn portions(requests: Vec<Request>, batch: usize) -> VecDeque<Vec<Request>> {
+fn portions<T>(requests: Vec<T>, batch: usize, size: impl Fn(&T) -> usize) -> VecDeque<Vec<T>> {
     let mut portions = VecDeque::new();
-    let mut portion: Vec<Request> = Vec::new();
+    let mut portion: Vec<T> = Vec::new();
     let mut count = 0;
     for request in requests {
-        count += request.tasks.len();
+        let own = size(&request);
+        count += own;
         if count > batch && !portion.is_empty() {
-            count = request.tasks.len();
+            count = own;
             portions.push_back(std::mem::take(&mut portion));
         }
         portion.push(request);
@@ -349,14 +416,11 @@ fn portions(requests: Vec<Request>, batch: usize) -> VecDeque<Vec<Request>> {
     portions
 }
 
-fn answer(requests: Vec<Request>, tasks: &[NewTask], created: &[Timestamp]) {
-    let mut accepted = tasks
-        .iter()
-        .zip(created)
-        .map(|(task, created_at)| Accepted {
-            id: task.id,
-            created_at: *created_at,
-        });
+fn answer(requests: Vec<Request>, tasks: &[NewTask], outcomes: &[InsertOutcome]) {
+    let mut accepted = tasks.iter().zip(outcomes).map(|(task, outcome)| Accepted {
+        id: task.id,
+        created_at: outcome.created_at,
+    });
     let alone = requests.len() == 1;
     for request in requests {
         let count = if alone {
@@ -370,24 +434,22 @@ fn answer(requests: Vec<Request>, tasks: &[NewTask], created: &[Timestamp]) {
     }
 }
 
-/// Repeats the insert under the same ids while the store is unavailable: after a commit whose answer was lost the repeat
-/// finds the rows and changes nothing.
-async fn insert_with_patience(
+/// Repeats the very same insert while the store is unavailable: after a commit whose answer was lost the repeat finds the
+/// rows and changes nothing.
+async fn with_patience<T, W>(
     ports: &Ports,
     config: &SubmitConfig,
-    tasks: &[NewTask],
-) -> Result<Vec<Timestamp>, StoreError> {
+    doing: &'static str,
+    insert: impl Fn() -> W,
+) -> Result<T, StoreError>
+where
+    W: Future<Output = Result<T, StoreError>>,
+{
     let deadline = Instant::now() + config.patience;
     let mut pause = Duration::from_millis(20);
     loop {
-        let attempt = timeout_at(deadline, ports.store.insert(tasks)).await;
-        let error = match attempt {
-            Ok(Ok(outcomes)) => {
-                return Ok(outcomes
-                    .into_iter()
-                    .map(|outcome| outcome.created_at)
-                    .collect());
-            }
+        let error = match timeout_at(deadline, insert()).await {
+            Ok(Ok(outcomes)) => return Ok(outcomes),
             Ok(Err(error)) => error,
             Err(elapsed) => StoreError::Unavailable(Box::new(elapsed)),
         };
@@ -396,7 +458,7 @@ async fn insert_with_patience(
         }
         ports.observer.observe(&Event::DependencyFailed {
             dependency: Dependency::Store,
-            doing: "insert",
+            doing,
             error: chain(&error),
         });
         if Instant::now() + pause >= deadline {
@@ -407,11 +469,7 @@ async fn insert_with_patience(
     }
 }
 
-async fn hand_to_publisher(
-    ports: &Ports,
-    batches: &mpsc::Sender<Vec<TaskMessage>>,
-    tasks: Vec<NewTask>,
-) {
+async fn hand_to_publisher(ports: &Ports, batches: &Batches, tasks: Vec<NewTask>) {
     let messages: Vec<TaskMessage> = tasks
         .into_iter()
         .filter(|task| task.messaged)

@@ -6,6 +6,7 @@
 //! PostgreSQL (14 or later) they queue behind one advisory lock, on SQLite behind the writer's lock.
 
 mod create_or_adopt;
+mod keep_keys;
 mod verify;
 
 use sea_orm_migration::MigratorTrait;
@@ -29,7 +30,10 @@ struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(create_or_adopt::CreateOrAdopt)]
+        vec![
+            Box::new(create_or_adopt::CreateOrAdopt),
+            Box::new(keep_keys::KeepKeys),
+        ]
     }
 
     fn migration_table_name() -> DynIden {

@@ -22,6 +22,7 @@
 //! |---|---|---|
 //! | [`store_conformance!`](crate::store_conformance) | [`TaskStore`](crate::TaskStore) | [`store::Subject`] |
 //! | [`registry_conformance!`](crate::registry_conformance) | [`WorkerRegistry`](crate::WorkerRegistry) | [`store::Subject`] |
+//! | [`idempotency_conformance!`](crate::idempotency_conformance) | [`TaskStore`](crate::TaskStore), requests under keys | [`store::Subject`] |
 //! | [`audit_conformance!`](crate::audit_conformance) | [`TaskAudit`](crate::TaskAudit) | [`store::Subject`] |
 //! | [`log_conformance!`](crate::log_conformance) | [`TaskPublisher`](crate::TaskPublisher), [`TaskFeed`](crate::TaskFeed) | [`log::Subject`] |
 //! | [`announcer_conformance!`](crate::announcer_conformance) | [`Announcer`](crate::Announcer) | [`log::Subject`] |
@@ -36,6 +37,7 @@ pub mod announcer;
 pub mod audit;
 pub mod cache;
 pub mod histories;
+pub mod idempotency;
 pub mod log;
 pub mod registry;
 pub mod store;
@@ -201,6 +203,7 @@ mod tests {
     #[test]
     fn every_case_is_named_by_its_macro() {
         check(include_str!("conformance/store.rs"));
+        check(include_str!("conformance/idempotency.rs"));
         check(include_str!("conformance/registry.rs"));
         check(include_str!("conformance/audit.rs"));
         check(include_str!("conformance/log.rs"));

@@ -32,9 +32,9 @@ pub use publisher::{PublishError, TaskMessage, TaskPublisher};
 pub use random::Random;
 pub use registry::{BeatReply, RemoveReply, WorkerEntry, WorkerRegistry};
 pub use store::{
-    ClaimError, ClaimRecord, ClaimTicket, ClaimedTask, DeliveryOutcome, Horizon, InsertOutcome,
-    Next, Spent, StoreError, TaskStore, Totals, Transition, TransitionOutcome, Whereabouts,
-    WriteOutcome,
+    ClaimError, ClaimRecord, ClaimTicket, ClaimedTask, DeliveryOutcome, Fingerprint, Horizon,
+    InsertOutcome, InvalidRequestKey, KeptRequest, KeyedRequest, Next, RequestKey, Spent,
+    StoreError, TaskStore, Totals, Transition, TransitionOutcome, Whereabouts, WriteOutcome,
 };
 pub use task::{
     Fence, InvalidPayload, InvalidPriority, NewTask, Payload, Priority, Task, TaskId, TaskResult,

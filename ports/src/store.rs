@@ -1,5 +1,7 @@
 //! The store: the one truth about every task.
 
+mod idempotency;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,6 +10,8 @@ use crate::Cause;
 use crate::ids::{ClaimId, WorkerId};
 use crate::task::{Fence, NewTask, Payload, Priority, Task, TaskId, TaskStatus};
 use crate::time::Timestamp;
+
+pub use idempotency::{Fingerprint, InvalidRequestKey, KeptRequest, KeyedRequest, RequestKey};
 
 /// Why the store did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -248,6 +252,25 @@ pub trait TaskStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Rejected`] when the store refuses a value: nothing of the batch was stored.
     async fn insert(&self, tasks: &[NewTask]) -> Result<Vec<InsertOutcome>, StoreError>;
+
+    /// For each request whose key is not kept: stores its tasks as [`insert`](Self::insert) does and keeps the key with the
+    /// fingerprint and the ids, all in one commit, all or nothing. A request whose key is kept stores nothing. The answer
+    /// is what is kept under each key; the caller compares the fingerprints.
+    ///
+    /// The same key twice in one slice: the first is stored. Two callers at once with the same key: one stores, the other
+    /// waits until it has and finds the key kept. Callers with keys in different orders never wait for each other for ever.
+    /// The ids of the tasks must be new. Repeating the call after a lost answer finds the keys kept.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    async fn insert_keyed(&self, requests: &[KeyedRequest])
+    -> Result<Vec<KeptRequest>, StoreError>;
+
+    /// Forgets up to `limit` keys that are kept for longer than `age`, the oldest first; their tasks stay. Answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn prune_keys(&self, age: Duration, limit: usize) -> Result<usize, StoreError>;
 
     /// Reads tasks; `None` for an unknown id. Reads committed state at least as new as every write acknowledged before.
     ///

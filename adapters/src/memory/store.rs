@@ -11,9 +11,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ports::{
     BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome,
-    Fence, Horizon, InsertOutcome, NewTask, Next, Payload, Priority, RemoveReply, Spent,
-    StoreError, Task, TaskId, TaskStatus, TaskStore, Timestamp, Totals, Transition,
-    TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    Fence, Horizon, InsertOutcome, KeptRequest, KeyedRequest, NewTask, Next, Payload, Priority,
+    RemoveReply, RequestKey, Spent, StoreError, Task, TaskId, TaskStatus, TaskStore, Timestamp,
+    Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry,
+    WriteOutcome,
 };
 use tokio::sync::Notify;
 
@@ -172,6 +173,7 @@ struct State {
     workers: BTreeMap<WorkerId, WorkerEntry>,
     totals: Totals,
     pruned: Totals,
+    keys: BTreeMap<RequestKey, KeptRequest>,
 }
 
 #[derive(Clone, Copy)]
@@ -313,6 +315,42 @@ impl State {
         }
     }
 
+    /// Stores a task, unless the id exists.
+    fn store(&mut self, new: &NewTask, now: Timestamp) -> InsertOutcome {
+        if let Some(existing) = self.tasks.get(&new.id) {
+            return InsertOutcome {
+                write: WriteOutcome::AlreadyApplied,
+                created_at: existing.created_at,
+            };
+        }
+        self.tasks.insert(
+            new.id,
+            Task {
+                id: new.id,
+                payload: new.payload.clone(),
+                priority: new.priority,
+                status: TaskStatus::Pending,
+                result: None,
+                error: None,
+                attempts: 0,
+                max_attempts: new.max_attempts,
+                rescues: 0,
+                fence: Fence(0),
+                created_at: now,
+                updated_at: now,
+            },
+        );
+        let row = Waiting {
+            not_before: new.run_at.unwrap_or(now),
+            messaged: new.messaged,
+        };
+        self.queue.put(new.id, row);
+        InsertOutcome {
+            write: WriteOutcome::Applied,
+            created_at: now,
+        }
+    }
+
     fn move_task(&mut self, transition: &Transition, now: Timestamp) -> TransitionOutcome {
         const STALE: TransitionOutcome = TransitionOutcome {
             write: WriteOutcome::Stale,
@@ -403,6 +441,14 @@ fn holds_nul(next: &Next) -> bool {
         } => error.contains('\0'),
         Next::Cancelled | Next::Pending { error: None, .. } => false,
     }
+}
+
+fn check_limits(tasks: &[NewTask]) -> Result<(), StoreError> {
+    let too_many = |task: &NewTask| i32::try_from(task.max_attempts).is_err();
+    if tasks.iter().any(too_many) {
+        return Err(StoreError::Rejected(RefusedValue::MaxAttempts.into()));
+    }
+    Ok(())
 }
 
 impl MemoryTaskStore {
@@ -525,6 +571,24 @@ impl MemoryTaskStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn check_room<'a>(
+        &self,
+        state: &State,
+        tasks: impl Iterator<Item = &'a NewTask>,
+    ) -> Result<(), StoreError> {
+        let fresh: BTreeSet<TaskId> = tasks
+            .map(|task| task.id)
+            .filter(|id| !state.tasks.contains_key(id))
+            .collect();
+        if state.tasks.len().saturating_add(fresh.len()) > self.capacity {
+            let full = StoreFull {
+                capacity: self.capacity,
+            };
+            return Err(StoreError::Unavailable(full.into()));
+        }
+        Ok(())
+    }
+
     fn close_claim(
         &self,
         mut state: MutexGuard<'_, State>,
@@ -551,65 +615,67 @@ impl TaskStore for MemoryTaskStore {
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
-        if tasks
-            .iter()
-            .any(|task| i32::try_from(task.max_attempts).is_err())
-        {
-            return Err(StoreError::Rejected(RefusedValue::MaxAttempts.into()));
-        }
+        check_limits(tasks)?;
         let mut state = self.lock();
-        let fresh: BTreeSet<TaskId> = tasks
-            .iter()
-            .map(|task| task.id)
-            .filter(|id| !state.tasks.contains_key(id))
-            .collect();
-        if state.tasks.len().saturating_add(fresh.len()) > self.capacity {
-            let full = StoreFull {
-                capacity: self.capacity,
-            };
-            return Err(StoreError::Unavailable(full.into()));
-        }
+        self.check_room(&state, tasks.iter())?;
         let now = self.clock.now();
-        let outcomes = tasks
-            .iter()
-            .map(|new| {
-                if let Some(existing) = state.tasks.get(&new.id) {
-                    return InsertOutcome {
-                        write: WriteOutcome::AlreadyApplied,
-                        created_at: existing.created_at,
-                    };
-                }
-                state.tasks.insert(
-                    new.id,
-                    Task {
-                        id: new.id,
-                        payload: new.payload.clone(),
-                        priority: new.priority,
-                        status: TaskStatus::Pending,
-                        result: None,
-                        error: None,
-                        attempts: 0,
-                        max_attempts: new.max_attempts,
-                        rescues: 0,
-                        fence: Fence(0),
-                        created_at: now,
-                        updated_at: now,
-                    },
-                );
-                let row = Waiting {
-                    not_before: new.run_at.unwrap_or(now),
-                    messaged: new.messaged,
-                };
-                state.queue.put(new.id, row);
-                InsertOutcome {
-                    write: WriteOutcome::Applied,
-                    created_at: now,
-                }
-            })
-            .collect();
+        let outcomes = tasks.iter().map(|new| state.store(new, now)).collect();
         drop(state);
         self.changed.notify_waiters();
         Ok(outcomes)
+    }
+
+    async fn insert_keyed(
+        &self,
+        requests: &[KeyedRequest],
+    ) -> Result<Vec<KeptRequest>, StoreError> {
+        let mut state = self.lock();
+        let mut fresh: BTreeMap<&RequestKey, &KeyedRequest> = BTreeMap::new();
+        for request in requests {
+            if !state.keys.contains_key(&request.key) {
+                fresh.entry(&request.key).or_insert(request);
+            }
+        }
+        for request in fresh.values() {
+            check_limits(&request.tasks)?;
+        }
+        self.check_room(&state, fresh.values().flat_map(|request| &request.tasks))?;
+        let now = self.clock.now();
+        for (key, request) in fresh {
+            for task in &request.tasks {
+                state.store(task, now);
+            }
+            let kept = KeptRequest {
+                fingerprint: request.fingerprint,
+                tasks: request.tasks.iter().map(|task| task.id).collect(),
+                created_at: now,
+            };
+            state.keys.insert(key.clone(), kept);
+        }
+        let answers = requests
+            .iter()
+            .filter_map(|request| state.keys.get(&request.key).cloned())
+            .collect();
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(answers)
+    }
+
+    async fn prune_keys(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
+        let mut state = self.lock();
+        let latest = self.clock.now().before(age);
+        let mut old: Vec<(Timestamp, RequestKey)> = state
+            .keys
+            .iter()
+            .filter(|(_, kept)| kept.created_at < latest)
+            .map(|(key, kept)| (kept.created_at, key.clone()))
+            .collect();
+        old.sort_unstable();
+        old.truncate(limit);
+        for (_, key) in &old {
+            state.keys.remove(key);
+        }
+        Ok(old.len())
     }
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {

@@ -4,10 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use ports::{
-    NewTask, Next, Spent, StoreError, Task, TaskId, Transition, TransitionOutcome, WriteOutcome,
+    Fingerprint, KeptRequest, KeyedRequest, NewTask, Next, Spent, StoreError, Task, TaskId,
+    Transition, TransitionOutcome, WriteOutcome,
 };
+use sea_orm::{DbErr, QueryResult};
 
 use super::failure::Unsupported;
+use super::row::column;
 
 /// Refuses what the tables' integers cannot hold.
 pub(super) fn check_limits(tasks: &[NewTask]) -> Result<(), StoreError> {
@@ -36,10 +39,10 @@ pub(super) fn distinct<T: Copy + Ord>(keys: impl IntoIterator<Item = T>) -> Vec<
 }
 
 /// The first item of each key, in ascending order of the keys.
-pub(super) fn first_of_each<T, K: Copy + Ord + Hash>(
-    items: &[T],
-    key: impl Fn(&T) -> K,
-) -> Vec<&T> {
+pub(super) fn first_of_each<'a, T, K: Copy + Ord + Hash>(
+    items: &'a [T],
+    key: impl Fn(&'a T) -> K,
+) -> Vec<&'a T> {
     let mut seen = HashSet::with_capacity(items.len());
     let mut first: Vec<&T> = items.iter().filter(|item| seen.insert(key(item))).collect();
     first.sort_unstable_by_key(|item| key(item));
@@ -64,6 +67,25 @@ pub(super) fn in_order<T: Clone>(
         answers.push(answer);
     }
     answers
+}
+
+/// What is kept under the key of each request.
+pub(super) fn kept_in_order(
+    requests: &[KeyedRequest],
+    kept: &HashMap<String, KeptRequest>,
+) -> Result<Vec<KeptRequest>, StoreError> {
+    let one = |request: &KeyedRequest| kept.get(request.key.as_str()).cloned();
+    requests
+        .iter()
+        .map(one)
+        .collect::<Option<Vec<_>>>()
+        // It was too old, and is gone between two statements: asked again, it is new.
+        .ok_or_else(|| StoreError::Unavailable("a key was forgotten while it was read".into()))
+}
+
+pub(super) fn read_fingerprint(row: &QueryResult, index: usize) -> Result<Fingerprint, DbErr> {
+    let text: String = column(row, index)?;
+    Fingerprint::from_hex(&text).ok_or_else(|| DbErr::Type(format!("{text:?} is no fingerprint")))
 }
 
 /// What the row of a transition that did not happen now says: whether the very same one happened before.

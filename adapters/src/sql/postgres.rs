@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 mod audit;
+mod idempotency;
 mod pool;
 mod rows;
 mod statements;
@@ -123,6 +124,11 @@ impl PostgresStore {
                 created_at: created.get(&task.id).copied().unwrap_or_default(),
             })
             .collect())
+    }
+
+    /// What is stored may lie before where a walk over the queue stands.
+    fn forget_walk(&self) {
+        self.walk.forget();
     }
 
     pub(super) async fn get(&self, ids: Vec<TaskId>) -> Result<Vec<Option<Task>>, StoreError> {

@@ -2,6 +2,7 @@
 
 mod audit;
 mod exclusive;
+mod idempotency;
 mod rows;
 mod statements;
 
@@ -89,49 +90,7 @@ impl SqliteStore {
         let fresh = first_of_each(&tasks, |task| task.id);
         let transaction = self.begin().await?;
         let now = now();
-        let items: Vec<serde_json::Value> = fresh
-            .iter()
-            .map(|task| {
-                json!([
-                    task.id.to_string(),
-                    task.payload.as_str(),
-                    task.priority.get(),
-                    task.max_attempts,
-                ])
-            })
-            .collect();
-        let stored = rows(
-            &transaction,
-            statements::INSERT,
-            [json_list(items), micros(now)],
-        )
-        .await?;
-        let applied: HashSet<TaskId> = read(&stored, |row| rows::task_id(row, 0))?
-            .into_iter()
-            .collect();
-        let waiting: Vec<serde_json::Value> = fresh
-            .iter()
-            .filter(|task| applied.contains(&task.id))
-            .map(|task| {
-                let not_before = task.run_at.unwrap_or(now);
-                json!([
-                    task.id.to_string(),
-                    not_before.as_micros(),
-                    i32::from(task.messaged),
-                    task.priority.get(),
-                ])
-            })
-            .collect();
-        execute(&transaction, statements::ENQUEUE, [json_list(waiting)]).await?;
-        let mut created: HashMap<TaskId, Timestamp> = HashMap::new();
-        if applied.len() < fresh.len() {
-            let existing = fresh.iter().map(|task| task.id);
-            let found = rows(&transaction, statements::CREATED_AT, [id_list(existing)]).await?;
-            let found = read(&found, |row| {
-                Ok((rows::task_id(row, 0)?, rows::timestamp(row, 1)?))
-            })?;
-            created.extend(found);
-        }
+        let (applied, created) = store(&transaction, &fresh, now).await?;
         commit(transaction).await?;
         let mut seen = HashSet::with_capacity(tasks.len());
         Ok(tasks
@@ -551,6 +510,58 @@ async fn count(
     let values = [shard, done, elapsed_micros].map(Value::from);
     execute(transaction, statements::TOTAL, values).await?;
     Ok(())
+}
+
+/// Stores those of these tasks that do not exist. Answers which these are, and when the others were created.
+async fn store(
+    transaction: &DatabaseTransaction,
+    fresh: &[&NewTask],
+    now: Timestamp,
+) -> Result<(HashSet<TaskId>, HashMap<TaskId, Timestamp>), StoreError> {
+    let items: Vec<serde_json::Value> = fresh
+        .iter()
+        .map(|task| {
+            json!([
+                task.id.to_string(),
+                task.payload.as_str(),
+                task.priority.get(),
+                task.max_attempts,
+            ])
+        })
+        .collect();
+    let stored = rows(
+        transaction,
+        statements::INSERT,
+        [json_list(items), micros(now)],
+    )
+    .await?;
+    let applied: HashSet<TaskId> = read(&stored, |row| rows::task_id(row, 0))?
+        .into_iter()
+        .collect();
+    let waiting: Vec<serde_json::Value> = fresh
+        .iter()
+        .filter(|task| applied.contains(&task.id))
+        .map(|task| {
+            let not_before = task.run_at.unwrap_or(now);
+            json!([
+                task.id.to_string(),
+                not_before.as_micros(),
+                i32::from(task.messaged),
+                task.priority.get(),
+            ])
+        })
+        .collect();
+    execute(transaction, statements::ENQUEUE, [json_list(waiting)]).await?;
+    let mut created: HashMap<TaskId, Timestamp> = HashMap::new();
+    if applied.len() < fresh.len() {
+        let existing = fresh.iter().map(|task| task.id);
+        let found = rows(transaction, statements::CREATED_AT, [id_list(existing)]).await?;
+        let found = read(&found, |row| {
+            Ok((rows::task_id(row, 0)?, rows::timestamp(row, 1)?))
+        })?;
+        created.extend(found);
+    }
+    Ok((applied, created))
 }
 
 /// What this ticket holds, if it was used before. Refuses a worker that is gone.

@@ -18,6 +18,7 @@ mod docs_page;
 mod document;
 mod front;
 mod health;
+mod idempotency;
 mod listener;
 mod meters;
 mod problem;

@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     InvalidId,
     UnknownTask,
     WrongState,
+    InvalidIdempotencyKey,
+    KeyReused,
     UnknownRoute,
     MethodNotAllowed,
     SlowBody,
@@ -48,7 +50,11 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const fn status(self) -> StatusCode {
         match self {
-            Self::MalformedBody | Self::InvalidTask | Self::InvalidId => StatusCode::BAD_REQUEST,
+            Self::MalformedBody
+            | Self::InvalidTask
+            | Self::InvalidId
+            | Self::InvalidIdempotencyKey => StatusCode::BAD_REQUEST,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UnknownTask | Self::UnknownRoute => StatusCode::NOT_FOUND,
             Self::WrongState => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -71,6 +77,8 @@ impl Kind {
             Self::InvalidId => "invalid-id",
             Self::UnknownTask => "unknown-task",
             Self::WrongState => "wrong-state",
+            Self::InvalidIdempotencyKey => "invalid-idempotency-key",
+            Self::KeyReused => "idempotency-key-reused",
             Self::UnknownRoute => "unknown-route",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::SlowBody => "slow-body",
@@ -92,6 +100,8 @@ impl Kind {
             Self::InvalidId => "The id is not a UUID",
             Self::UnknownTask => "No such task",
             Self::WrongState => "The state of the task does not allow it",
+            Self::InvalidIdempotencyKey => "The idempotency key is invalid",
+            Self::KeyReused => "The idempotency key was used for another request",
             Self::UnknownRoute => "No such route",
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::SlowBody => "The body did not arrive in time",
@@ -127,6 +137,12 @@ impl Kind {
             Self::WrongState => {
                 "The state of the task does not allow it; `taskStatus` names the state."
             }
+            Self::InvalidIdempotencyKey => {
+                "The header `Idempotency-Key` is not a single one of 1 to 255 visible ASCII characters."
+            }
+            Self::KeyReused => {
+                "The same `Idempotency-Key` came with another body within the last 24 h; nothing was stored."
+            }
             Self::UnknownRoute => "There is no such route.",
             Self::MethodNotAllowed => "The route does not take this method.",
             Self::SlowBody => "The body did not arrive in time.",
@@ -161,6 +177,11 @@ impl Kind {
             Self::WrongState => (
                 "/tasks/01890a5d-ac96-774b-bcce-b302099a8057/cancel",
                 "the task is done",
+            ),
+            Self::InvalidIdempotencyKey => ("/tasks", "the header Idempotency-Key is invalid"),
+            Self::KeyReused => (
+                "/tasks",
+                "this Idempotency-Key came with another body before; nothing was stored",
             ),
             Self::UnknownRoute => ("/task", "there is no such route"),
             Self::MethodNotAllowed => ("/tasks", "this route takes POST"),
@@ -275,9 +296,18 @@ impl Problem {
     }
 
     fn invalid_id() -> Self {
+        let errors = vec![FieldError::new("id", "must be a UUID")];
+        Self::with_errors(Kind::InvalidId, "the id in the path is not a UUID", errors)
+    }
+
+    pub(crate) fn with_errors(
+        kind: Kind,
+        detail: impl Into<Cow<'static, str>>,
+        errors: Vec<FieldError>,
+    ) -> Self {
         Self {
-            errors: vec![FieldError::new("id", "must be a UUID")],
-            ..Self::new(Kind::InvalidId, "the id in the path is not a UUID")
+            errors,
+            ..Self::new(kind, detail)
         }
     }
 
@@ -376,6 +406,10 @@ impl From<SubmitError> for Problem {
             SubmitError::Unavailable(_) => Self::new(
                 Kind::StoreUnavailable,
                 "the task store did not answer in time",
+            ),
+            SubmitError::KeyReused => Self::new(
+                Kind::KeyReused,
+                "this Idempotency-Key came with another body before; nothing was stored",
             ),
             SubmitError::Stopped => {
                 Self::new(Kind::Stopping, "try again: another instance will answer")

@@ -8,9 +8,10 @@ use adapters::memory::MemoryTaskStore;
 use async_trait::async_trait;
 use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock,
-    DeliveryOutcome, Fence, Horizon, InsertOutcome, NewTask, RemoveReply, Spent, StoreError, Task,
-    TaskAudit, TaskId, TaskStatus, TaskStore, Timestamp, Totals, Transition, TransitionOutcome,
-    Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    DeliveryOutcome, Fence, Horizon, InsertOutcome, KeptRequest, KeyedRequest, NewTask,
+    RemoveReply, Spent, StoreError, Task, TaskAudit, TaskId, TaskStatus, TaskStore, Timestamp,
+    Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry,
+    WriteOutcome,
 };
 
 use crate::link::Link;
@@ -202,6 +203,17 @@ impl TaskStore for RecordingStore {
             }
         }
         Ok(outcomes)
+    }
+
+    async fn insert_keyed(
+        &self,
+        requests: &[KeyedRequest],
+    ) -> Result<Vec<KeptRequest>, StoreError> {
+        self.inner.insert_keyed(requests).await
+    }
+
+    async fn prune_keys(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
+        self.inner.prune_keys(age, limit).await
     }
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {

@@ -40,6 +40,8 @@ pub(crate) struct Weather {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Insert,
+    InsertKeyed,
+    PruneKeys,
     Get,
     Whereabouts,
     ClaimDelivered,
@@ -90,6 +92,7 @@ impl Call {
         matches!(
             self,
             Self::ClaimAged
+                | Self::PruneKeys
                 | Self::Beat
                 | Self::Workers
                 | Self::Receive
@@ -103,6 +106,8 @@ impl Call {
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Insert => "insert",
+            Self::InsertKeyed => "insert_keyed",
+            Self::PruneKeys => "prune_keys",
             Self::Get => "get",
             Self::Whereabouts => "whereabouts",
             Self::ClaimDelivered => "claim_delivered",

@@ -4,6 +4,7 @@ mod audit;
 mod command;
 mod faults;
 mod prune;
+mod keyed;
 mod read;
 mod rescue;
 mod stop;

@@ -40,6 +40,44 @@ WITH input AS MATERIALIZED (
 )
 SELECT id FROM stored";
 
+/// `$1` keys in ascending order, `$2` fingerprints, `$3` the ids of each request as the text of an array; the tasks with `$4` the
+/// number of their request, from 1. Answers the keys that were new, in the columns of [`KEPT`].
+///
+/// A key that another session is just storing is waited for; whatever that session stores, the next statement sees.
+pub(super) const INSERT_KEYED: &str = "
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS wanted (key, fingerprint, ids, number)
+), kept AS (
+    INSERT INTO idempotency_keys (key, fingerprint, task_ids, created_at)
+    SELECT key, fingerprint, ids::uuid[], LOCALTIMESTAMP FROM wanted ORDER BY number
+    ON CONFLICT (key) DO NOTHING
+    RETURNING key, fingerprint, task_ids, created_at
+), input AS MATERIALIZED (
+    SELECT * FROM unnest($4::bigint[], $5::uuid[], $6::text[], $7::int[], $8::int[], $9::timestamp[], $10::bool[])
+        AS input (number, id, payload, priority, max_attempts, run_at, messaged)
+    WHERE number = ANY(ARRAY(SELECT wanted.number FROM wanted WHERE wanted.key IN (SELECT key FROM kept)))
+), stored AS (
+    INSERT INTO tasks (id, payload, priority, status, created_at, updated_at, max_attempts)
+    SELECT id, payload, priority, 'pending', LOCALTIMESTAMP, LOCALTIMESTAMP, max_attempts FROM input
+), queued AS (
+    INSERT INTO queue (task_id, not_before, messaged, priority)
+    SELECT id, CASE WHEN run_at < '0001-01-01' THEN LOCALTIMESTAMP ELSE run_at END, messaged, priority FROM input
+)
+SELECT key, fingerprint, task_ids, created_at FROM kept";
+
+/// `$1` keys.
+pub(super) const KEPT: &str =
+    "SELECT key, fingerprint, task_ids, created_at FROM idempotency_keys WHERE key = ANY($1)";
+
+/// `$1` the age in microseconds, `$2` the limit.
+pub(super) const PRUNE_KEYS: &str = "
+WITH old AS MATERIALIZED (
+    SELECT key FROM idempotency_keys WHERE created_at < LOCALTIMESTAMP - $1::bigint * interval '1 microsecond'
+    ORDER BY created_at LIMIT $2
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM idempotency_keys WHERE key = ANY(ARRAY(SELECT key FROM old))";
+
 pub(super) const CREATED_AT: &str = "SELECT id, created_at FROM tasks WHERE id = ANY($1)";
 
 pub(super) const GET: &str = "

@@ -27,7 +27,7 @@ fn uuid(row: &QueryResult, index: usize) -> Result<Uuid, DbErr> {
     parse(&text)
 }
 
-fn parse(text: &str) -> Result<Uuid, DbErr> {
+pub(super) fn parse(text: &str) -> Result<Uuid, DbErr> {
     Uuid::parse_str(text).map_err(|_| DbErr::Type(format!("{text:?} is no UUID")))
 }
 

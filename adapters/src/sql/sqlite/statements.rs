@@ -15,6 +15,20 @@ ON CONFLICT (task_id) DO UPDATE SET not_before = excluded.not_before, messaged =
 pub(super) const DEQUEUE: &str =
     "DELETE FROM queue WHERE task_id IN (SELECT value FROM json_each(?1))";
 
+/// `?1` keys.
+pub(super) const KEPT: &str = "
+SELECT idempotency_keys.key, fingerprint, task_ids, created_at
+FROM json_each(?1) AS wanted CROSS JOIN idempotency_keys ON idempotency_keys.key = wanted.value";
+
+pub(super) const KEEP: &str = "
+INSERT INTO idempotency_keys (key, fingerprint, task_ids, created_at)
+SELECT value ->> 0, value ->> 1, value -> 2, ?2 FROM json_each(?1)";
+
+pub(super) const PRUNE_KEYS: &str = "
+DELETE FROM idempotency_keys WHERE key IN (
+    SELECT key FROM idempotency_keys WHERE created_at < ?1 ORDER BY created_at LIMIT ?2
+)";
+
 pub(super) const CREATED_AT: &str = "
 SELECT tasks.id, created_at FROM json_each(?1) AS wanted CROSS JOIN tasks ON tasks.id = wanted.value";
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use domain::ports::TaskId;
+use domain::{Accepted, Submission, SubmitError};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path};
 use uuid::Uuid;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 use super::{Tag, store_failed};
 use crate::answer::{Created, CreatedBatch, Found};
 use crate::conditional::Conditional;
+use crate::idempotency::{IdempotencyKey, fingerprint};
 use crate::problem::{Failures, Kind, Problem, Refused};
 use crate::submission::{BatchBody, TaskBody};
 use crate::{Api, HttpConfig};
@@ -31,6 +33,23 @@ impl Tasks {
             shared: Arc::new(Shared { api, config }),
         }
     }
+
+    /// Of all requests of this operation with the same key the first is stored, and each has its answer.
+    async fn accept(
+        &self,
+        operation: &str,
+        key: IdempotencyKey,
+        submissions: Vec<Submission>,
+    ) -> Result<Result<Vec<Accepted>, SubmitError>, Problem> {
+        let submitter = &self.shared.api.submitter;
+        Ok(match key.of(operation)? {
+            None => submitter.submit(submissions).await,
+            Some(key) => {
+                let fingerprint = fingerprint(&submissions);
+                submitter.submit_keyed(key, fingerprint, submissions).await
+            }
+        })
+    }
 }
 
 pub(crate) struct SubmitFailures;
@@ -40,6 +59,8 @@ impl Failures for SubmitFailures {
     const KINDS: &'static [Kind] = &[
         Kind::InvalidTask,
         Kind::MalformedBody,
+        Kind::InvalidIdempotencyKey,
+        Kind::KeyReused,
         Kind::SlowBody,
         Kind::BodyTooLarge,
         Kind::UnsupportedMediaType,
@@ -74,19 +95,29 @@ impl Tasks {
     /// Submit a task
     ///
     /// Stores the task and has it processed. `201` means that it is committed in the database and will come to rest as
-    /// `done`, `failed` or `cancelled`, whatever crashes next.
+    /// `done`, `failed` or `cancelled`, whatever crashes next. A request that may be repeated should carry an
+    /// `Idempotency-Key`: however often it is sent within 24 h, and to whichever server, one task is stored and the answer
+    /// is the same.
     #[oai(
         path = "/tasks",
         method = "post",
         operation_id = "submitTask",
         tag = "Tag::Tasks"
     )]
-    async fn submit_task(&self, body: TaskBody) -> Result<Created, Refused<SubmitFailures>> {
-        let Shared { api, config } = &*self.shared;
+    async fn submit_task(
+        &self,
+        /// The client's name for this request, kept for 24 h or more.
+        #[oai(name = "Idempotency-Key")]
+        key: IdempotencyKey,
+        body: TaskBody,
+    ) -> Result<Created, Refused<SubmitFailures>> {
+        let config = &self.shared.config;
         let submission = body
             .read(config.max_body_bytes, config.body_timeout)
             .await?;
-        let accepted = api.submitter.submit(vec![submission]).await?;
+        let accepted = self
+            .accept(SubmitFailures::OPERATION, key, vec![submission])
+            .await??;
         match accepted.first() {
             Some(accepted) => Ok(Created(*accepted)),
             None => {
@@ -109,12 +140,20 @@ impl Tasks {
         operation_id = "submitTasks",
         tag = "Tag::Tasks"
     )]
-    async fn submit_tasks(&self, body: BatchBody) -> Result<CreatedBatch, Refused<BatchFailures>> {
-        let Shared { api, config } = &*self.shared;
+    async fn submit_tasks(
+        &self,
+        /// The client's name for this request, kept for 24 h or more.
+        #[oai(name = "Idempotency-Key")]
+        key: IdempotencyKey,
+        body: BatchBody,
+    ) -> Result<CreatedBatch, Refused<BatchFailures>> {
+        let config = &self.shared.config;
         let submissions = body
             .read(config.max_batch_body_bytes(), config.body_timeout)
             .await?;
-        let accepted = api.submitter.submit(submissions).await;
+        let accepted = self
+            .accept(BatchFailures::OPERATION, key, submissions)
+            .await?;
         Ok(CreatedBatch(accepted.map_err(Problem::of_batch)?))
     }
 

@@ -7,6 +7,7 @@ mod conditional;
 mod connections;
 mod documentation;
 mod health;
+mod idempotency;
 mod metrics;
 mod read;
 mod refusals;

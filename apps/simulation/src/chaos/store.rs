@@ -7,9 +7,10 @@ use adapters::memory::MemoryLog;
 use async_trait::async_trait;
 use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask,
-    DeliveryOutcome, Horizon, InsertOutcome, NewTask, RemoveReply, StoreError, Task, TaskAudit,
-    TaskId, TaskMessage, TaskPublisher, TaskStore, Timestamp, Totals, Transition,
-    TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    DeliveryOutcome, Horizon, InsertOutcome, KeptRequest, KeyedRequest, NewTask, RemoveReply,
+    StoreError, Task, TaskAudit, TaskId, TaskMessage, TaskPublisher, TaskStore, Timestamp, Totals,
+    Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry,
+    WriteOutcome,
 };
 
 use super::Struck;
@@ -87,6 +88,23 @@ impl TaskStore for ChaosStore {
         let (inner, tasks) = (Arc::clone(&self.inner), tasks.to_vec());
         let deed = async move { inner.insert(&tasks).await };
         let answer = self.link.call(Call::Insert, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+
+    async fn insert_keyed(
+        &self,
+        requests: &[KeyedRequest],
+    ) -> Result<Vec<KeptRequest>, StoreError> {
+        let (inner, requests) = (Arc::clone(&self.inner), requests.to_vec());
+        let deed = async move { inner.insert_keyed(&requests).await };
+        let answer = self.link.call(Call::InsertKeyed, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+
+    async fn prune_keys(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let deed = async move { inner.prune_keys(age, limit).await };
+        let answer = self.link.call(Call::PruneKeys, deed).await;
         answer.unwrap_or_else(unavailable)
     }
 

@@ -1,0 +1,89 @@
+//! Requests under keys, as servers on one database meet on them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ports::{Fingerprint, KeyedRequest, NewTask, Payload, Priority, RequestKey, TaskId, TaskStore};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::database::{Postgres, execute, number, texts};
+
+fn request(key: &str) -> KeyedRequest {
+    KeyedRequest {
+        key: RequestKey::new("anonymous", "submitTask", key).expect("a valid key"),
+        fingerprint: Fingerprint([7; 32]),
+        tasks: vec![NewTask {
+            id: TaskId(Uuid::now_v7()),
+            payload: Payload::new("Hello world!").expect("no NUL"),
+            priority: Priority::default(),
+            max_attempts: 5,
+            run_at: None,
+            messaged: false,
+        }],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn a_hundred_requests_with_one_key_over_two_servers_store_one_task() {
+    let postgres = Postgres::migrated().await;
+    let servers = [postgres.store().await, postgres.store().await];
+    let other = postgres.connection().await;
+    for round in 1..=3_i64 {
+        let key = format!("key-{round}");
+        let barrier = Arc::new(Barrier::new(100));
+        let mut clients = JoinSet::new();
+        for client in 0..100 {
+            let server = Arc::clone(&servers[client % 2]);
+            let (barrier, request) = (Arc::clone(&barrier), request(&key));
+            clients.spawn(async move {
+                barrier.wait().await;
+                let kept = server.insert_keyed(&[request]).await.expect("an answer");
+                (kept[0].tasks.clone(), kept[0].created_at)
+            });
+        }
+        let answers: BTreeSet<_> = clients.join_all().await.into_iter().collect();
+        assert_eq!(answers.len(), 1, "everyone has the same answer");
+        for table in ["tasks", "queue", "idempotency_keys"] {
+            let count = number(&other, &format!("SELECT count(*) FROM {table}")).await;
+            assert_eq!(count, round, "{table}");
+        }
+    }
+    for server in servers {
+        server.close().await;
+    }
+    other.close().await.expect("close");
+    postgres.drop_database().await;
+}
+
+/// With a table full of keys, a request finds its own by the primary key and the oldest by the index of their age.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn keys_are_found_by_index() {
+    let postgres = Postgres::migrated().await;
+    let other = postgres.connection().await;
+    let full = "INSERT INTO idempotency_keys
+        SELECT 'anonymous submitTask ' || n, repeat('0', 64), ARRAY[gen_random_uuid()], LOCALTIMESTAMP
+        FROM generate_series(1, 50000) AS n";
+    execute(&other, full).await;
+    execute(&other, "ANALYZE idempotency_keys").await;
+    let plan = texts(
+        &other,
+        "EXPLAIN SELECT key, fingerprint, task_ids, created_at FROM idempotency_keys WHERE key = ANY(ARRAY['a', 'b'])",
+    )
+    .await
+    .join("\n");
+    assert!(plan.contains("idempotency_keys_pkey"), "{plan}");
+    let plan = texts(
+        &other,
+        "EXPLAIN SELECT key FROM idempotency_keys WHERE created_at < LOCALTIMESTAMP - interval '1 day'
+         ORDER BY created_at LIMIT 1000 FOR UPDATE SKIP LOCKED",
+    )
+    .await
+    .join("\n");
+    assert!(plan.contains("idempotency_keys_by_age"), "{plan}");
+    other.close().await.expect("close");
+    postgres.drop_database().await;
+}

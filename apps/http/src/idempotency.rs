@@ -1,0 +1,145 @@
+//! The `Idempotency-Key` header, and what makes two requests the same.
+
+use domain::Submission;
+use domain::ports::{Fingerprint, RequestKey};
+use poem::Request;
+use poem::web::RequestBody;
+use poem_openapi::registry::{MetaParamIn, MetaSchema, MetaSchemaRef, Registry};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use sha2::{Digest, Sha256};
+
+use crate::problem::{FieldError, Kind, Problem};
+use crate::schema::text;
+
+const HEADER: &str = "Idempotency-Key";
+
+/// Whose keys they are while nobody says who he is.
+const ANYONE: &str = "anonymous";
+
+/// The key that came with a request, if one did.
+pub(crate) struct IdempotencyKey(Option<String>);
+
+impl IdempotencyKey {
+    /// The whole name of a request of this operation; `None` without a key.
+    pub(crate) fn of(self, operation: &str) -> Result<Option<RequestKey>, Problem> {
+        self.0
+            .map(|key| RequestKey::new(ANYONE, operation, &key))
+            .transpose()
+            .map_err(|error| invalid(error.to_string()))
+    }
+}
+
+fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
+    Problem::with_errors(
+        Kind::InvalidIdempotencyKey,
+        "the header Idempotency-Key is invalid",
+        vec![FieldError::new(HEADER, detail)],
+    )
+}
+
+impl<'a> ApiExtractor<'a> for IdempotencyKey {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+
+    type ParamType = Option<String>;
+    type ParamRawType = String;
+
+    fn register(_registry: &mut Registry) {}
+
+    fn param_in() -> Option<MetaParamIn> {
+        Some(MetaParamIn::Header)
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        let schema = MetaSchema {
+            min_length: Some(1),
+            max_length: Some(RequestKey::MAX_LENGTH),
+            pattern: Some("^[!-~]+$".to_owned()),
+            ..text(
+                "From 1 to 255 visible ASCII characters.",
+                "8e03978e-40d5-43dd-bc93-6894a57f9324",
+            )
+        };
+        Some(MetaSchemaRef::Inline(Box::new(schema)))
+    }
+
+    fn param_raw_type(&self) -> Option<&String> {
+        self.0.as_ref()
+    }
+
+    /// A header that is no text is as wrong as one that is too long: left aside, the request would be stored twice.
+    async fn from_request(
+        request: &'a Request,
+        _body: &mut RequestBody,
+        _options: ExtractParamOptions<Self::ParamType>,
+    ) -> poem::Result<Self> {
+        let mut values = request.headers().get_all(HEADER).iter();
+        let Some(value) = values.next() else {
+            return Ok(Self(None));
+        };
+        if values.next().is_some() {
+            return Err(invalid("must come once").into());
+        }
+        match value.to_str() {
+            Ok(key) => Ok(Self(Some(key.to_owned()))),
+            Err(_) => Err(invalid("must be from 1 to 255 visible ASCII characters").into()),
+        }
+    }
+}
+
+/// What submissions ask for: equal for bodies that mean the same, whatever their spaces and the order of their members.
+pub(crate) fn fingerprint(submissions: &[Submission]) -> Fingerprint {
+    let mut hash = Sha256::new();
+    let mut number = |value: Option<i64>| {
+        hash.update([u8::from(value.is_some())]);
+        hash.update(value.unwrap_or_default().to_be_bytes());
+    };
+    for submission in submissions {
+        number(i64::try_from(submission.payload.as_str().len()).ok());
+        number(Some(i64::from(submission.priority.get())));
+        number(submission.run_at.map(|time| time.as_micros()));
+        number(submission.max_attempts.map(i64::from));
+    }
+    for submission in submissions {
+        hash.update(submission.payload.as_str());
+    }
+    Fingerprint(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::ports::{Payload, Priority, Timestamp};
+
+    use super::*;
+
+    fn submission(payload: &str) -> Submission {
+        Submission::new(Payload::new(payload).expect("no NUL"))
+    }
+
+    #[test]
+    fn everything_that_is_asked_for_counts() {
+        let plain = fingerprint(&[submission("ab"), submission("c")]);
+        assert_eq!(fingerprint(&[submission("ab"), submission("c")]), plain);
+        let urgent = Submission {
+            priority: Priority::new(1).expect("valid"),
+            ..submission("ab")
+        };
+        let later = Submission {
+            run_at: Some(Timestamp::from_micros(0)),
+            ..submission("ab")
+        };
+        let once = Submission {
+            max_attempts: Some(0),
+            ..submission("ab")
+        };
+        for others in [
+            vec![submission("a"), submission("bc")],
+            vec![submission("c"), submission("ab")],
+            vec![submission("ab")],
+            vec![urgent, submission("c")],
+            vec![later, submission("c")],
+            vec![once, submission("c")],
+        ] {
+            assert_ne!(fingerprint(&others), plain, "{others:?}");
+        }
+    }
+}
