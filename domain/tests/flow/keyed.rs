@@ -48,9 +48,8 @@ async fn the_same_key_has_the_same_answer_from_every_server() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     // A server that started since, as after a crash.
     let (fingerprint, submissions) = ask("a");
-    let again = world
-        .submitter()
-        .submit_keyed(key("k"), fingerprint, submissions);
+    let late = world.submitter();
+    let again = late.submit_keyed(key("k"), fingerprint, submissions);
     assert_eq!(again.await.expect("accepted"), *first);
     let (fingerprint, submissions) = ask("b");
     let other = servers[0]
