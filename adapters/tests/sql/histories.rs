@@ -11,9 +11,9 @@ use ports::conformance::store;
 use ports::conformance::store::Subject as _;
 use ports::{
     ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome, Horizon,
-    InsertOutcome, NewTask, Payload, Spent, StoreError, Task, TaskAudit, TaskId, TaskStore,
-    Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerId, WorkerRegistry,
-    WriteOutcome,
+    InsertOutcome, KeptRequest, KeyedRequest, NewTask, Payload, Spent, StoreError, Task, TaskAudit,
+    TaskId, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerId,
+    WorkerRegistry, WriteOutcome,
 };
 use task_processor_adapters::memory::MemoryTaskStore;
 use task_processor_adapters::system::SystemClock;
@@ -101,6 +101,17 @@ impl TaskStore for WrongStore {
             }
         }
         Ok(outcomes)
+    }
+
+    async fn insert_keyed(
+        &self,
+        requests: &[KeyedRequest],
+    ) -> Result<Vec<KeptRequest>, StoreError> {
+        self.inner.insert_keyed(requests).await
+    }
+
+    async fn prune_keys(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
+        self.inner.prune_keys(age, limit).await
     }
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {

@@ -24,9 +24,9 @@ use domain::ports::audit::AuditPage;
 use domain::ports::store::TransitionOutcome;
 use domain::ports::{
     BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome,
-    Horizon, InsertOutcome, NewTask, RemoveReply, StoreError, Task, TaskAudit, TaskId, TaskStore,
-    Timestamp, Totals, Transition, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry,
-    WriteOutcome,
+    Horizon, InsertOutcome, KeptRequest, KeyedRequest, NewTask, RemoveReply, StoreError, Task,
+    TaskAudit, TaskId, TaskStore, Timestamp, Totals, Transition, Whereabouts, WorkerEntry,
+    WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 use self::entry::{Call, Entry};
@@ -160,6 +160,19 @@ fn waited() -> io::Error {
 impl TaskStore for JournalStore {
     async fn insert(&self, tasks: &[NewTask]) -> Result<Vec<InsertOutcome>, StoreError> {
         self.commit(Call::insert(tasks), self.memory.insert(tasks))?
+    }
+
+    async fn insert_keyed(
+        &self,
+        requests: &[KeyedRequest],
+    ) -> Result<Vec<KeptRequest>, StoreError> {
+        let call = Call::insert_keyed(requests);
+        self.commit(call, self.memory.insert_keyed(requests))?
+    }
+
+    async fn prune_keys(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
+        let call = Call::prune_keys(age, limit);
+        self.commit(call, self.memory.prune_keys(age, limit))?
     }
 
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<Task>>, StoreError> {

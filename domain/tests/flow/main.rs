@@ -3,8 +3,8 @@
 mod audit;
 mod command;
 mod faults;
-mod prune;
 mod keyed;
+mod prune;
 mod read;
 mod rescue;
 mod stop;

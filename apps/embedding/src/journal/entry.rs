@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use adapters::memory::MemoryTaskStore;
 use domain::ports::{
-    ClaimError, ClaimId, ClaimTicket, Fence, Horizon, NewTask, Next, Payload, Priority, Spent,
-    StoreError, TaskAudit as _, TaskId, TaskStatus, TaskStore as _, Timestamp, Transition,
-    WorkerId, WorkerRegistry as _,
+    ClaimError, ClaimId, ClaimTicket, Fence, Fingerprint, Horizon, KeyedRequest, NewTask, Next,
+    Payload, Priority, RequestKey, Spent, StoreError, TaskAudit as _, TaskId, TaskStatus,
+    TaskStore as _, Timestamp, Transition, WorkerId, WorkerRegistry as _,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -25,6 +25,13 @@ pub(super) struct Entry {
 pub(super) enum Call {
     Insert {
         tasks: Vec<Inserted>,
+    },
+    InsertKeyed {
+        requests: Vec<Keyed>,
+    },
+    PruneKeys {
+        age: u64,
+        limit: usize,
     },
     ClaimDelivered {
         claim: Uuid,
@@ -88,6 +95,13 @@ pub(super) struct Inserted {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Keyed {
+    key: String,
+    fingerprint: String,
+    tasks: Vec<Inserted>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Moved {
     id: Uuid,
     fence: i64,
@@ -128,16 +142,26 @@ fn task_ids(ids: &[Uuid]) -> Vec<TaskId> {
 
 impl Call {
     pub(super) fn insert(tasks: &[NewTask]) -> Self {
-        let inserted = tasks.iter().map(|task| Inserted {
-            id: task.id.0,
-            payload: task.payload.as_str().to_owned(),
-            priority: task.priority.get(),
-            max_attempts: task.max_attempts,
-            run_at: task.run_at.map(Timestamp::as_micros),
-            messaged: task.messaged,
-        });
         Self::Insert {
-            tasks: inserted.collect(),
+            tasks: tasks.iter().map(Inserted::new).collect(),
+        }
+    }
+
+    pub(super) fn insert_keyed(requests: &[KeyedRequest]) -> Self {
+        let requests = requests.iter().map(|request| Keyed {
+            key: request.key.as_str().to_owned(),
+            fingerprint: request.fingerprint.to_string(),
+            tasks: request.tasks.iter().map(Inserted::new).collect(),
+        });
+        Self::InsertKeyed {
+            requests: requests.collect(),
+        }
+    }
+
+    pub(super) fn prune_keys(age: Duration, limit: usize) -> Self {
+        Self::PruneKeys {
+            age: micros(age),
+            limit,
         }
     }
 
@@ -259,6 +283,14 @@ impl Call {
                 let tasks: Option<Vec<NewTask>> = tasks.into_iter().map(Inserted::task).collect();
                 as_before(store.insert(&tasks.ok_or_else(nonsense)?).await)
             }
+            Self::InsertKeyed { requests } => {
+                let requests: Option<Vec<KeyedRequest>> =
+                    requests.into_iter().map(Keyed::request).collect();
+                as_before(store.insert_keyed(&requests.ok_or_else(nonsense)?).await)
+            }
+            Self::PruneKeys { age, limit } => {
+                as_before(store.prune_keys(Duration::from_micros(age), limit).await)
+            }
             Self::ClaimDelivered { claim, worker, ids } => {
                 let ids = task_ids(&ids);
                 let claimed = store.claim_delivered(ticket(claim, worker), &ids).await;
@@ -315,7 +347,34 @@ impl Call {
     }
 }
 
+impl Keyed {
+    fn request(self) -> Option<KeyedRequest> {
+        let mut parts = self.key.splitn(3, ' ');
+        let key = RequestKey::new(parts.next()?, parts.next()?, parts.next()?).ok()?;
+        Some(KeyedRequest {
+            key,
+            fingerprint: Fingerprint::from_hex(&self.fingerprint)?,
+            tasks: self
+                .tasks
+                .into_iter()
+                .map(Inserted::task)
+                .collect::<Option<_>>()?,
+        })
+    }
+}
+
 impl Inserted {
+    fn new(task: &NewTask) -> Self {
+        Self {
+            id: task.id.0,
+            payload: task.payload.as_str().to_owned(),
+            priority: task.priority.get(),
+            max_attempts: task.max_attempts,
+            run_at: task.run_at.map(Timestamp::as_micros),
+            messaged: task.messaged,
+        }
+    }
+
     fn task(self) -> Option<NewTask> {
         Some(NewTask {
             id: TaskId(self.id),
