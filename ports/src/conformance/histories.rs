@@ -2,7 +2,7 @@
 //!
 //! [`alike`] plays one generated sequence of calls (repeated ids, stale fences, bad values, rows of other programs, claims of
 //! nobody, tickets used twice, …) on two stores side by side and compares every answer, so that a store in memory deserves
-//! the trust that tests and simulations put in it. [`at_once`] plays generated calls on one store, two at a time, and
+//! the trust that tests and simulations put in it. [`at_once`](fn@at_once) plays generated calls on one store, two at a time, and
 //! checks what must hold whichever of the two came first.
 //!
 //! A history is made from its seed alone. One that fails is shortened as long as it still fails, and printed with the seed
