@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 /// It belongs to no runtime: the future of [`cancelled`](Self::cancelled) can be awaited anywhere.
 ///
 /// ```
-/// use ports::Cancellation;
+/// use task_processor_ports::Cancellation;
 ///
 /// let cancellation = Cancellation::default();
 /// let given_away = cancellation.clone();

@@ -1,7 +1,7 @@
 //! The `Idempotency-Key` header, and what makes two requests the same.
 
 use domain::Submission;
-use domain::ports::{Fingerprint, RequestKey};
+use domain::ports::{Fingerprint, RequestKey, Timestamp};
 use poem::Request;
 use poem::web::RequestBody;
 use poem_openapi::registry::{MetaParamIn, MetaSchema, MetaSchemaRef, Registry};
@@ -96,7 +96,7 @@ pub(crate) fn fingerprint(submissions: &[Submission]) -> Fingerprint {
     for submission in submissions {
         number(i64::try_from(submission.payload.as_str().len()).ok());
         number(Some(i64::from(submission.priority.get())));
-        number(submission.run_at.map(|time| time.as_micros()));
+        number(submission.run_at.map(Timestamp::as_micros));
         number(submission.max_attempts.map(i64::from));
     }
     for submission in submissions {

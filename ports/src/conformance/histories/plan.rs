@@ -326,6 +326,15 @@ pub(super) fn steps(length: usize) -> impl Strategy<Value = Vec<Step>> {
                     .for_each(|task| task.messaged &= some_messaged);
             }
         }
+        // What waits at the end shows in two claims: without a message, then with one.
+        let last = |grace_minutes, claim| Step::ClaimAged {
+            worker: 0,
+            claim,
+            until: Until::Now,
+            grace_minutes,
+            limit: TASKS,
+        };
+        steps.extend([Step::Register(0), last(200, 0), last(0, 1)]);
         steps
     })
 }
