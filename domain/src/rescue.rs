@@ -77,25 +77,26 @@ impl Watch {
     }
 }
 
-/// Buries a worker: declares it dead, takes back what it held, announces what it brought to rest, removes it.
+/// Buries a worker: declares it dead, takes back what it held, announces what it brought to rest, removes it. `false` when it has
+/// beaten since.
 pub(crate) async fn bury(
     ports: &Ports,
     worker: WorkerId,
     last_beat: u64,
     max_rescues: u32,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     if ports.registry.declare_dead(worker, last_beat).await? == WriteOutcome::Stale {
-        return Ok(());
+        return Ok(false);
     }
     let unfinished = Unfinished::Rescue { limit: max_rescues };
     loop {
         if !resolve_claims(ports, worker, unfinished).await?.announced {
             // The tasks are back in the queue; the claim stays recorded until the log is up, and the watch comes back.
-            return Ok(());
+            return Ok(true);
         }
         // A claim that committed while this went on is found in the next round.
         if ports.registry.remove(worker).await? == RemoveReply::Removed {
-            return Ok(());
+            return Ok(true);
         }
     }
 }
@@ -106,10 +107,16 @@ pub(crate) async fn bury(
 /// # Errors
 /// [`StoreError`] when the store does not answer; calling again continues.
 pub async fn recover_all(ports: &Ports, max_rescues: u32) -> Result<(), StoreError> {
-    for worker in ports.registry.workers().await? {
-        bury(ports, worker.id, worker.beat, max_rescues).await?;
+    // A last beat may have been on its way when its process died: whoever beat meanwhile is looked at again.
+    loop {
+        let mut all_buried = true;
+        for worker in ports.registry.workers().await? {
+            all_buried &= bury(ports, worker.id, worker.beat, max_rescues).await?;
+        }
+        if all_buried {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 pub(crate) async fn bury_all(ports: &Ports, dead: Vec<(WorkerId, u64)>, max_rescues: u32) {
