@@ -3,31 +3,12 @@
 use std::sync::Arc;
 
 use ports::store::MockTaskStore;
-use ports::{
-    Event, Fence, Next, Spent, StoreError, TaskId, TaskStatus, TaskStore, Transition, WriteOutcome,
-};
+use ports::{Event, Next, StoreError, TaskStatus};
 use task_processor_http::HttpConfig;
 
-use crate::server::Server;
+use crate::server::{Server, bring_to_rest};
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
-
-/// Brings a waiting task to rest behind the server's back.
-async fn bring_to_rest(server: &Server, id: TaskId, to: Next) {
-    let outcome = server
-        .memory
-        .store
-        .transition(&[Transition {
-            id,
-            fence: Fence(0),
-            from: TaskStatus::Pending,
-            to,
-            spent: Spent::Attempt,
-        }])
-        .await
-        .expect("the store in memory answers");
-    assert_eq!(outcome[0].write, WriteOutcome::Applied);
-}
 
 fn failed() -> Next {
     Next::Failed {

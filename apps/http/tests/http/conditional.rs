@@ -1,27 +1,11 @@
 //! Conditional reads of `GET /tasks/{id}`.
 
-use ports::{Fence, Next, Spent, TaskId, TaskStatus, TaskStore, Transition, WriteOutcome};
+use ports::{Next, TaskId};
 
 use crate::client::Answer;
-use crate::server::Server;
+use crate::server::{Server, bring_to_rest};
 
 const LONG: &str = "private, max-age=31536000, immutable";
-
-async fn moved(server: &Server, id: TaskId, to: Next) {
-    let outcome = server
-        .memory
-        .store
-        .transition(&[Transition {
-            id,
-            fence: Fence(0),
-            from: TaskStatus::Pending,
-            to,
-            spent: Spent::Nothing,
-        }])
-        .await
-        .expect("the store in memory answers");
-    assert_eq!(outcome[0].write, WriteOutcome::Applied);
-}
 
 async fn get_unless(server: &Server, id: TaskId, tag: &str) -> Answer {
     server
@@ -48,7 +32,7 @@ async fn an_answer_that_the_client_has_is_not_sent_again() {
     assert_eq!(tag_of(&same), tag);
     assert_eq!(same.header("cache-control"), Some("private, no-cache"));
     let result = "A".to_owned();
-    moved(&server, id, Next::Done { result }).await;
+    bring_to_rest(&server, id, Next::Done { result }).await;
     let done = get_unless(&server, id, &tag).await;
     assert_eq!(done.status, 200);
     assert_eq!(done.header("cache-control"), Some(LONG));
@@ -75,7 +59,7 @@ async fn cancelled_is_kept_and_failed_is_asked_about() {
     ] {
         let id = server.memory.submit("a").await;
         let waiting = tag_of(&server.get(&format!("/tasks/{id}")).await);
-        moved(&server, id, to).await;
+        bring_to_rest(&server, id, to).await;
         let rests = server.get(&format!("/tasks/{id}")).await;
         assert_eq!(rests.header("cache-control"), Some(kept));
         assert_ne!(tag_of(&rests), waiting);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use adapters::memory::Memory;
 use domain::{Ports, SubmitConfig, Submitter};
-use ports::{Event, Observer};
+use ports::{
+    Event, Fence, Next, Observer, Spent, TaskId, TaskStatus, TaskStore, Transition, WriteOutcome,
+};
 use task_processor_http::{Api, HttpConfig, Meters, run};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -160,4 +162,21 @@ pub(crate) fn post(content_type: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     .into_bytes();
     bytes.extend_from_slice(body);
     bytes
+}
+
+/// Brings a waiting task to rest behind the server's back.
+pub(crate) async fn bring_to_rest(server: &Server, id: TaskId, to: Next) {
+    let outcome = server
+        .memory
+        .store
+        .transition(&[Transition {
+            id,
+            fence: Fence(0),
+            from: TaskStatus::Pending,
+            to,
+            spent: Spent::Attempt,
+        }])
+        .await
+        .expect("the store in memory answers");
+    assert_eq!(outcome[0].write, WriteOutcome::Applied);
 }
