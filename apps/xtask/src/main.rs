@@ -9,6 +9,7 @@ mod services;
 mod simulate;
 mod steps;
 mod test;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Chore {
     Openapi(openapi::Arguments),
     /// Real PostgreSQL, Redis and Kafka on loopback ports of their own
     Services(services::Arguments),
+    /// Install what tests and lint take from other ecosystems, and print where it is
+    Tools,
     /// Live seeded histories of the whole system and check its promises
     Simulate(simulate::Arguments),
     /// Rage against the programs on real services, under load, and check the promises
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Chore::Lint(arguments) => lint::run(&arguments),
         Chore::Openapi(arguments) => openapi::run(&arguments),
         Chore::Services(arguments) => services::run(&arguments),
+        Chore::Tools => tools::run(),
         Chore::Simulate(arguments) => simulate::run(&arguments),
         Chore::Chaos(arguments) => chaos::run(&arguments),
         Chore::Caretaker => test::attend(),

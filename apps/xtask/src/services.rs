@@ -20,8 +20,8 @@ use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 use daemon::Daemon;
-pub(crate) use install::{build_tools, cache_directory};
-pub(crate) use place::Place;
+pub(crate) use install::{browser, build_tools, cache_directory, python_with_environments};
+pub(crate) use place::{Place, fnv1a};
 
 /// How long a service may take from its start to its first answer. Two brokers starting on two busy cores need most of
 /// a minute; a service that needs three is not coming.

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::services::{self, Place};
 use crate::simulate;
 use crate::steps::{Steps, cargo, must_succeed, shown};
+use crate::tools::{self, Tools};
 use caretaker::Caretaker;
 pub(crate) use caretaker::{CHORE as CARETAKER, attend};
 use results::Results;
@@ -56,6 +57,12 @@ pub(crate) fn run() -> Result<(), Failure> {
         }
         Ok(())
     });
+    let tools_there = steps.run("tools", || {
+        services::browser()?;
+        let tools = Tools::ready(checkout)?;
+        environment.push((tools::VARIABLE, tools.directory().as_os_str().to_owned()));
+        Ok(())
+    });
     let programs_built = steps.run("building the programs", || {
         environment.push((BINARIES, build_programs(checkout)?.into_os_string()));
         Ok(())
@@ -69,7 +76,7 @@ pub(crate) fn run() -> Result<(), Failure> {
             "--no-run",
         ]))
     });
-    if services_up && programs_built && tests_built {
+    if services_up && tools_there && programs_built && tests_built {
         for (name, targets) in [
             ("unit tests", ["--lib", "--bins"].as_slice()),
             ("integration tests", &["--test", "*"]),

@@ -29,7 +29,11 @@ const MACHINE_PATHS: &[&str] = &[
 const BARE_IGNORE: &str = concat!("#[ign", "ore]");
 
 /// Files that tools write.
-const GENERATED: &[&str] = &["Cargo.lock"];
+const GENERATED: &[&str] = &[
+    "Cargo.lock",
+    "apps/xtask/tools/go.sum",
+    "apps/xtask/tools/package-lock.json",
+];
 
 pub(super) fn check(checkout: &Path) -> Result<(), Failure> {
     let listed = output_of(Command::new("git").current_dir(checkout).args([

@@ -46,6 +46,35 @@ pub(crate) fn build_tools() -> Result<(), Failure> {
     install(&missing, own_uid()? == 0)
 }
 
+/// Installs the browser that the pages are looked at with.
+pub(crate) fn browser() -> Result<(), Failure> {
+    let missing: &[&str] = match program("chromium") {
+        Some(_) => &[],
+        None => &["chromium"],
+    };
+    install(missing, own_uid()? == 0)
+}
+
+/// A Python that can make an environment of its own, installed if it is missing.
+pub(crate) fn python_with_environments() -> Result<PathBuf, Failure> {
+    let able = |python: &Path| {
+        Command::new(python)
+            .args(["-c", "import ensurepip, venv"])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    if let Some(python) = program("python3").filter(|python| able(python)) {
+        return Ok(python);
+    }
+    install(&["python3", "python3-venv"], own_uid()? == 0)?;
+    program("python3")
+        .filter(|python| able(python))
+        .ok_or_else(|| {
+            Failure::said("python3 -m venv does not work though package python3-venv is installed")
+        })
+}
+
 pub(super) fn everything(place: &Place) -> Result<Programs, Failure> {
     let root = own_uid()? == 0;
     let cached = [&KAFKA_3, &KAFKA_4]
