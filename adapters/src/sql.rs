@@ -48,7 +48,8 @@ pub struct SqlOptions {
     /// After how much life a connection is replaced; 30 min. `None` keeps it.
     pub max_lifetime: Option<Duration>,
     /// How long one statement may run before PostgreSQL cancels it; 30 s. A server that does not even do that within 5 s
-    /// more is given up, and the pool with it: the next statement gets fresh connections.
+    /// more is given up, and the pool with it: the next statement gets fresh connections. So is, within a few seconds, one
+    /// that answers over another connection and knows nothing of the statement, because it, or its answer, was lost.
     pub statement_timeout: Duration,
     /// How long PostgreSQL lets a session idle in an open transaction before it ends the session; 10 s.
     pub idle_in_transaction_timeout: Duration,

@@ -8,6 +8,7 @@ mod statements;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ use walk::Walk;
 const MEETINGS: usize = 3;
 
 pub(super) struct PostgresStore {
-    pool: Pool,
+    pool: Arc<Pool>,
     /// Which kind of waiting rows the next claim by age takes first: under an overload neither kind starves.
     messaged_first: AtomicBool,
     walk: Walk,

@@ -9,6 +9,7 @@ use ports::{
     ClaimId, ClaimTicket, Horizon, NewTask, Next, Payload, Priority, Spent, TaskId, TaskStatus,
     TaskStore, Transition, WorkerId, WorkerRegistry, WriteOutcome,
 };
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -176,6 +177,8 @@ async fn dropped_callers_do_not_poison_the_pool() {
 struct Proxy {
     address: SocketAddr,
     silent: Arc<AtomicBool>,
+    /// How many connections lost something because of that.
+    hushed: Arc<AtomicUsize>,
     /// For how many milliseconds a new connection is kept waiting.
     hesitation: Arc<AtomicU64>,
     accepted: Arc<AtomicUsize>,
@@ -189,6 +192,8 @@ impl Proxy {
         let accepted = Arc::new(AtomicUsize::new(0));
         let hesitation = Arc::new(AtomicU64::new(0));
         let (mute, count) = (Arc::clone(&silent), Arc::clone(&accepted));
+        let hushed = Arc::new(AtomicUsize::new(0));
+        let losses = Arc::clone(&hushed);
         let wait = Arc::clone(&hesitation);
         tokio::spawn(async move {
             loop {
@@ -198,13 +203,15 @@ impl Proxy {
                 let server = TcpStream::connect(&server).await.expect("connect");
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                tokio::spawn(pass(from_client, to_server, Arc::clone(&mute)));
-                tokio::spawn(pass(from_server, to_client, Arc::clone(&mute)));
+                for (from, to) in [(from_client, to_server), (from_server, to_client)] {
+                    tokio::spawn(pass(from, to, Arc::clone(&mute), Arc::clone(&losses)));
+                }
             }
         });
         Self {
             address,
             silent,
+            hushed,
             hesitation,
             accepted,
         }
@@ -216,11 +223,15 @@ async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     silent: Arc<AtomicBool>,
+    hushed: Arc<AtomicUsize>,
 ) {
     let mut buffer = vec![0; 65_536];
     let mut lost = false;
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        lost |= silent.load(Ordering::Relaxed);
+        if !lost && silent.load(Ordering::Relaxed) {
+            lost = true;
+            hushed.fetch_add(1, Ordering::Relaxed);
+        }
         if !lost && to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
@@ -260,6 +271,78 @@ async fn a_silent_server_is_given_up_and_the_store_comes_back() {
     let found = store.get(&[lost[0].id]).await.expect("get");
     assert!(found[0].is_some());
     store.close().await;
+    postgres.drop_database().await;
+}
+
+/// Waits until a number that others raise has come so far.
+async fn reaches(number: &AtomicUsize, wanted: usize) {
+    while number.load(Ordering::Relaxed) < wanted {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A hole swallows what is on the way while every connection stands. Under the default limits, which let a statement run for
+/// half a minute, the store is of use again a few seconds after the hole, and not after those.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn what_a_hole_swallowed_is_missed_within_seconds() {
+    let postgres = Postgres::migrated().await;
+    let url = postgres.url();
+    let (front, rest) = url.rsplit_once('@').expect("a URL with a user");
+    let (server, database) = rest.split_once('/').expect("a URL with a database");
+    let proxy = Proxy::before(server.to_owned()).await;
+    let options = SqlOptions::new(format!("{front}@{}/{database}", proxy.address));
+    let store = SqlTaskStore::connect(options).await.expect("connect");
+    store.insert(&tasks(3)).await.expect("insert");
+    proxy.silent.store(true, Ordering::Relaxed);
+    let lost = tasks(3);
+    let (inserting, submitted) = (Arc::clone(&store), lost.clone());
+    let inserted = tokio::spawn(async move { insist!(inserting.insert(&submitted)) });
+    // The statement, and two questions after it: the hole lasts about 8 s.
+    reaches(&proxy.hushed, 3).await;
+    proxy.silent.store(false, Ordering::Relaxed);
+    let end = Instant::now();
+    inserted.await.expect("no panic");
+    assert!(
+        end.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        end.elapsed()
+    );
+    let found = store.get(&[lost[0].id]).await.expect("get");
+    assert!(found[0].is_some());
+    store.close().await;
+    postgres.drop_database().await;
+}
+
+/// A statement that the server does work on, however long within its limit, is not taken for a lost one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn a_slow_statement_is_not_taken_for_a_lost_one() {
+    let postgres = Postgres::migrated().await;
+    let other = postgres.connection().await;
+    let url = postgres.url();
+    let (front, rest) = url.rsplit_once('@').expect("a URL with a user");
+    let (server, database) = rest.split_once('/').expect("a URL with a database");
+    let proxy = Proxy::before(server.to_owned()).await;
+    let mut options = SqlOptions::new(format!("{front}@{}/{database}", proxy.address));
+    options.max_connections = 1;
+    let store = SqlTaskStore::connect(options).await.expect("connect");
+    store.insert(&tasks(1)).await.expect("insert");
+    let lock = other.begin().await.expect("begin");
+    lock.execute_unprepared("LOCK TABLE tasks")
+        .await
+        .expect("lock");
+    let inserting = Arc::clone(&store);
+    let inserted = tokio::spawn(async move { inserting.insert(&tasks(1)).await });
+    // The one connection, and three for questions.
+    reaches(&proxy.accepted, 4).await;
+    lock.commit().await.expect("commit");
+    inserted
+        .await
+        .expect("no panic")
+        .expect("it was slow, and not lost");
+    store.close().await;
+    other.close().await.expect("close");
     postgres.drop_database().await;
 }
 

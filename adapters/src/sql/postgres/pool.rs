@@ -4,15 +4,35 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, QueryResult,
-    RuntimeErr, Statement, Value,
+    ConnAcquireErr, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend,
+    DbErr, QueryResult, RuntimeErr, Statement, Value,
 };
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 
 use crate::sql::SqlOptions;
 
 /// How much longer than the server's own limits an answer is awaited before the server counts as silent. The driver sets
 /// no keepalive on its sockets, so without this a server that vanished would be waited for without end.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an answer is awaited before the server is asked, over another connection, whether it works on it at all. What
+/// a network or something in it swallowed while a connection stood is never answered, though the server is well again.
+const SUSPICION: Duration = Duration::from_secs(2);
+
+/// How long that question may take, opening the connection for it included. A server that does not answer it proves nothing.
+const QUESTION: Duration = Duration::from_secs(3);
+
+/// How long a statement that the server does work on is left alone before the next question.
+const REASSURED: Duration = Duration::from_secs(2);
+
+/// Whether a session works on this statement, and not on a moment's notice: others send the same text. A session that
+/// reads from its client, or writes to it, waits for us. `disabled` is a server that does not say.
+const AT_WORK: &str = "SELECT 1 FROM pg_stat_activity
+    WHERE pid <> pg_backend_pid() AND datname = current_database()
+        AND state IN ('active', 'disabled') AND wait_event_type IS DISTINCT FROM 'Client'
+        AND starts_with($1, query) AND coalesce(query_start < statement_timestamp() - interval '1 second', true)
+    LIMIT 1";
 
 /// How long a pool may take to close.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -43,6 +63,8 @@ pub(super) struct Pool {
 /// One pool of the driver's, and when it last proved to be of use.
 struct Connections {
     database: DatabaseConnection,
+    /// One permit for each connection: who has one waits for the server, and for nobody of ours.
+    places: Semaphore,
     answered: Mutex<Instant>,
 }
 
@@ -50,6 +72,7 @@ impl Connections {
     async fn open(options: &SqlOptions, lazy: bool) -> Result<Arc<Self>, DbErr> {
         Ok(Arc::new(Self {
             database: Database::connect(settings(options, lazy)).await?,
+            places: Semaphore::new(usize::try_from(options.max_connections).unwrap_or(usize::MAX)),
             answered: Mutex::new(Instant::now()),
         }))
     }
@@ -67,7 +90,7 @@ impl Connections {
     /// is never given back, and waiting for it would take for ever.
     async fn close(&self) {
         let closing = self.database.clone().close();
-        match tokio::time::timeout(CLOSING, closing).await {
+        match timeout(CLOSING, closing).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "closing the database connections failed"),
             Err(_elapsed) => tracing::debug!("database connections did not close in time"),
@@ -76,12 +99,12 @@ impl Connections {
 }
 
 impl Pool {
-    pub(super) async fn connect(options: SqlOptions) -> Result<Self, DbErr> {
+    pub(super) async fn connect(options: SqlOptions) -> Result<Arc<Self>, DbErr> {
         let connections = Connections::open(&options, false).await?;
-        Ok(Self {
+        Ok(Arc::new(Self {
             current: RwLock::new(connections),
             options,
-        })
+        }))
     }
 
     pub(super) fn current(&self) -> DatabaseConnection {
@@ -95,14 +118,14 @@ impl Pool {
 
     /// The rows that a statement answers.
     pub(super) async fn rows(
-        &self,
+        self: &Arc<Self>,
         sql: &'static str,
         values: Vec<Value>,
     ) -> Result<Vec<QueryResult>, DbErr> {
         let connections = self.connections();
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
         let database = connections.database.clone();
-        self.within_patience(&connections, async move {
+        self.within_patience(&connections, sql, async move {
             database.query_all_raw(statement).await
         })
         .await
@@ -110,7 +133,7 @@ impl Pool {
 
     /// How many rows a statement wrote.
     pub(super) async fn execute(
-        &self,
+        self: &Arc<Self>,
         sql: &'static str,
         values: Vec<Value>,
     ) -> Result<u64, DbErr> {
@@ -118,7 +141,7 @@ impl Pool {
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
         let database = connections.database.clone();
         let outcome = self
-            .within_patience(&connections, async move {
+            .within_patience(&connections, sql, async move {
                 database.execute_raw(statement).await
             })
             .await?;
@@ -134,42 +157,60 @@ impl Pool {
     /// than callers are patient, or whose first statement does, would otherwise be begun anew by every caller and be of use
     /// to none: on a busy machine the store would stay away long after its server is back.
     async fn within_patience<T: Send + 'static>(
-        &self,
+        self: &Arc<Self>,
         connections: &Arc<Connections>,
+        sql: &'static str,
         work: impl Future<Output = Result<T, DbErr>> + Send + 'static,
     ) -> Result<T, DbErr> {
-        let limit = self.patience();
-        let used = Arc::clone(connections);
-        let working = tokio::spawn(async move {
-            let outcome = tokio::time::timeout(limit, work).await;
-            if !matches!(outcome, Err(_) | Ok(Err(DbErr::ConnectionAcquire(_)))) {
-                used.note_answer();
-            }
-            outcome
-        });
-        let outcome = match working.await {
+        let (pool, connections) = (Arc::clone(self), Arc::clone(connections));
+        let working = tokio::spawn(async move { pool.work(&connections, sql, work).await });
+        match working.await {
             Ok(outcome) => outcome,
             Err(ended) => match ended.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => {
+                Err(_) => Err(DbErr::Conn(RuntimeErr::Internal(
+                    "the runtime is ending".to_owned(),
+                ))),
+            },
+        }
+    }
+
+    async fn work<T>(
+        &self,
+        connections: &Arc<Connections>,
+        sql: &'static str,
+        work: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
+        let limit = self.patience();
+        let place = timeout(self.options.acquire_timeout, connections.places.acquire());
+        let outcome = match place.await {
+            Ok(_place) => tokio::select! {
+                biased;
+                outcome = timeout(limit, work) => outcome,
+                fresh = self.found_lost(sql) => {
+                    self.replace(connections, fresh);
                     return Err(DbErr::Conn(RuntimeErr::Internal(
-                        "the runtime is ending".to_owned(),
+                        "the statement, or its answer, was lost on the way".to_owned(),
                     )));
                 }
             },
+            Err(_elapsed) => Ok(Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))),
         };
         match outcome {
             // No connection is free. Either they are busy, and then some statement was answered meanwhile, or they all
             // wait for a server that is silent.
             Ok(Err(error @ DbErr::ConnectionAcquire(_))) => {
                 if connections.silent_for() > limit {
-                    self.replace(connections).await?;
+                    self.replace(connections, Connections::open(&self.options, true).await?);
                 }
                 Err(error)
             }
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                connections.note_answer();
+                outcome
+            }
             Err(_elapsed) => {
-                self.replace(connections).await?;
+                self.replace(connections, Connections::open(&self.options, true).await?);
                 Err(DbErr::Conn(RuntimeErr::Internal(format!(
                     "no answer from the database within {limit:?}"
                 ))))
@@ -177,20 +218,46 @@ impl Pool {
         }
     }
 
+    /// Comes back when the server answers and does not work on this statement, with the connections that it answered over.
+    async fn found_lost(&self, sql: &'static str) -> Arc<Connections> {
+        sleep(SUSPICION).await;
+        loop {
+            let asked = timeout(QUESTION, async {
+                let fresh = Connections::open(&self.options, true).await?;
+                let question = Statement::from_sql_and_values(
+                    DbBackend::Postgres,
+                    AT_WORK,
+                    vec![Value::from(sql)],
+                );
+                let found = fresh.database.query_one_raw(question).await?;
+                Ok::<_, DbErr>((fresh, found.is_some()))
+            });
+            match asked.await {
+                Ok(Ok((fresh, false))) => return fresh,
+                Ok(Ok((fresh, true))) => {
+                    fresh.close().await;
+                    sleep(REASSURED).await;
+                }
+                // Refused at once, most likely.
+                Ok(Err(_)) => sleep(REASSURED).await,
+                Err(_elapsed) => {}
+            }
+        }
+    }
+
     /// Gives up every connection of a pool whose server is silent: the driver would wait for each of them as long as the
     /// operating system does, which may be for ever, and they would never be free again.
-    async fn replace(&self, silent: &Arc<Connections>) -> Result<(), DbErr> {
-        let fresh = Connections::open(&self.options, true).await?;
+    fn replace(&self, silent: &Arc<Connections>, fresh: Arc<Connections>) {
         let given_up = {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            if !Arc::ptr_eq(&current, silent) {
-                return Ok(());
+            if Arc::ptr_eq(&current, silent) {
+                tracing::warn!("the database was silent: its connections are given up");
+                std::mem::replace(&mut *current, fresh)
+            } else {
+                fresh
             }
-            std::mem::replace(&mut *current, fresh)
         };
-        tracing::warn!("the database is silent: its connections are given up");
         tokio::spawn(async move { given_up.close().await });
-        Ok(())
     }
 
     pub(super) async fn close(&self) {
