@@ -231,6 +231,16 @@ fn tell(arguments: &Arguments, report: &Report) -> std::io::Result<()> {
         "{:.0} answers a second over {:.1} s",
         report.answered_per_second, report.seconds
     )?;
+    // A thread that is always busy is the limit itself.
+    let whole =
+        (arguments.warmup + arguments.duration).as_secs_f64() * f64::from(arguments.threads);
+    if report.processor_seconds > 0.9 * whole {
+        writeln!(
+            out,
+            "  the generator had no time to spare ({:.1} s of {whole:.1} s): give it more --threads",
+            report.processor_seconds
+        )?;
+    }
     for (status, count) in &report.statuses {
         writeln!(out, "  {count:>10} answered {status}")?;
     }

@@ -1,5 +1,6 @@
 //! The project's chores, one word each: `cargo xtask --help` lists them.
 
+mod bench;
 mod chaos;
 mod deploy;
 mod failure;
@@ -45,6 +46,8 @@ enum Chore {
     Simulate(simulate::Arguments),
     /// Rage against the programs on real services, under load, and check the promises
     Chaos(chaos::Arguments),
+    /// Measure every bar of speed against its reference, on real services
+    Bench(bench::Arguments),
     #[command(name = test::CARETAKER, hide = true)]
     Caretaker,
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Chore::Tools => tools::run(),
         Chore::Simulate(arguments) => simulate::run(&arguments),
         Chore::Chaos(arguments) => chaos::run(&arguments),
+        Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Caretaker => test::attend(),
     };
     match done {

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use crate::bench;
 use crate::chaos;
 use crate::failure::Failure;
 use crate::services::{self, Place};
@@ -89,6 +90,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     }
     steps.run("simulation", || simulate::histories(checkout, HISTORIES));
     steps.run("chaos", || chaos::short(&place));
+    steps.run("bench", || bench::smoke(&place));
     if let Some(caretaker) = caretaker {
         steps.run("stopping the services", || caretaker.dismiss());
     }

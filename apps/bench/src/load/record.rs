@@ -162,9 +162,19 @@ impl Record {
             faults: self.faults.clone(),
             unanswered: self.unanswered,
             accepted_in_all: self.accepted_in_all,
+            processor_seconds: own_processor_seconds().unwrap_or_default(),
             answered_in_each_second: self.per_second.clone(),
         }
     }
+}
+
+/// Linux counts it in hundredths of a second; in `/proc/self/stat` the name stands in parentheses and may hold anything.
+fn own_processor_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some((user + system) / 100.0)
 }
 
 /// What a run measured, warm-up left out where not said otherwise.
@@ -187,6 +197,9 @@ pub struct Report {
     pub unanswered: u64,
     /// `201`s, those of the warm-up included.
     pub accepted_in_all: u64,
+    /// Processor time of this program since it began, in seconds; 0 where the system does not tell.
+    #[serde(default)]
+    pub processor_seconds: f64,
     /// Answers in each second after the warm-up.
     pub answered_in_each_second: Vec<u64>,
 }
