@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use ports::{
     AnnounceError, Announcer, AuditPage, BeatReply, CacheError, ClaimError, ClaimId, ClaimRecord,
     ClaimTicket, ClaimedTask, DeadLetter, Delivery, DeliveryOutcome, Failure, FeedError, Horizon,
-    InsertOutcome, Job, KeptRequest, KeyedRequest, NewTask, Position, Processor, PublishError,
-    RemoveReply, ResultCache, Standing, StoreError, Task, TaskAudit, TaskFeed, TaskId, TaskMessage,
-    TaskPublisher, TaskResult, TaskStore, Timestamp, Totals, Transition, TransitionOutcome,
-    Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    InsertOutcome, Inspection, Job, KeptRequest, KeyedRequest, Listed, Listing, NewTask, Position,
+    Processor, PublishError, RemoveReply, ResultCache, Standing, StoreError, Task, TaskAudit,
+    TaskCatalog, TaskFeed, TaskId, TaskMessage, TaskPublisher, TaskResult, TaskStore, Timestamp,
+    Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry,
+    WriteOutcome,
 };
 
 /// What goes wrong with one call.
@@ -483,6 +484,22 @@ impl<P: TaskAudit + ?Sized> TaskAudit for Faulty<P> {
 
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
         self.store_call("orphaned_claims", || self.inner.orphaned_claims(limit))
+            .await
+    }
+}
+
+#[async_trait]
+impl<P: TaskCatalog + ?Sized> TaskCatalog for Faulty<P> {
+    async fn list(&self, listing: &Listing) -> Result<Listed, StoreError> {
+        self.store_call("list", || self.inner.list(listing)).await
+    }
+
+    async fn inspect(
+        &self,
+        id: TaskId,
+        count_up_to: usize,
+    ) -> Result<Option<Inspection>, StoreError> {
+        self.store_call("inspect", || self.inner.inspect(id, count_up_to))
             .await
     }
 }

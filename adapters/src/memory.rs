@@ -30,7 +30,7 @@ pub use store::{MemoryTaskStore, QueueEntry, RefusedValue, StoreFull, StoreSnaps
 
 /// One of everything, sharing a clock.
 ///
-/// The fields are what the ports of the domain are made of; `store` is the registry and the audit too, `log` the announcer too.
+/// The fields are what the ports of the domain are made of; `store` is the registry, the audit and the catalog too, `log` the announcer too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,7 +51,7 @@ pub use store::{MemoryTaskStore, QueueEntry, RefusedValue, StoreFull, StoreSnaps
 pub struct Memory<C = ManualClock> {
     /// What time it is for all of them.
     pub clock: Arc<C>,
-    /// The task store, the worker registry and the audit.
+    /// The task store, the worker registry, the audit and the catalog.
     pub store: Arc<MemoryTaskStore>,
     /// The publisher and the announcer; [`MemoryLog::feed`] makes feeds.
     pub log: Arc<MemoryLog>,

@@ -1,4 +1,4 @@
-//! The task store, the worker registry and the audit on PostgreSQL and SQLite, through SeaORM.
+//! The task store, the worker registry, the audit and the catalog on PostgreSQL and SQLite, through SeaORM.
 //!
 //! Every write is one statement on PostgreSQL and one `BEGIN IMMEDIATE` transaction on SQLite, and runs in a task of its
 //! own: a caller that is dropped never cancels a half-open transaction. The schema is the `migration` crate's.
@@ -23,9 +23,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask,
-    DeliveryOutcome, Horizon, InsertOutcome, KeptRequest, KeyedRequest, NewTask, RemoveReply,
-    StoreError, Task, TaskAudit, TaskId, TaskStore, Timestamp, Totals, Transition,
-    TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    DeliveryOutcome, Horizon, InsertOutcome, Inspection, KeptRequest, KeyedRequest, Listed,
+    Listing, NewTask, RemoveReply, StoreError, Task, TaskAudit, TaskCatalog, TaskId, TaskStore,
+    Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId,
+    WorkerRegistry, WriteOutcome,
 };
 use sea_orm::DatabaseConnection;
 
@@ -88,7 +89,7 @@ impl fmt::Debug for SqlOptions {
     }
 }
 
-/// [`TaskStore`], [`WorkerRegistry`] and [`TaskAudit`] in one SQL database.
+/// [`TaskStore`], [`WorkerRegistry`], [`TaskAudit`] and [`TaskCatalog`] in one SQL database.
 ///
 /// A store is a pool of connections. On PostgreSQL, a second store on the same database with `max_connections: 1` is the
 /// way to give the heartbeat a connection of its own. On SQLite, a store holds an exclusive lock on the database file
@@ -399,5 +400,21 @@ impl TaskAudit for SqlTaskStore {
 
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
         dispatch!(self, orphaned_claims(limit))
+    }
+}
+
+#[async_trait]
+impl TaskCatalog for SqlTaskStore {
+    async fn list(&self, listing: &Listing) -> Result<Listed, StoreError> {
+        let listing = *listing;
+        dispatch!(self, list(listing))
+    }
+
+    async fn inspect(
+        &self,
+        id: TaskId,
+        count_up_to: usize,
+    ) -> Result<Option<Inspection>, StoreError> {
+        dispatch!(self, inspect(id, count_up_to))
     }
 }

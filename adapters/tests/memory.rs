@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use ports::conformance::log::{DeadLetterRecord, OutputRecord};
 use ports::conformance::{cache, log, store};
 use ports::{
-    Announcer, ClaimRecord, Clock, DeadLetter, Payload, ResultCache, TaskAudit, TaskFeed, TaskId,
-    TaskPublisher, TaskStore, WorkerRegistry,
+    Announcer, ClaimRecord, Clock, DeadLetter, Payload, ResultCache, TaskAudit, TaskCatalog,
+    TaskFeed, TaskId, TaskPublisher, TaskStore, WorkerRegistry,
 };
 use task_processor_adapters::faulty::Faulty;
 use task_processor_adapters::memory::{CacheLimits, Memory, MemoryResultCache};
@@ -18,6 +18,7 @@ ports::store_conformance!(memory_store, StoreInMemory::plain());
 ports::idempotency_conformance!(memory_idempotency, StoreInMemory::plain());
 ports::registry_conformance!(memory_registry, StoreInMemory::plain());
 ports::audit_conformance!(memory_audit, StoreInMemory::plain());
+ports::catalog_conformance!(memory_catalog, StoreInMemory::plain());
 ports::log_conformance!(memory_log, LogInMemory::plain());
 ports::announcer_conformance!(memory_announcer, LogInMemory::plain());
 ports::cache_conformance!(memory_cache, CacheInMemory::plain());
@@ -26,6 +27,7 @@ ports::cache_conformance!(tiered_cache, CacheInMemory::tiered());
 ports::store_conformance!(faulty_store, StoreInMemory::faulty());
 ports::idempotency_conformance!(faulty_idempotency, StoreInMemory::faulty());
 ports::audit_conformance!(faulty_audit, StoreInMemory::faulty());
+ports::catalog_conformance!(faulty_catalog, StoreInMemory::faulty());
 ports::log_conformance!(faulty_log, FaultyLog(LogInMemory::plain()));
 ports::announcer_conformance!(faulty_announcer, FaultyLog(LogInMemory::plain()));
 ports::cache_conformance!(faulty_cache, CacheInMemory::faulty());
@@ -34,6 +36,7 @@ struct StoreInMemory {
     memory: Memory,
     store: Arc<dyn TaskStore>,
     audit: Arc<dyn TaskAudit>,
+    catalog: Arc<dyn TaskCatalog>,
 }
 
 impl StoreInMemory {
@@ -42,6 +45,7 @@ impl StoreInMemory {
         Self {
             store: memory.store.clone(),
             audit: memory.store.clone(),
+            catalog: memory.store.clone(),
             memory,
         }
     }
@@ -52,7 +56,8 @@ impl StoreInMemory {
         let faulty = Arc::new(Faulty::new(Arc::clone(&memory.store)));
         Self {
             store: Arc::clone(&faulty) as Arc<dyn TaskStore>,
-            audit: faulty,
+            audit: Arc::clone(&faulty) as Arc<dyn TaskAudit>,
+            catalog: faulty,
             memory,
         }
     }
@@ -70,6 +75,10 @@ impl store::Subject for StoreInMemory {
 
     fn audit(&self) -> Arc<dyn TaskAudit> {
         Arc::clone(&self.audit)
+    }
+
+    fn catalog(&self) -> Arc<dyn TaskCatalog> {
+        Arc::clone(&self.catalog)
     }
 
     async fn pass(&self, time: Duration) {

@@ -7,6 +7,7 @@
 
 mod create_or_adopt;
 mod keep_keys;
+mod list_stopped;
 mod verify;
 
 use sea_orm_migration::MigratorTrait;
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(create_or_adopt::CreateOrAdopt),
             Box::new(keep_keys::KeepKeys),
+            Box::new(list_stopped::ListStopped),
         ]
     }
 

@@ -43,6 +43,10 @@ pub struct Report {
     pub claimed_twice: Finding,
     /// Queue rows whose task is missing or not pending.
     pub queued_in_vain: Finding,
+    /// Failed and cancelled tasks that the list of those lacks.
+    pub unlisted: Finding,
+    /// Rows of that list whose task is missing or has another status.
+    pub listed_in_vain: Finding,
     /// Done tasks in the table, and according to the totals without what was pruned.
     pub done: (u64, u64),
     /// The sum of (done − created) in microseconds over the table, and according to the totals without what was pruned.
@@ -50,8 +54,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether every promise holds: everything unfinished is in the queue or in one claim, and the totals equal the
-    /// table.
+    /// Whether every promise holds: everything unfinished is in the queue or in one claim, everything failed or cancelled is
+    /// listed, and the totals equal the table.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
         self.findings()
@@ -61,12 +65,14 @@ impl Report {
             && self.elapsed_micros.0 == self.elapsed_micros.1
     }
 
-    fn findings(&self) -> [(&'static str, &Finding); 4] {
+    fn findings(&self) -> [(&'static str, &Finding); 6] {
         [
             ("pending without a queue row", &self.unqueued),
             ("processing without a claim", &self.unclaimed),
             ("processing in several claims", &self.claimed_twice),
             ("queued without a pending task", &self.queued_in_vain),
+            ("failed or cancelled and not listed", &self.unlisted),
+            ("listed without such a task", &self.listed_in_vain),
         ]
     }
 }

@@ -16,6 +16,7 @@
 //! ports::store_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres, Postgres::fresh().await);
 //! ports::registry_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres_registry, Postgres::fresh().await);
 //! ports::audit_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres_audit, Postgres::fresh().await);
+//! ports::catalog_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres_catalog, Postgres::fresh().await);
 //! ```
 //!
 //! | macro | port | subject |
@@ -24,6 +25,7 @@
 //! | [`registry_conformance!`](crate::registry_conformance) | [`WorkerRegistry`](crate::WorkerRegistry) | [`store::Subject`] |
 //! | [`idempotency_conformance!`](crate::idempotency_conformance) | [`TaskStore`](crate::TaskStore), requests under keys | [`store::Subject`] |
 //! | [`audit_conformance!`](crate::audit_conformance) | [`TaskAudit`](crate::TaskAudit) | [`store::Subject`] |
+//! | [`catalog_conformance!`](crate::catalog_conformance) | [`TaskCatalog`](crate::TaskCatalog) | [`store::Subject`] |
 //! | [`log_conformance!`](crate::log_conformance) | [`TaskPublisher`](crate::TaskPublisher), [`TaskFeed`](crate::TaskFeed) | [`log::Subject`] |
 //! | [`announcer_conformance!`](crate::announcer_conformance) | [`Announcer`](crate::Announcer) | [`log::Subject`] |
 //! | [`cache_conformance!`](crate::cache_conformance) | [`ResultCache`](crate::ResultCache) | [`cache::Subject`] |
@@ -36,6 +38,7 @@
 pub mod announcer;
 pub mod audit;
 pub mod cache;
+pub mod catalog;
 pub mod histories;
 pub mod idempotency;
 pub mod log;
@@ -206,6 +209,7 @@ mod tests {
         check(include_str!("conformance/idempotency.rs"));
         check(include_str!("conformance/registry.rs"));
         check(include_str!("conformance/audit.rs"));
+        check(include_str!("conformance/catalog.rs"));
         check(include_str!("conformance/log.rs"));
         check(include_str!("conformance/announcer.rs"));
         check(include_str!("conformance/cache.rs"));

@@ -5,6 +5,7 @@ pub mod announcer;
 pub mod audit;
 pub mod cache;
 pub mod cancellation;
+pub mod catalog;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -23,6 +24,7 @@ pub use announcer::{AnnounceError, Announcer, DeadLetter};
 pub use audit::{AuditPage, TaskAudit};
 pub use cache::{CacheError, ResultCache};
 pub use cancellation::Cancellation;
+pub use catalog::{Inspection, Listed, Listing, Place, TaskCatalog};
 pub use clock::Clock;
 pub use feed::{Delivery, FeedError, Position, RecordContent, Standing, TaskFeed};
 pub use ids::{ClaimId, IdSource, WorkerId};
@@ -44,10 +46,10 @@ pub use time::Timestamp;
 
 #[cfg(feature = "mock")]
 pub use {
-    announcer::MockAnnouncer, audit::MockTaskAudit, cache::MockResultCache, clock::MockClock,
-    feed::MockTaskFeed, ids::MockIdSource, observer::MockObserver, processor::MockProcessor,
-    publisher::MockTaskPublisher, random::MockRandom, registry::MockWorkerRegistry,
-    store::MockTaskStore,
+    announcer::MockAnnouncer, audit::MockTaskAudit, cache::MockResultCache,
+    catalog::MockTaskCatalog, clock::MockClock, feed::MockTaskFeed, ids::MockIdSource,
+    observer::MockObserver, processor::MockProcessor, publisher::MockTaskPublisher,
+    random::MockRandom, registry::MockWorkerRegistry, store::MockTaskStore,
 };
 
 /// The cause an adapter attaches to an error, reached through [`std::error::Error::source`].

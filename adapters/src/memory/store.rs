@@ -1,6 +1,7 @@
-//! The task store, the worker registry and the audit in memory.
+//! The task store, the worker registry, the audit and the catalog in memory.
 
 mod audit;
+mod catalog;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,7 +133,7 @@ impl StoreSnapshot {
     }
 }
 
-/// [`TaskStore`], [`WorkerRegistry`] and [`TaskAudit`](ports::TaskAudit) in memory, under the clock it is given. Keeps every promise of the ports except
+/// [`TaskStore`], [`WorkerRegistry`], [`TaskAudit`](ports::TaskAudit) and [`TaskCatalog`](ports::TaskCatalog) in memory, under the clock it is given. Keeps every promise of the ports except
 /// durability: it is the store of tests, of simulation and of benches.
 ///
 /// ```

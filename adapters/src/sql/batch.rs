@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use ports::{
-    Fingerprint, KeptRequest, KeyedRequest, NewTask, Next, Spent, StoreError, Task, TaskId,
-    Transition, TransitionOutcome, WriteOutcome,
+    Fingerprint, KeptRequest, KeyedRequest, Listed, Listing, NewTask, Next, Spent, StoreError,
+    Task, TaskId, Transition, TransitionOutcome, WriteOutcome,
 };
 use sea_orm::{DbErr, QueryResult};
 
@@ -119,4 +119,18 @@ fn is_left_as(task: &Task, transition: &Transition) -> bool {
         && counted
         && task.fence == transition.fence.next()
         && task.status == transition.to.status()
+}
+
+/// A stretch of the catalog: the tasks that are answered, how many match, and the last id that was walked if there may be more
+/// behind it.
+pub(super) fn page_of(
+    listing: &Listing,
+    tasks: Vec<Task>,
+    matching: usize,
+    last_walked: Option<TaskId>,
+) -> Listed {
+    let is_cut = tasks.len() < matching || matching >= listing.limit.max(1);
+    let last_answered = tasks.last().map(|task| task.id);
+    let next = last_answered.filter(|_| is_cut).or(last_walked);
+    Listed { tasks, next }
 }

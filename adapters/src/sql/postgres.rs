@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 mod audit;
+mod catalog;
 mod idempotency;
 mod pool;
 mod rows;
@@ -354,9 +355,14 @@ impl PostgresStore {
             ),
             uuids(queued.map(|moved| moved.id.0)),
         ];
+        let statement = if moving.iter().any(|moved| concerns_stopped(moved)) {
+            statements::TRANSITION_OF_STOPPED
+        } else {
+            statements::TRANSITION
+        };
         let rows = self
             .pool
-            .rows(statements::TRANSITION, values)
+            .rows(statement, values)
             .await
             .map_err(store_error)?;
         let mut moved: HashMap<TaskId, Timestamp> = read(&rows, |row| {
@@ -576,6 +582,13 @@ impl ClaimAnswer {
 /// `None` and a cancellation leave the kept error alone.
 fn keeps_error(next: &Next) -> bool {
     matches!(next, Next::Cancelled | Next::Pending { error: None, .. })
+}
+
+/// Whether the list of failed and cancelled tasks may have to follow.
+fn concerns_stopped(transition: &Transition) -> bool {
+    [transition.from, transition.to.status()]
+        .iter()
+        .any(|status| matches!(status, TaskStatus::Failed | TaskStatus::Cancelled))
 }
 
 /// The advisory lock of a ticket: both halves of its id.

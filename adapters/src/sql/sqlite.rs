@@ -1,6 +1,7 @@
 //! SQLite.
 
 mod audit;
+mod catalog;
 mod exclusive;
 mod idempotency;
 mod rows;
@@ -422,6 +423,9 @@ struct Moves {
     tasks: Vec<serde_json::Value>,
     queued: Vec<serde_json::Value>,
     dequeued: Vec<TaskId>,
+    /// Failed and cancelled ones, and those that were.
+    stopped: Vec<serde_json::Value>,
+    unstopped: Vec<TaskId>,
     done: i64,
     elapsed_micros: i64,
 }
@@ -463,7 +467,14 @@ impl Moves {
         if transition.from == TaskStatus::Pending {
             self.dequeued.push(task.id);
         }
+        if is_stopped(task.status) {
+            self.unstopped.push(task.id);
+        }
         task.status = transition.to.status();
+        if is_stopped(task.status) {
+            let cancelled = i32::from(task.status == TaskStatus::Cancelled);
+            self.stopped.push(json!([cancelled, task.id.to_string()]));
+        }
         task.fence = task.fence.next();
         task.updated_at = now;
         self.tasks.push(json!([
@@ -489,11 +500,24 @@ impl Moves {
         if !self.queued.is_empty() {
             execute(transaction, statements::ENQUEUE, [json_list(self.queued)]).await?;
         }
+        if !self.unstopped.is_empty() {
+            let ids = id_list(self.unstopped);
+            execute(transaction, statements::UNLIST_STOPPED, [ids]).await?;
+        }
+        if !self.stopped.is_empty() {
+            let stopped = json_list(self.stopped);
+            execute(transaction, statements::LIST_AS_STOPPED, [stopped]).await?;
+        }
         if self.done > 0 {
             count(transaction, TOTALS, self.done, self.elapsed_micros).await?;
         }
         Ok(())
     }
+}
+
+/// Whether it stands in the list of failed and cancelled tasks.
+const fn is_stopped(status: TaskStatus) -> bool {
+    matches!(status, TaskStatus::Failed | TaskStatus::Cancelled)
 }
 
 /// The shard of what became done, and that of the part that was pruned since.

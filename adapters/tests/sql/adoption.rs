@@ -66,7 +66,14 @@ async fn adoption_keeps_every_row_and_queues_what_is_unfinished() {
 
     let store = postgres.store().await;
     let applied = migration::up(&store.database()).await.expect("up");
-    assert_eq!(applied, ["m0001_create_or_adopt", "m0002_keep_keys"]);
+    assert_eq!(
+        applied,
+        [
+            "m0001_create_or_adopt",
+            "m0002_keep_keys",
+            "m0003_list_stopped"
+        ]
+    );
 
     assert_eq!(texts(&other, SEVEN).await, before);
     assert_eq!(texts(&other, rest).await, rest_before);
@@ -257,7 +264,14 @@ async fn down_after_adoption_gives_the_older_service_its_table_back() {
     )
     .await;
     let taken = migration::down(&database).await.expect("down");
-    assert_eq!(taken, ["m0002_keep_keys", "m0001_create_or_adopt"]);
+    assert_eq!(
+        taken,
+        [
+            "m0003_list_stopped",
+            "m0002_keep_keys",
+            "m0001_create_or_adopt"
+        ]
+    );
     assert_eq!(texts(&other, SEVEN).await, before);
     let statuses =
         "SELECT concat(status, ' ', count(*)) FROM tasks GROUP BY status ORDER BY status";

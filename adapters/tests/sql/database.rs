@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ports::conformance::store;
-use ports::{ClaimRecord, Clock, Fence, TaskAudit, TaskId, TaskStore, WorkerRegistry};
+use ports::{ClaimRecord, Clock, Fence, TaskAudit, TaskCatalog, TaskId, TaskStore, WorkerRegistry};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, QueryResult, Statement,
 };
@@ -190,6 +190,7 @@ impl Subject {
     pub(crate) async fn empty(&self) {
         let database = self.store.database();
         let sql = "DELETE FROM claims; DELETE FROM queue; DELETE FROM tasks; DELETE FROM workers;
+            DELETE FROM stopped;
             UPDATE totals SET done = 0, elapsed_us = 0";
         execute(&database, sql).await;
     }
@@ -207,6 +208,10 @@ impl store::Subject for Subject {
 
     fn audit(&self) -> Arc<dyn TaskAudit> {
         Arc::clone(&self.store) as Arc<dyn TaskAudit>
+    }
+
+    fn catalog(&self) -> Arc<dyn TaskCatalog> {
+        Arc::clone(&self.store) as Arc<dyn TaskCatalog>
     }
 
     async fn pass(&self, time: Duration) {

@@ -12,8 +12,8 @@ use ports::conformance::store::Subject as _;
 use ports::{
     ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome, Horizon,
     InsertOutcome, KeptRequest, KeyedRequest, NewTask, Payload, Spent, StoreError, Task, TaskAudit,
-    TaskId, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerId,
-    WorkerRegistry, WriteOutcome,
+    TaskCatalog, TaskId, TaskStore, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts,
+    WorkerId, WorkerRegistry, WriteOutcome,
 };
 use task_processor_adapters::memory::MemoryTaskStore;
 use task_processor_adapters::system::SystemClock;
@@ -233,6 +233,10 @@ impl store::Subject for InMemory {
 
     fn audit(&self) -> Arc<dyn TaskAudit> {
         Arc::clone(&self.store) as Arc<dyn TaskAudit>
+    }
+
+    fn catalog(&self) -> Arc<dyn TaskCatalog> {
+        Arc::clone(&self.store) as Arc<dyn TaskCatalog>
     }
 
     async fn pass(&self, time: Duration) {

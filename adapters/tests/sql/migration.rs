@@ -1,7 +1,9 @@
 //! Migrations in general, and what `verify` finds.
 
 use migration::Report;
-use ports::{ClaimId, ClaimTicket, Horizon, NewTask, Payload, Priority, TaskId, TaskStore};
+use ports::{
+    ClaimId, ClaimTicket, Horizon, NewTask, Payload, Priority, TaskAudit, TaskId, TaskStore,
+};
 use ports::{WorkerId, WorkerRegistry};
 use sea_orm::DatabaseConnection;
 use std::time::Duration;
@@ -57,7 +59,14 @@ async fn back_and_forth(database: &DatabaseConnection) {
     let applied = async || {
         let status = migration::status(database).await.expect("status");
         let names: Vec<&str> = status.iter().map(|step| step.name.as_str()).collect();
-        assert_eq!(names, ["m0001_create_or_adopt", "m0002_keep_keys"]);
+        assert_eq!(
+            names,
+            [
+                "m0001_create_or_adopt",
+                "m0002_keep_keys",
+                "m0003_list_stopped"
+            ]
+        );
         let applied = status[0].applied;
         assert!(status.iter().all(|step| step.applied == applied));
         applied
@@ -182,6 +191,25 @@ async fn plant_and_find(store: &SqlTaskStore, first_claimed: &str) {
         assert!(report.is_consistent(), "{undo}: {report}");
         assert!(!report.to_string().contains("NOT"));
     };
+    check(
+        &format!("INSERT INTO stopped (cancelled, task_id) VALUES (1 > 0, '{waiting}')"),
+        "DELETE FROM stopped",
+        &|report| report.listed_in_vain.first == [waiting.clone()],
+    )
+    .await;
+    check(
+        &format!("DELETE FROM queue WHERE task_id = '{waiting}'; UPDATE tasks SET status = 'failed' WHERE id = '{waiting}'"),
+        &format!("INSERT INTO stopped (cancelled, task_id) VALUES (1 < 0, '{waiting}')"),
+        &|report| report.unlisted.first == [waiting.clone()] && report.unlisted.count == 1,
+    )
+    .await;
+    execute(
+        &database,
+        &format!("DELETE FROM stopped; UPDATE tasks SET status = 'pending' WHERE id = '{waiting}'"),
+    )
+    .await;
+    let given = store.enqueue(&[tasks[5].id]).await;
+    assert_eq!(given.expect("enqueue"), 1);
     check(
         &format!("UPDATE tasks SET status = 'processing' WHERE id = '{waiting}'"),
         &format!("UPDATE tasks SET status = 'pending' WHERE id = '{waiting}'"),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ports::{
-    ClaimId, ClaimTicket, DeliveryOutcome, Fence, Horizon, NewTask, Next, Payload, Priority, Spent,
-    TaskAudit, TaskId, TaskStatus, TaskStore, Timestamp, Transition, WorkerId, WorkerRegistry,
+    ClaimId, ClaimTicket, DeliveryOutcome, Fence, Horizon, Listing, NewTask, Next, Payload,
+    Priority, Spent, TaskAudit, TaskCatalog, TaskId, TaskStatus, TaskStore, Timestamp, Transition,
+    WorkerId, WorkerRegistry,
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
@@ -108,6 +109,7 @@ async fn whole_lives(store: &SqlTaskStore, worker: WorkerId, count: usize) {
     let (swept, _) = store.sweep_queue(None, 1_000).await.expect("sweep");
     assert_eq!(swept, 0);
     store.orphaned_claims(10).await.expect("orphaned claims");
+    catalog(store, &ids).await;
     let (pruned, _) = store
         .prune(None, 1_000, Duration::ZERO)
         .await
@@ -115,12 +117,30 @@ async fn whole_lives(store: &SqlTaskStore, worker: WorkerId, count: usize) {
     assert_eq!(pruned, count.min(1_000));
 }
 
+/// Every listing, and a look at one of them.
+async fn catalog(store: &SqlTaskStore, ids: &[TaskId]) {
+    for status in std::iter::once(None).chain(TaskStatus::ALL.map(Some)) {
+        let listing = Listing {
+            status,
+            priority: None,
+            created_from: None,
+            created_before: None,
+            below: None,
+            walk: 1_000,
+            limit: 100,
+            bytes: usize::MAX,
+        };
+        store.list(&listing).await.expect("list");
+    }
+    store.inspect(ids[0], 10_000).await.expect("inspect");
+}
+
 /// Each statement the session prepared about these tables, with the plan it would run now, whatever the parameters.
 async fn plans(session: &DatabaseConnection) -> Vec<(String, String)> {
     let prepared = rows(
         session,
         "SELECT name, statement, cardinality(parameter_types) FROM pg_prepared_statements
-         WHERE statement ~ '(tasks|queue|claims)' AND statement !~ 'pg_prepared_statements'",
+         WHERE statement ~ '(tasks|queue|claims|stopped)' AND statement !~ 'pg_prepared_statements'",
     )
     .await;
     let mut plans = Vec::new();
@@ -144,7 +164,7 @@ fn check(statement: &str, plan: &str) {
     let complain = |what: &str| format!("{what} in\n{plan}\n\nof{statement}");
     let lines: Vec<&str> = plan.lines().collect();
     for (index, line) in lines.iter().enumerate() {
-        for table in ["tasks", "queue", "claims"] {
+        for table in ["tasks", "queue", "claims", "stopped"] {
             let scans = line.contains(&format!(" on {table}")) && line.contains("Scan");
             if !scans {
                 continue;
@@ -171,7 +191,7 @@ fn check(statement: &str, plan: &str) {
 async fn every_plan_is_by_index_whatever_the_statistics_say() {
     let postgres = Postgres::migrated().await;
     let other = postgres.connection().await;
-    for table in ["tasks", "queue", "claims", "workers", "totals"] {
+    for table in ["tasks", "queue", "claims", "stopped", "workers", "totals"] {
         execute(
             &other,
             &format!("ALTER TABLE {table} SET (autovacuum_enabled = off)"),
@@ -207,17 +227,17 @@ async fn every_plan_is_by_index_whatever_the_statistics_say() {
         whole_lives(&store, worker, 4).await;
         let plans = plans(&session).await;
         // Insert twice, created_at, get, whereabouts, claim by delivery and twice by age, what is held, transition, claims of a worker,
-        // mark, release; walk, enqueue, sweep, orphaned claims.
-        assert!(plans.len() >= 17, "only {} plans: {state}", plans.len());
+        // mark, release; walk, enqueue, sweep, orphaned claims; transition of stopped ones, four listings, inspect.
+        assert!(plans.len() >= 23, "only {} plans: {state}", plans.len());
         for (statement, plan) in &plans {
             check(statement, plan);
             checked += 1;
         }
     }
-    assert!(checked >= 68);
+    assert!(checked >= 92);
     // What was planned is what happened: only whole tables were never read.
     let scans = "SELECT coalesce(sum(seq_scan), 0)::bigint FROM pg_stat_xact_user_tables
-        WHERE relname IN ('tasks', 'queue', 'claims')";
+        WHERE relname IN ('tasks', 'queue', 'claims', 'stopped')";
     assert_eq!(number(&session, scans).await, 0);
     store.close().await;
     other.close().await.expect("close");

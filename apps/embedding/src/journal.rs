@@ -24,14 +24,14 @@ use domain::ports::audit::AuditPage;
 use domain::ports::store::TransitionOutcome;
 use domain::ports::{
     BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome,
-    Horizon, InsertOutcome, KeptRequest, KeyedRequest, NewTask, RemoveReply, StoreError, Task,
-    TaskAudit, TaskId, TaskStore, Timestamp, Totals, Transition, Whereabouts, WorkerEntry,
-    WorkerId, WorkerRegistry, WriteOutcome,
+    Horizon, InsertOutcome, Inspection, KeptRequest, KeyedRequest, Listed, Listing, NewTask,
+    RemoveReply, StoreError, Task, TaskAudit, TaskCatalog, TaskId, TaskStore, Timestamp, Totals,
+    Transition, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 use self::entry::{Call, Entry};
 
-/// [`TaskStore`], [`WorkerRegistry`] and [`TaskAudit`] in a file.
+/// [`TaskStore`], [`WorkerRegistry`], [`TaskAudit`] and [`TaskCatalog`] in a file.
 pub struct JournalStore {
     memory: Arc<MemoryTaskStore>,
     /// The time of the call that is being made.
@@ -309,5 +309,20 @@ impl TaskAudit for JournalStore {
 
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {
         self.look(self.memory.orphaned_claims(limit))?
+    }
+}
+
+#[async_trait]
+impl TaskCatalog for JournalStore {
+    async fn list(&self, listing: &Listing) -> Result<Listed, StoreError> {
+        self.look(self.memory.list(listing))?
+    }
+
+    async fn inspect(
+        &self,
+        id: TaskId,
+        count_up_to: usize,
+    ) -> Result<Option<Inspection>, StoreError> {
+        self.look(self.memory.inspect(id, count_up_to))?
     }
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use domain::ports::conformance::store::Subject;
 use domain::ports::{
     ClaimId, ClaimRecord, ClaimTicket, Clock as _, NewTask, Next, Payload, Priority, Spent,
-    TaskAudit, TaskId, TaskStatus, TaskStore, Transition, WorkerId, WorkerRegistry,
+    TaskAudit, TaskCatalog, TaskId, TaskStatus, TaskStore, Transition, WorkerId, WorkerRegistry,
 };
 use task_processor_embedding::journal::JournalStore;
 use uuid::Uuid;
@@ -18,6 +18,7 @@ use uuid::Uuid;
 ports::store_conformance!(journal, Fresh::new());
 ports::registry_conformance!(journal_registry, Fresh::new());
 ports::audit_conformance!(journal_audit, Fresh::new());
+ports::catalog_conformance!(journal_catalog, Fresh::new());
 
 /// A path of its own, removed in the end.
 struct Place(PathBuf);
@@ -72,6 +73,10 @@ impl Subject for Fresh {
     }
 
     fn audit(&self) -> Arc<dyn TaskAudit> {
+        self.store.clone()
+    }
+
+    fn catalog(&self) -> Arc<dyn TaskCatalog> {
         self.store.clone()
     }
 

@@ -35,6 +35,15 @@ const QUEUED_IN_VAIN: &str = "
 SELECT task_id AS id FROM queue LEFT JOIN tasks ON tasks.id = task_id AND status = 'pending'
 WHERE tasks.id IS NULL";
 
+const UNLISTED: &str = "
+SELECT id FROM tasks LEFT JOIN stopped ON task_id = id AND cancelled = (status = 'cancelled')
+WHERE status IN ('failed', 'cancelled') AND task_id IS NULL";
+
+const LISTED_IN_VAIN: &str = "
+SELECT task_id AS id FROM stopped
+LEFT JOIN tasks ON tasks.id = task_id AND status = CASE WHEN cancelled THEN 'cancelled' ELSE 'failed' END
+WHERE tasks.id IS NULL";
+
 pub(super) async fn report(transaction: &DatabaseTransaction) -> Result<Report, DbErr> {
     let statement = Statement::from_string(DbBackend::Sqlite, COUNTS);
     let row = transaction
@@ -52,6 +61,8 @@ pub(super) async fn report(transaction: &DatabaseTransaction) -> Result<Report, 
         unclaimed: finding(transaction, UNCLAIMED).await?,
         claimed_twice: finding(transaction, CLAIMED_TWICE).await?,
         queued_in_vain: finding(transaction, QUEUED_IN_VAIN).await?,
+        unlisted: finding(transaction, UNLISTED).await?,
+        listed_in_vain: finding(transaction, LISTED_IN_VAIN).await?,
         done: (count(1)?, count(5)?),
         elapsed_micros: (number(2)?.into(), number(6)?.into()),
     })

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::audit::TaskAudit;
+use crate::catalog::TaskCatalog;
 use crate::ids::{ClaimId, WorkerId};
 use crate::registry::WorkerRegistry;
 use crate::store::{
@@ -32,6 +33,9 @@ pub trait Subject: Send + Sync + 'static {
 
     /// The audit of the same store.
     fn audit(&self) -> Arc<dyn TaskAudit>;
+
+    /// The catalog of the same store.
+    fn catalog(&self) -> Arc<dyn TaskCatalog>;
 
     /// Lets at least this much time pass on the store's clock: a manual clock is advanced, otherwise this sleeps.
     async fn pass(&self, time: Duration);

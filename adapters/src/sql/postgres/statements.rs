@@ -245,7 +245,10 @@ WHERE tasks.id = ANY(ARRAY(SELECT id FROM held)) AND status = 'processing'";
 ///
 /// Queue rows are locked before tasks, in the order in which claims lock them. A task becomes done at most once, so
 /// totals are exact.
-pub(super) const TRANSITION: &str = "
+macro_rules! transition {
+    ($lists:literal) => {
+        concat!(
+            "
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::text[],
             $8::bigint[], $9::bool[], $10::int[], $11::int[])
@@ -279,8 +282,29 @@ WITH input AS MATERIALIZED (
     FROM moved WHERE becomes = 'done' HAVING count(*) > 0
     ON CONFLICT (shard) DO UPDATE SET
         done = totals.done + excluded.done, elapsed_us = totals.elapsed_us + excluded.elapsed_us
-)
-SELECT id, LOCALTIMESTAMP FROM moved";
+)",
+            $lists,
+            "
+SELECT id, LOCALTIMESTAMP FROM moved"
+        )
+    };
+}
+
+/// Of tasks that neither become nor were failed or cancelled: the list of those is not touched.
+pub(super) const TRANSITION: &str = transition!("");
+
+/// Of any tasks. A row of the list is written and deleted by whoever has the task's row locked.
+pub(super) const TRANSITION_OF_STOPPED: &str = transition!(
+    ", listed AS (
+    INSERT INTO stopped (cancelled, task_id)
+    SELECT becomes = 'cancelled', id FROM moved WHERE becomes IN ('failed', 'cancelled') AND was <> becomes
+    ON CONFLICT (cancelled, task_id) DO NOTHING
+), unlisted AS (
+    DELETE FROM stopped
+    WHERE cancelled = ANY(ARRAY[false, true])
+        AND task_id = ANY(ARRAY(SELECT id FROM moved WHERE was IN ('failed', 'cancelled') AND was <> becomes))
+)"
+);
 
 pub(super) const RELEASE: &str = "DELETE FROM claims WHERE id = ANY($1)";
 
@@ -408,7 +432,11 @@ WITH stretch AS MATERIALIZED (
         AND updated_at <= LOCALTIMESTAMP - $3::bigint * interval '1 microsecond'
     FOR UPDATE SKIP LOCKED
 ), removed AS (
-    DELETE FROM tasks WHERE id = ANY(ARRAY(SELECT id FROM locked)) RETURNING status, created_at, updated_at
+    DELETE FROM tasks WHERE id = ANY(ARRAY(SELECT id FROM locked)) RETURNING id, status, created_at, updated_at
+), unlisted AS (
+    DELETE FROM stopped
+    WHERE cancelled = ANY(ARRAY[false, true])
+        AND task_id = ANY(ARRAY(SELECT id FROM removed WHERE status IN ('failed', 'cancelled')))
 ), counted AS (
     INSERT INTO totals (shard, done, elapsed_us)
     SELECT -1, count(*), extract(epoch FROM sum(updated_at - created_at)) * 1000000
@@ -436,3 +464,96 @@ WITH RECURSIVE holders AS (
     SELECT id FROM orphaned ORDER BY id LIMIT $1
 )
 SELECT id, worker_id, task_ids, fences, claimed_at FROM claims WHERE id = ANY(ARRAY(SELECT id FROM first))";
+
+/// The statements of the catalog: `$1` the largest id, `$2` how many rows to walk, `$3` the status or null, `$4` the priority or
+/// null, `$5` and `$6` between which times created, `$7` how many tasks and `$8` how many bytes of text to answer. Tasks in the
+/// columns of [`GET`]; in one more row, marked by the last two columns, how many were walked and how many match, with the id of the
+/// last walked in the first.
+///
+/// Ids first, then the sizes of those that match, then the texts of those that are answered. A row whose times are no
+/// calendar's is passed over, as in [`STRANDED`].
+macro_rules! list {
+    ($walked:literal) => {
+        concat!(
+            "WITH walked AS MATERIALIZED (
+    ",
+            $walked,
+            "
+), matching AS MATERIALIZED (
+    SELECT id FROM tasks
+    WHERE id = ANY(ARRAY(SELECT id FROM walked))
+        AND ($3::text IS NULL OR status::text = $3) AND ($4::int IS NULL OR least(greatest(priority, 0), 10) = $4)
+        AND created_at >= $5::timestamp AND created_at < $6::timestamp
+        AND created_at BETWEEN '0001-01-01' AND '9999-12-31' AND updated_at BETWEEN '0001-01-01' AND '9999-12-31'
+    ORDER BY id DESC LIMIT $7
+), measured AS MATERIALIZED (
+    SELECT id, coalesce(sum(octet_length(payload) + coalesce(octet_length(result), 0) + coalesce(octet_length(error), 0))
+        OVER (ORDER BY id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), -1) AS before
+    FROM tasks WHERE id = ANY(ARRAY(SELECT id FROM matching))
+)
+SELECT id, payload, priority, status::text, result, error, attempts, max_attempts, rescues, fence,
+    created_at, updated_at, NULL::bigint, NULL::bigint
+FROM tasks WHERE id = ANY(ARRAY(SELECT id FROM measured WHERE before < $8::bigint))
+UNION ALL
+SELECT (SELECT id FROM walked ORDER BY id LIMIT 1), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    (SELECT count(*) FROM walked), (SELECT count(*) FROM matching)"
+        )
+    };
+}
+
+pub(super) const LIST: &str =
+    list!("SELECT id FROM tasks WHERE id <= $1 ORDER BY id DESC LIMIT $2");
+
+pub(super) const LIST_QUEUED: &str =
+    list!("SELECT task_id AS id FROM queue WHERE task_id <= $1 ORDER BY task_id DESC LIMIT $2");
+
+/// What is in hand at one time is bounded by what the workers may hold.
+pub(super) const LIST_CLAIMED: &str = list!(
+    "SELECT DISTINCT id FROM (
+        SELECT unnest(task_ids) AS id FROM claims WHERE id >= '00000000-0000-0000-0000-000000000000'
+    ) AS held WHERE id <= $1 ORDER BY id DESC LIMIT $2"
+);
+
+pub(super) const LIST_STOPPED: &str = list!(
+    "SELECT task_id AS id FROM stopped
+    WHERE cancelled = ($3::text = 'cancelled') AND task_id <= $1 ORDER BY task_id DESC LIMIT $2"
+);
+
+/// `$1` the id, `$2` how far to count, `$3` and `$4` the earliest `not_before` of rows without and with a message. The columns of
+/// [`GET`], then of its queue row `not_before` and `messaged`, how many are ahead of it without and with a message, then of its
+/// claim the worker, its name and the time; and the present.
+///
+/// The rows ahead are walked backwards from its own place, where they stand side by side; the dead entries of the index are at
+/// its beginning.
+pub(super) const INSPECT: &str = "
+WITH task AS MATERIALIZED (
+    SELECT id, payload, priority, status::text AS status, result, error, attempts, max_attempts, rescues, fence,
+        created_at, updated_at
+    FROM tasks WHERE id = ANY(ARRAY[$1::uuid])
+), waiting AS MATERIALIZED (
+    SELECT not_before, messaged FROM queue
+    WHERE task_id = ANY(ARRAY[$1::uuid]) AND (SELECT status FROM task) = 'pending'
+), own AS MATERIALIZED (
+    SELECT not_before FROM waiting WHERE not_before + interval '0' <= LOCALTIMESTAMP
+), ahead_unmessaged AS MATERIALIZED (
+    SELECT 1 FROM queue
+    WHERE messaged = false AND not_before <= (SELECT not_before FROM own) AND not_before >= $3
+        AND (not_before + interval '0' < (SELECT not_before FROM own) OR task_id < $1)
+    ORDER BY not_before DESC LIMIT $2
+), ahead_messaged AS MATERIALIZED (
+    SELECT 1 FROM queue
+    WHERE messaged = true AND not_before <= (SELECT not_before FROM own) AND not_before >= $4
+        AND (not_before + interval '0' < (SELECT not_before FROM own) OR task_id < $1)
+    ORDER BY not_before DESC LIMIT $2
+), holder AS MATERIALIZED (
+    SELECT worker_id, claimed_at FROM claims
+    WHERE id >= '00000000-0000-0000-0000-000000000000' AND (SELECT status FROM task) = 'processing'
+        AND fences[array_position(task_ids, $1)] = (SELECT fence FROM task)
+    LIMIT 1
+)
+SELECT task.*, (SELECT not_before FROM waiting), (SELECT messaged FROM waiting),
+    (SELECT count(*) FROM ahead_unmessaged), (SELECT count(*) FROM ahead_messaged),
+    (SELECT worker_id FROM holder),
+    (SELECT name FROM workers WHERE id = ANY(ARRAY(SELECT worker_id FROM holder))),
+    (SELECT claimed_at FROM holder), LOCALTIMESTAMP
+FROM task";

@@ -6,7 +6,7 @@ use ports::{AuditPage, ClaimRecord, StoreError, TaskId, Timestamp};
 use sea_orm::{DbErr, Value};
 
 use super::rows::{claim_record, id_list, task, task_id};
-use super::{PRUNED, SqliteStore, commit, count, micros, now, rows, statements};
+use super::{PRUNED, SqliteStore, commit, count, execute, micros, now, rows, statements};
 use crate::sql::row::{column, read};
 
 impl SqliteStore {
@@ -101,14 +101,19 @@ impl SqliteStore {
         let transaction = self.begin().await?;
         let values = [ids, micros(latest)];
         let deleted = rows(&transaction, statements::PRUNE, values).await?;
-        let deleted: Vec<(bool, i64)> = read(&deleted, |row| {
-            Ok((column::<i64>(row, 0)? != 0, column(row, 1)?))
+        let deleted: Vec<(bool, i64, TaskId)> = read(&deleted, |row| {
+            let is_done = column::<i64>(row, 0)? != 0;
+            Ok((is_done, column(row, 1)?, task_id(row, 2)?))
         })?;
-        let done = || deleted.iter().filter(|(is_done, _)| *is_done);
-        let elapsed = done().fold(0_i64, |sum, (_, micros)| sum.saturating_add(*micros));
+        let done = || deleted.iter().filter(|(is_done, ..)| *is_done);
+        let elapsed = done().fold(0_i64, |sum, (_, micros, _)| sum.saturating_add(*micros));
         let number = i64::try_from(done().count()).unwrap_or(i64::MAX);
         if number > 0 {
             count(&transaction, PRUNED, number, elapsed).await?;
+        }
+        if deleted.iter().any(|(is_done, ..)| !is_done) {
+            let ids = id_list(deleted.iter().map(|(.., id)| *id));
+            execute(&transaction, statements::UNLIST_STOPPED, [ids]).await?;
         }
         commit(transaction).await?;
         Ok(deleted.len())

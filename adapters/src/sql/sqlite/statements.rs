@@ -167,9 +167,85 @@ pub(super) const PRUNE: &str = "
 DELETE FROM tasks
 WHERE id IN (SELECT value FROM json_each(?1)) AND status IN ('done', 'failed', 'cancelled') AND updated_at <= ?2
     AND id NOT IN (SELECT held.value ->> 0 FROM claims CROSS JOIN json_each(claims.tasks) AS held)
-RETURNING status = 'done', updated_at - created_at";
+RETURNING status = 'done', updated_at - created_at, id";
 
 /// The foreign key forbids what it looks for; a restored file may have been written without it.
 pub(super) const ORPHANED_CLAIMS: &str = "
 SELECT id, worker_id, tasks, claimed_at FROM claims WHERE worker_id NOT IN (SELECT id FROM workers)
 ORDER BY id LIMIT ?1";
+
+/// Of failed and cancelled tasks: whether it was cancelled, and the id.
+pub(super) const LIST_AS_STOPPED: &str = "
+INSERT INTO stopped (cancelled, task_id) SELECT value ->> 0, value ->> 1 FROM json_each(?1) WHERE true
+ON CONFLICT (cancelled, task_id) DO NOTHING";
+
+pub(super) const UNLIST_STOPPED: &str = "
+DELETE FROM stopped WHERE cancelled IN (0, 1) AND task_id IN (SELECT value FROM json_each(?1))";
+
+/// The statements of the catalog: `?1` the id after the last, `?2` how many rows to walk. Each with what it is like, and how long
+/// its texts are; nulls for one whose task does not exist. Lengths are read without the texts.
+macro_rules! walk {
+    ($walked:literal) => {
+        concat!(
+            "WITH walked AS MATERIALIZED (
+    ",
+            $walked,
+            "
+)
+SELECT walked.id, status, priority, created_at,
+    octet_length(payload) + coalesce(octet_length(result), 0) + coalesce(octet_length(error), 0)
+FROM walked LEFT JOIN tasks ON tasks.id = walked.id ORDER BY walked.id DESC"
+        )
+    };
+}
+
+pub(super) const WALK: &str = walk!("SELECT id FROM tasks WHERE id < ?1 ORDER BY id DESC LIMIT ?2");
+
+pub(super) const WALK_QUEUED: &str =
+    walk!("SELECT task_id AS id FROM queue WHERE task_id < ?1 ORDER BY task_id DESC LIMIT ?2");
+
+pub(super) const WALK_CLAIMED: &str = walk!(
+    "SELECT DISTINCT held.value ->> 0 AS id FROM claims CROSS JOIN json_each(claims.tasks) AS held
+    WHERE held.value ->> 0 < ?1 ORDER BY id DESC LIMIT ?2"
+);
+
+pub(super) const WALK_FAILED: &str = walk!(
+    "SELECT task_id AS id FROM stopped WHERE cancelled = 0 AND task_id < ?1 ORDER BY task_id DESC LIMIT ?2"
+);
+
+pub(super) const WALK_CANCELLED: &str = walk!(
+    "SELECT task_id AS id FROM stopped WHERE cancelled = 1 AND task_id < ?1 ORDER BY task_id DESC LIMIT ?2"
+);
+
+/// `?1` the id, `?2` how far to count, `?3` now. The columns of [`GET`], then as PostgreSQL answers: its queue row, how many are
+/// ahead, its claim.
+pub(super) const INSPECT: &str = "
+WITH task AS MATERIALIZED (
+    SELECT id, payload, priority, status, result, error, attempts, max_attempts, rescues, fence, created_at, updated_at
+    FROM tasks WHERE id = ?1
+), waiting AS MATERIALIZED (
+    SELECT not_before, messaged FROM queue WHERE task_id = ?1 AND (SELECT status FROM task) = 'pending'
+), own AS MATERIALIZED (
+    SELECT not_before FROM waiting WHERE not_before <= ?3
+), holder AS MATERIALIZED (
+    SELECT worker_id, claimed_at FROM claims CROSS JOIN json_each(claims.tasks) AS held
+    WHERE (SELECT status FROM task) = 'processing' AND held.value ->> 0 = ?1
+        AND held.value ->> 1 = (SELECT fence FROM task)
+    LIMIT 1
+)
+SELECT task.*, (SELECT not_before FROM waiting), (SELECT messaged FROM waiting),
+    (SELECT count(*) FROM (
+        SELECT 1 FROM queue
+        WHERE messaged = 0 AND not_before <= (SELECT not_before FROM own)
+            AND (not_before < (SELECT not_before FROM own) OR task_id < ?1)
+        ORDER BY not_before DESC LIMIT ?2
+    )),
+    (SELECT count(*) FROM (
+        SELECT 1 FROM queue
+        WHERE messaged = 1 AND not_before <= (SELECT not_before FROM own)
+            AND (not_before < (SELECT not_before FROM own) OR task_id < ?1)
+        ORDER BY not_before DESC LIMIT ?2
+    )),
+    (SELECT worker_id FROM holder), (SELECT name FROM workers WHERE id = (SELECT worker_id FROM holder)),
+    (SELECT claimed_at FROM holder)
+FROM task";

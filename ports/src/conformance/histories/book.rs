@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::catalog::Place;
 use crate::ids::WorkerId;
+
 use crate::store::{ClaimRecord, ClaimedTask, DeliveryOutcome};
 use crate::task::Task;
 use crate::time::Timestamp;
@@ -56,7 +58,17 @@ impl Book {
                 }
             }
             Answer::Page(page) => page.stranded.iter_mut().for_each(|task| self.task(task)),
+            Answer::Listed(listed) => listed.tasks.iter_mut().for_each(|task| self.task(task)),
+            Answer::Inspected(Some((task, place))) => {
+                self.task(task);
+                match place {
+                    Place::Queued { not_before, .. } => self.number(not_before),
+                    Place::Claimed { claimed_at, .. } => self.number(claimed_at),
+                    Place::Nowhere => {}
+                }
+            }
             Answer::Nothing
+            | Answer::Inspected(None)
             | Answer::Totals { .. }
             | Answer::Beaten(_)
             | Answer::Declared(_)

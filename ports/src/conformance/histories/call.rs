@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::audit::AuditPage;
+use crate::catalog::{Listed, Listing, Place};
 use crate::ids::{ClaimId, WorkerId};
 use crate::registry::{BeatReply, RemoveReply, WorkerEntry};
 use crate::store::{
@@ -40,6 +41,8 @@ pub(super) enum Call {
     SweepQueue(Option<TaskId>, usize),
     OrphanedClaims(usize),
     Prune(Option<TaskId>, usize, Duration),
+    List(Listing),
+    Inspect(TaskId, usize),
     Plant(TaskId),
     /// In place of the one that may be there.
     PlantQueueRow(TaskId),
@@ -72,6 +75,8 @@ pub(super) enum Answer {
     Swept(usize, Option<TaskId>),
     /// And whether the totals are what they were.
     Pruned(usize, Option<TaskId>, bool),
+    Listed(Listed),
+    Inspected(Option<(Task, Place)>),
     WorkerGone,
     Rejected,
     Unavailable(String),
@@ -109,6 +114,9 @@ pub(super) fn ending() -> Vec<Call> {
         Call::OrphanedClaims(100),
         Call::Stranded(None, 100, Duration::ZERO),
     ];
+    let statuses = std::iter::once(None).chain(TaskStatus::ALL.map(Some));
+    calls.extend(statuses.map(|status| Call::List(listing(status, None, 100))));
+    calls.extend(all_tasks().into_iter().map(|id| Call::Inspect(id, 100)));
     calls.extend((0..WORKERS).map(|worker| Call::ClaimsOf(worker_of(worker), None, 100)));
     calls.extend([
         Call::SweepQueue(None, 100),
@@ -118,6 +126,24 @@ pub(super) fn ending() -> Vec<Call> {
         Call::Get(all_tasks()),
     ]);
     calls
+}
+
+/// A listing without any filter but the status.
+pub(super) const fn listing(
+    status: Option<TaskStatus>,
+    below: Option<TaskId>,
+    walk: usize,
+) -> Listing {
+    Listing {
+        status,
+        priority: None,
+        created_from: None,
+        created_before: None,
+        below,
+        walk,
+        limit: 3,
+        bytes: 1_000,
+    }
 }
 
 pub(super) async fn make(call: &Call, store: &dyn Subject) -> Answer {
@@ -200,6 +226,11 @@ async fn answer(call: &Call, subject: &dyn Subject) -> Result<Answer, Answer> {
             let before = store.totals().await?;
             let (deleted, next) = audit.prune(*after, *limit, *older_than).await?;
             Answer::Pruned(deleted, next, store.totals().await? == before)
+        }
+        Call::List(listing) => Answer::Listed(subject.catalog().list(listing).await?),
+        Call::Inspect(id, count_up_to) => {
+            let found = subject.catalog().inspect(*id, *count_up_to).await?;
+            Answer::Inspected(found.map(|found| (found.task, found.place)))
         }
         Call::Plant(id) => {
             subject.plant(&[*id], "planted 'here'").await;

@@ -121,6 +121,15 @@ pub(super) enum Step {
         limit: u8,
         unmoved: bool,
     },
+    List {
+        status: Option<TaskStatus>,
+        below: Option<u8>,
+        walk: u8,
+    },
+    Inspect {
+        task: u8,
+        count_up_to: u8,
+    },
     Plant(u8),
     PlantQueueRow(u8),
     RemoveQueueRow(u8),
@@ -264,6 +273,17 @@ pub(super) fn books() -> impl Strategy<Value = Step> {
         tasks().prop_map(Step::Enqueue),
         (option::of(task()), limit()).prop_map(|(after, limit)| Step::SweepQueue { after, limit }),
         limit().prop_map(Step::OrphanedClaims),
+        (
+            option::of(proptest::sample::select(&TaskStatus::ALL)),
+            option::of(task()),
+            limit(),
+        )
+            .prop_map(|(status, below, walk)| Step::List {
+                status,
+                below,
+                walk,
+            }),
+        (task(), limit()).prop_map(|(task, count_up_to)| Step::Inspect { task, count_up_to }),
     ]
 }
 

@@ -12,7 +12,7 @@ use crate::task::{Fence, NewTask, Payload, Priority, Task, TaskId, TaskStatus};
 use crate::time::Timestamp;
 
 use super::super::store::Subject;
-use super::call::Call;
+use super::call::{Call, listing};
 use super::plan::{Fresh, Move, Seen, Step, TASKS, To, Until, WORKERS, When};
 
 /// 2020-01-01T00:00:00Z: the times that a history names lie around it, long before those of every store's clock.
@@ -176,6 +176,14 @@ impl State {
             } => {
                 let older_than = if *unmoved { Duration::ZERO } else { YEAR };
                 Call::Prune(after.map(task_of), usize::from(*limit), older_than)
+            }
+            Step::List {
+                status,
+                below,
+                walk,
+            } => Call::List(listing(*status, below.map(task_of), usize::from(*walk))),
+            Step::Inspect { task, count_up_to } => {
+                Call::Inspect(task_of(*task), usize::from(*count_up_to))
             }
             Step::Plant(task) if self.tasks.contains_key(&task_of(*task)) => {
                 Call::Get(vec![task_of(*task)])
