@@ -1,7 +1,7 @@
 //! Bringing the recorded claims of a worker to their end: of one that died, that stops, or that could not announce.
 
 use ports::{
-    ClaimRecord, DeadLetter, Dependency, Event, Fence, Next, Spent, StoreError, Task, TaskId,
+    ClaimRecord, DeadLetter, Dependency, Event, Fence, Next, Spent, Step, StoreError, Task, TaskId,
     TaskResult, TaskStatus, Transition, WorkerId, WriteOutcome,
 };
 
@@ -194,6 +194,17 @@ pub(crate) async fn announce(
             ports.announcer.dead_letter(letters).await
         },
     );
+    let size = results.len() + letters.len();
+    if size > 0 {
+        ports.observer.observe(&Event::Batched {
+            step: Step::Announce,
+            size,
+        });
+    }
+    let count = lettered.iter().filter(|outcome| outcome.is_ok()).count();
+    if count > 0 {
+        ports.observer.observe(&Event::DeadLettered { count });
+    }
     if let Err(error) = cached {
         ports.observer.observe(&Event::DependencyFailed {
             dependency: Dependency::Cache,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ports::{
     Dependency, Event, Fingerprint, InsertOutcome, KeyedRequest, NewTask, Payload, Priority,
-    RequestKey, StoreError, TaskId, TaskMessage, Timestamp,
+    RequestKey, Step, StoreError, TaskId, TaskMessage, Timestamp,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -379,6 +379,10 @@ async fn commit(ports: Ports, config: SubmitConfig, requests: Vec<Request>, batc
                 ports
                     .observer
                     .observe(&Event::Submitted { count: tasks.len() });
+                ports.observer.observe(&Event::Batched {
+                    step: Step::Insert,
+                    size: tasks.len(),
+                });
                 answer(part, &tasks, &outcomes);
                 hand_to_publisher(&ports, &batches, tasks).await;
             }
@@ -524,6 +528,10 @@ async fn publish(ports: Ports, messages: Vec<TaskMessage>, log_is_down: Arc<Atom
     if log_is_down.load(Ordering::Relaxed) {
         return give_up_publishing(&ports, messages, "the log is down".into()).await;
     }
+    ports.observer.observe(&Event::Batched {
+        step: Step::Publish,
+        size: messages.len(),
+    });
     let outcomes = ports.publisher.publish(&messages).await;
     let mut failed = Vec::new();
     let mut first_error = None;

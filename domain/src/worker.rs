@@ -25,8 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ports::{
-    ClaimId, ClaimedTask, Dependency, Event, Failure, Horizon, Processor, RemoveReply, TaskFeed,
-    Timestamp, WorkerEntry, WorkerId,
+    ClaimId, ClaimedTask, Dependency, Event, Failure, Horizon, Processor, RemoveReply, Step,
+    TaskFeed, Timestamp, WorkerEntry, WorkerId,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -428,6 +428,10 @@ impl Life {
             doing,
             error: chain(error),
         });
+    }
+
+    fn batched(&self, step: Step, size: usize) {
+        self.ports.observer.observe(&Event::Batched { step, size });
     }
 
     fn recovered(&self, dependency: Dependency) {

@@ -28,7 +28,9 @@ pub use catalog::{Inspection, Listed, Listing, Place, TaskCatalog};
 pub use clock::Clock;
 pub use feed::{Delivery, FeedError, Position, RecordContent, Standing, TaskFeed};
 pub use ids::{ClaimId, IdSource, WorkerId};
-pub use observer::{ClaimedBy, Dependency, Event, NoObserver, Observer, Repair, SkipReason};
+pub use observer::{
+    ClaimedBy, Dependency, Event, NoObserver, Observer, Repair, RunOutcome, SkipReason, Step,
+};
 pub use processor::{Failure, Job, Processor};
 pub use publisher::{PublishError, TaskMessage, TaskPublisher};
 pub use random::Random;

@@ -125,6 +125,86 @@ impl Repair {
     }
 }
 
+/// How a run of a processing function ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RunOutcome {
+    /// With a result.
+    Success,
+    /// With a failure that another run may mend.
+    Retryable,
+    /// With a failure that no other run mends.
+    Permanent,
+    /// Not before its deadline.
+    Timeout,
+    /// In a panic.
+    Panic,
+    /// Something the function needs is down: no attempt was spent.
+    Unavailable,
+}
+
+impl RunOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 6] = [
+        Self::Success,
+        Self::Retryable,
+        Self::Permanent,
+        Self::Timeout,
+        Self::Panic,
+        Self::Unavailable,
+    ];
+
+    /// A name for logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Retryable => "retryable",
+            Self::Permanent => "permanent",
+            Self::Timeout => "timeout",
+            Self::Panic => "panic",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// A step in which many tasks share one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// A commit of submitted tasks.
+    Insert,
+    /// Messages sent to the log together.
+    Publish,
+    /// A claim that holds something.
+    Claim,
+    /// A commit of what became of runs.
+    Settle,
+    /// Results and dead letters told together.
+    Announce,
+}
+
+impl Step {
+    /// Every step.
+    pub const ALL: [Self; 5] = [
+        Self::Insert,
+        Self::Publish,
+        Self::Claim,
+        Self::Settle,
+        Self::Announce,
+    ];
+
+    /// A name for logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Publish => "publish",
+            Self::Claim => "claim",
+            Self::Settle => "settle",
+            Self::Announce => "announce",
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -160,12 +240,28 @@ pub enum Event {
         /// How many.
         count: usize,
     },
+    /// One call was made for this many tasks.
+    Batched {
+        /// Which call.
+        step: Step,
+        /// For how many tasks; at least one.
+        size: usize,
+    },
+    /// A run of a processing function begins.
+    Started {
+        /// The task.
+        id: TaskId,
+        /// From when it might have been claimed until it was (store's clock).
+        waited: Duration,
+    },
     /// A run of a processing function ended.
     Ran {
         /// The task.
         id: TaskId,
         /// How long it ran.
         took: Duration,
+        /// How it ended.
+        outcome: RunOutcome,
         /// `None` for success, otherwise the failure's text.
         error: Option<String>,
     },
@@ -182,6 +278,11 @@ pub enum Event {
     Late {
         /// The task.
         id: TaskId,
+    },
+    /// The log took dead letters.
+    DeadLettered {
+        /// How many.
+        count: usize,
     },
     /// Someone called a task off.
     Cancelled {

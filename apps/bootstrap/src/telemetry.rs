@@ -127,13 +127,19 @@ impl Observer for LogObserver {
                     "tasks were claimed"
                 );
             }
-            Event::Ran { id, took, error } => {
+            Event::Ran {
+                id,
+                took,
+                outcome,
+                error,
+            } => {
+                let outcome = outcome.as_str();
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 match error {
                     None => debug!(event = "task.ran", task_id = %id, took_ms, "a run succeeded"),
                     // What comes of it, another run or the end of the task, is another line.
                     Some(error) => {
-                        info!(event = "task.run_failed", task_id = %id, took_ms, error, "a run failed");
+                        info!(event = "task.run_failed", task_id = %id, took_ms, outcome, error, "a run failed");
                     }
                 }
             }

@@ -2,12 +2,15 @@
 
 use std::fmt::{self, Write};
 
-use domain::ports::{ClaimedBy, Dependency, Event, Observer, Repair, SkipReason, TaskStatus};
+use domain::ports::{
+    ClaimedBy, Dependency, Event, Observer, Repair, RunOutcome, SkipReason, Step, TaskStatus,
+};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 type Label = [(&'static str, &'static str); 1];
@@ -26,11 +29,15 @@ pub struct Meters {
     unpublished: Counter,
     skipped: Family<Label, Counter>,
     claimed: Family<Label, Counter>,
-    runs_succeeded: Histogram,
-    runs_failed: Histogram,
+    /// By step, in the order of [`Step::ALL`].
+    batches: [Histogram; Step::ALL.len()],
+    waited: Histogram,
+    /// By outcome, in the order of [`RunOutcome::ALL`].
+    runs: [Histogram; RunOutcome::ALL.len()],
     settled: Family<Label, Counter>,
     elapsed: Histogram,
     late: Counter,
+    dead_lettered: Counter,
     cancelled: Counter,
     revived: Counter,
     handed_back: Counter,
@@ -92,6 +99,24 @@ impl Meters {
             drop(failing.get_or_create(&dependency_label(dependency)));
         }
         let elapsed = elapsed_histogram();
+        let waited = elapsed_histogram();
+        let batches = Family::<Label, Histogram>::new_with_constructor(batch_histogram);
+        names.register(
+            "build",
+            "1, labelled with the version of the program",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        names.register(
+            "batch_size",
+            "How many tasks shared one call, by step",
+            batches.clone(),
+        );
+        names.register_with_unit(
+            "queue_wait",
+            "From when a task might have been claimed until it was, by the clock of the store",
+            Unit::Seconds,
+            waited.clone(),
+        );
         names.register(
             "cache_lookups",
             "Lookups in the result cache, by result",
@@ -99,7 +124,7 @@ impl Meters {
         );
         names.register_with_unit(
             "run_duration",
-            "How long processing functions ran",
+            "How long processing functions ran, by how they ended; `unavailable` spends no attempt",
             Unit::Seconds,
             runs.clone(),
         );
@@ -140,8 +165,10 @@ impl Meters {
                 "Tasks claimed, by way",
                 claimed,
             ),
-            runs_succeeded: runs.get_or_create_owned(&[("outcome", "success")]),
-            runs_failed: runs.get_or_create_owned(&[("outcome", "failure")]),
+            batches: Step::ALL.map(|step| batches.get_or_create_owned(&[("step", step.as_str())])),
+            waited,
+            runs: RunOutcome::ALL
+                .map(|outcome| runs.get_or_create_owned(&[("outcome", outcome.as_str())])),
             settled: register(
                 &mut names,
                 "tasks_settled",
@@ -153,6 +180,12 @@ impl Meters {
                 &mut names,
                 "results_late",
                 "Results dropped because their task had moved since",
+                Counter::default(),
+            ),
+            dead_lettered: register(
+                &mut names,
+                "dead_letters",
+                "Dead letters that the log took: records that cannot be read, and failed tasks; repeated after a crash",
                 Counter::default(),
             ),
             cancelled: register(
@@ -271,13 +304,13 @@ impl Observer for Meters {
             Event::Claimed { by, count } => {
                 add(&self.claimed.get_or_create(&[("by", by.as_str())]), *count);
             }
-            Event::Ran { took, error, .. } => {
-                let histogram = match error {
-                    None => &self.runs_succeeded,
-                    Some(_) => &self.runs_failed,
-                };
-                histogram.observe(took.as_secs_f64());
+            // Both lists are in the order in which their kinds are declared.
+            Event::Batched { step, size } => self.batches[*step as usize].observe(*size as f64),
+            Event::Started { waited, .. } => self.waited.observe(waited.as_secs_f64()),
+            Event::Ran { took, outcome, .. } => {
+                self.runs[*outcome as usize].observe(took.as_secs_f64());
             }
+            Event::DeadLettered { count } => add(&self.dead_lettered, *count),
             Event::Settled {
                 status,
                 elapsed_micros,
@@ -354,6 +387,11 @@ fn run_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.000_1, 4.0, 11))
 }
 
+/// 1 to 16,384 in steps of 4.
+fn batch_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 4.0, 8))
+}
+
 /// 1 ms to 4.7 h in steps of 4.
 fn elapsed_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 4.0, 13))
@@ -368,7 +406,8 @@ pub(crate) fn write_gauge(text: &mut String, name: &str, help: &str, value: impl
     );
 }
 
-/// OpenMetrics names a counter without `_total`, the older format with it; the older one knows no units.
+/// OpenMetrics names a counter without `_total` and an info without `_info`, the older format with it; the older one knows no
+/// units and no infos.
 fn prometheus_text(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len() + 1_024);
     let mut help = "";
@@ -378,7 +417,11 @@ fn prometheus_text(openmetrics: &str) -> String {
             help = line;
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap_or((rest, "untyped"));
-            let suffix = if kind == "counter" { "_total" } else { "" };
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", kind),
+                "info" => ("_info", "gauge"),
+                _ => ("", kind),
+            };
             let words = help
                 .strip_prefix("# HELP ")
                 .and_then(|rest| rest.split_once(' '))
@@ -456,22 +499,36 @@ mod tests {
             },
             &["tasks_claimed_total{by=\"age\"} 5"],
         );
-        let ran = |error| Event::Ran {
-            id: id(),
-            took: Duration::from_millis(1),
-            error,
-        };
+        for outcome in RunOutcome::ALL {
+            let line = format!(
+                "run_duration_seconds_count{{outcome=\"{}\"}} 1",
+                outcome.as_str()
+            );
+            let ran = Event::Ran {
+                id: id(),
+                took: Duration::from_millis(1),
+                outcome,
+                error: None,
+            };
+            check(ran, &[&line]);
+        }
+        for step in Step::ALL {
+            let label = format!("step=\"{}\"", step.as_str());
+            let sum = format!("batch_size_sum{{{label}}} 20.0");
+            let bucket = format!("batch_size_bucket{{le=\"64.0\",{label}}} 1");
+            check(Event::Batched { step, size: 20 }, &[&sum, &bucket]);
+        }
         check(
-            ran(None),
-            &["run_duration_seconds_count{outcome=\"success\"} 1"],
-        );
-        check(
-            ran(Some("broken".into())),
+            Event::Started {
+                id: id(),
+                waited: Duration::from_secs(2),
+            },
             &[
-                "run_duration_seconds_count{outcome=\"failure\"} 1",
-                "run_duration_seconds_bucket{le=\"0.0016\",outcome=\"failure\"} 1",
+                "queue_wait_seconds_sum 2.0",
+                "queue_wait_seconds_bucket{le=\"4.096\"} 1",
             ],
         );
+        check(Event::DeadLettered { count: 3 }, &["dead_letters_total 3"]);
         check(
             Event::Settled {
                 id: id(),

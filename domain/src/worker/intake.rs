@@ -8,7 +8,7 @@ use std::time::Duration;
 use ports::observer::{ClaimedBy, SkipReason};
 use ports::{
     ClaimError, ClaimTicket, ClaimedTask, Delivery, DeliveryOutcome, Dependency, Event, Horizon,
-    Position, RecordContent, TaskId,
+    Position, RecordContent, Step, TaskId,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -232,6 +232,7 @@ impl Life {
         }
         self.brake.taken();
         self.ports.observer.observe(&Event::Claimed { by, count });
+        self.batched(Step::Claim, count);
         self.book().insert(
             ticket.claim,
             Page {

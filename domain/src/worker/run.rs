@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ports::{Event, Failure, Job};
+use ports::{Event, Failure, Job, RunOutcome};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -57,10 +57,26 @@ impl Life {
             .processor
             .timeout(&job)
             .unwrap_or(self.config.task_timeout);
+        let waited = held.task.claimed_at.micros_since(held.task.waiting_since);
+        self.ports.observer.observe(&Event::Started {
+            id: held.task.id,
+            waited: Duration::from_micros(u64::try_from(waited).unwrap_or(0)),
+        });
         let started = Instant::now();
-        let outcome = match self.run_with_deadline(job, deadline).await {
-            Ok(result) => self.check_result(result),
-            Err(failure) => Err(failure),
+        let ended = self.run_with_deadline(job, deadline).await;
+        let (how, outcome) = match ended {
+            Ended::Answered(answer) => {
+                let outcome = answer.and_then(|result| self.check_result(result));
+                (outcome_of(&outcome), outcome)
+            }
+            Ended::Panicked(text) => (
+                RunOutcome::Panic,
+                Err(Failure::Retryable(format!("panicked: {text}"))),
+            ),
+            Ended::TimedOut => (
+                RunOutcome::Timeout,
+                Err(Failure::Retryable(format!("timed out after {deadline:?}"))),
+            ),
         };
         match &outcome {
             // A run that was told to stop may say anything: it tells nothing of a dependency.
@@ -70,19 +86,20 @@ impl Life {
         self.ports.observer.observe(&Event::Ran {
             id: held.task.id,
             took: started.elapsed(),
+            outcome: how,
             error: outcome.as_ref().err().map(ToString::to_string),
         });
         outcome
     }
 
-    async fn run_with_deadline(&self, job: Job, deadline: Duration) -> Result<String, Failure> {
+    async fn run_with_deadline(&self, job: Job, deadline: Duration) -> Ended {
         let run = Guarded(self.processor.process(job));
         if deadline.is_zero() {
             return run.await;
         }
         match timeout(deadline, run).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Failure::Retryable(format!("timed out after {deadline:?}"))),
+            Ok(ended) => ended,
+            Err(_) => Ended::TimedOut,
         }
     }
 
@@ -103,19 +120,36 @@ impl Life {
     }
 }
 
+/// How a run ended.
+enum Ended {
+    Answered(Result<String, Failure>),
+    Panicked(String),
+    TimedOut,
+}
+
+const fn outcome_of(outcome: &Result<String, Failure>) -> RunOutcome {
+    match outcome {
+        Ok(_) => RunOutcome::Success,
+        Err(Failure::Permanent(_)) => RunOutcome::Permanent,
+        Err(Failure::Unavailable(_)) => RunOutcome::Unavailable,
+        // The others that there are, and may be, leave room for another run.
+        Err(_) => RunOutcome::Retryable,
+    }
+}
+
 /// A run whose panic is a failure of the task, not of the worker.
 struct Guarded<'run>(Pin<Box<dyn Future<Output = Result<String, Failure>> + Send + 'run>>);
 
 impl Future for Guarded<'_> {
-    type Output = Result<String, Failure>;
+    type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let run = self.0.as_mut();
         // After a panic the future is dropped without being polled again, so nothing sees what it left broken.
-        catch_unwind(AssertUnwindSafe(|| run.poll(context))).unwrap_or_else(|panic| {
-            let text = panic_text(panic.as_ref());
-            Poll::Ready(Err(Failure::Retryable(format!("panicked: {text}"))))
-        })
+        match catch_unwind(AssertUnwindSafe(|| run.poll(context))) {
+            Ok(polled) => polled.map(Ended::Answered),
+            Err(panic) => Poll::Ready(Ended::Panicked(panic_text(panic.as_ref()).to_owned())),
+        }
     }
 }
 

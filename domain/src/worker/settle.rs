@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ports::store::TransitionOutcome;
 use ports::{
-    ClaimId, DeadLetter, Dependency, Event, Next, Spent, StoreError, TaskResult, TaskStatus,
+    ClaimId, DeadLetter, Dependency, Event, Next, Spent, Step, StoreError, TaskResult, TaskStatus,
     Transition, WriteOutcome,
 };
 use tokio::sync::OwnedSemaphorePermit;
@@ -111,6 +111,7 @@ impl Life {
                     if failing {
                         self.recovered(Dependency::Store);
                     }
+                    self.batched(Step::Settle, transitions.len());
                     return Ok(outcomes);
                 }
                 Err(error) if error.is_transient() => {
