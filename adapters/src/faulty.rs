@@ -12,9 +12,9 @@ use ports::{
     ClaimTicket, ClaimedTask, DeadLetter, Delivery, DeliveryOutcome, Failure, FeedError, Horizon,
     InsertOutcome, Inspection, Job, KeptRequest, KeyedRequest, Listed, Listing, NewTask, Position,
     Processor, PublishError, RemoveReply, ResultCache, Standing, StoreError, Task, TaskAudit,
-    TaskCatalog, TaskFeed, TaskId, TaskMessage, TaskPublisher, TaskResult, TaskStore, Timestamp,
-    Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry,
-    WriteOutcome,
+    TaskCatalog, TaskEvent, TaskFeed, TaskId, TaskMessage, TaskPublisher, TaskResult, TaskStore,
+    Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId,
+    WorkerRegistry, WriteOutcome,
 };
 
 /// What goes wrong with one call.
@@ -549,6 +549,16 @@ impl<P: Announcer + ?Sized> Announcer for Faulty<P> {
         {
             Ok(outcomes) => outcomes,
             Err(injected) => letters
+                .iter()
+                .map(|_| Err(injected.announce_error()))
+                .collect(),
+        }
+    }
+
+    async fn tell(&self, events: &[TaskEvent]) -> Vec<Result<(), AnnounceError>> {
+        match self.through("tell", || self.inner.tell(events)).await {
+            Ok(outcomes) => outcomes,
+            Err(injected) => events
                 .iter()
                 .map(|_| Err(injected.announce_error()))
                 .collect(),

@@ -37,6 +37,8 @@ pub struct TopicNames {
     pub output: String,
     /// Where unreadable records and failed tasks go. Default `tasks-dead-letter`.
     pub dead_letter: String,
+    /// Where changes of state go: one partition, so that the order is one. Default `tasks-events`.
+    pub events: String,
 }
 
 impl Default for TopicNames {
@@ -45,15 +47,25 @@ impl Default for TopicNames {
             input: "tasks-input".into(),
             output: "tasks-output".into(),
             dead_letter: "tasks-dead-letter".into(),
+            events: "tasks-events".into(),
         }
     }
 }
 
 impl TopicNames {
-    /// The three names: input, output, dead letter.
+    /// The names: input, output, dead letter, events.
     #[must_use]
-    pub fn all(&self) -> [&str; 3] {
-        [&self.input, &self.output, &self.dead_letter]
+    pub fn all(&self) -> [&str; 4] {
+        [&self.input, &self.output, &self.dead_letter, &self.events]
+    }
+
+    /// How many partitions a topic gets when it is created.
+    pub(crate) fn partitions_of(&self, name: &str, settings: TopicSettings) -> i32 {
+        if name == self.events {
+            1
+        } else {
+            settings.partitions.max(1)
+        }
     }
 }
 
@@ -94,7 +106,7 @@ impl Default for KafkaFeedOptions {
 /// How topics that are missing are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicSettings {
-    /// Partitions, at least 1. Default 12. Topics that exist keep theirs.
+    /// Partitions, at least 1; that of the events has one whatever this says. Default 12. Topics that exist keep theirs.
     pub partitions: i32,
     /// Replicas of each partition; `None` (the default) is what the broker is configured for.
     pub replication: Option<i16>,

@@ -1,10 +1,12 @@
 //! The log on Kafka through librdkafka: brokers 3.7 and later, 4.x included; workers share partitions as a group.
 
 mod context;
+mod events;
 mod feed;
 mod log;
 mod topics;
 
+pub use events::RdkafkaEventFeed;
 pub use feed::RdkafkaTaskFeed;
 pub use log::RdkafkaLog;
 pub use topics::ensure_topics;

@@ -9,7 +9,10 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ports::{DeadLetter, Payload, Priority, TaskId, TaskMessage, TaskResult, Timestamp};
+use ports::{
+    DeadLetter, Fence, Payload, Priority, TaskEvent, TaskId, TaskMessage, TaskResult, TaskStatus,
+    Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -115,6 +118,57 @@ pub fn decode_result(value: &[u8]) -> Result<TaskResult, Unreadable> {
                 id,
                 result,
                 processed_at,
+            })
+        }
+        _ => Err(fields.into_error()),
+    }
+}
+
+/// A record of `tasks-events`:
+/// `{"taskId":"<uuid>","status":"done","revision":2,"at":"2025-01-01T00:00:02.345Z"}`. `revision` rises with every change of
+/// a task, so that of two of its events, however they arrive, the later one can be told.
+#[must_use]
+pub fn encode_event(event: &TaskEvent) -> Vec<u8> {
+    to_bytes(&EventShape {
+        task_id: event.id,
+        status: event.status.as_str(),
+        revision: event.fence.0,
+        at: event.at,
+    })
+}
+
+/// Reads a record of `tasks-events`. Its time comes back in whole milliseconds, as it was written.
+///
+/// # Errors
+/// [`Unreadable`] naming every field that is missing or wrong.
+pub fn decode_event(value: &[u8]) -> Result<TaskEvent, Unreadable> {
+    let mut fields = Fields::read(value)?;
+    let id = fields.task_id();
+    let status = fields.text("status").and_then(|name| {
+        let status = TaskStatus::from_name(&name);
+        if status.is_none() {
+            fields.fault("status must be the name of one");
+        }
+        status
+    });
+    let fence = fields.optional_integer("revision").map(Fence);
+    if fence.is_none() {
+        fields.fault("revision must be an integer");
+    }
+    let at = fields.text("at").and_then(|text| {
+        let time = Timestamp::parse_rfc3339(&text);
+        if time.is_none() {
+            fields.fault("at must be an RFC 3339 time");
+        }
+        time
+    });
+    match (id, status, fence, at) {
+        (Some(id), Some(status), Some(fence), Some(at)) if fields.faults.is_empty() => {
+            Ok(TaskEvent {
+                id,
+                status,
+                fence,
+                at,
             })
         }
         _ => Err(fields.into_error()),
@@ -319,6 +373,16 @@ pub fn decode_dead_letter(value: &[u8]) -> Result<ReadDeadLetter, Unreadable> {
         }
         _ => Err(fields.into_error()),
     }
+}
+
+#[derive(Serialize)]
+struct EventShape {
+    #[serde(rename = "taskId", serialize_with = "displayed")]
+    task_id: TaskId,
+    status: &'static str,
+    revision: i64,
+    #[serde(serialize_with = "displayed")]
+    at: Timestamp,
 }
 
 #[derive(Serialize)]

@@ -53,6 +53,22 @@ ports::announcer_conformance!(
     Cluster::three(Client::KafkaRust).await
 );
 
+ports::events_conformance!(
+    #[ignore = "needs Kafka: run cargo xtask test"]
+    events_of_rdkafka_on_3,
+    Cluster::three(Client::Rdkafka).await
+);
+ports::events_conformance!(
+    #[ignore = "needs Kafka: run cargo xtask test"]
+    events_of_rdkafka_on_4,
+    Cluster::four(Client::Rdkafka).await
+);
+ports::events_conformance!(
+    #[ignore = "needs Kafka: run cargo xtask test"]
+    events_of_kafka_rust_on_3,
+    Cluster::three(Client::KafkaRust).await
+);
+
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -132,9 +148,18 @@ async fn topics_that_are_missing_are_created() {
         let cluster = cluster.with_fresh_topics();
         let twelve = TopicSettings::default();
         let states = cluster.ensure(twelve).await.expect("created");
-        assert_eq!(states.len(), 3);
+        assert_eq!(states.len(), 4);
+        // The order of the events is one.
+        let of = |name: &str| {
+            if name == cluster.options.topics.events {
+                1
+            } else {
+                12
+            }
+        };
         for state in &states {
-            assert_eq!((state.partitions, state.created), (12, true), "{state:?}");
+            let expected = (of(&state.name), true);
+            assert_eq!((state.partitions, state.created), expected, "{state:?}");
         }
         // Those that are there stay as they are.
         let twenty = TopicSettings {
@@ -143,7 +168,8 @@ async fn topics_that_are_missing_are_created() {
         };
         let states = cluster.ensure(twenty).await.expect("looked at");
         for state in &states {
-            assert_eq!((state.partitions, state.created), (12, false), "{state:?}");
+            let expected = (of(&state.name), false);
+            assert_eq!((state.partitions, state.created), expected, "{state:?}");
         }
     }
 }

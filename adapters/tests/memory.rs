@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ports::conformance::log::{DeadLetterRecord, OutputRecord};
-use ports::conformance::{cache, log, store};
+use ports::conformance::{cache, events, log, store};
 use ports::{
-    Announcer, ClaimRecord, Clock, DeadLetter, Payload, ResultCache, TaskAudit, TaskCatalog,
-    TaskFeed, TaskId, TaskPublisher, TaskStore, WorkerRegistry,
+    Announcer, ClaimRecord, Clock, DeadLetter, EventFeed, Payload, ResultCache, TaskAudit,
+    TaskCatalog, TaskFeed, TaskId, TaskPublisher, TaskStore, WorkerRegistry,
 };
 use task_processor_adapters::faulty::Faulty;
 use task_processor_adapters::memory::{CacheLimits, Memory, MemoryResultCache};
@@ -21,6 +21,7 @@ ports::audit_conformance!(memory_audit, StoreInMemory::plain());
 ports::catalog_conformance!(memory_catalog, StoreInMemory::plain());
 ports::log_conformance!(memory_log, LogInMemory::plain());
 ports::announcer_conformance!(memory_announcer, LogInMemory::plain());
+ports::events_conformance!(memory_events, LogInMemory::plain());
 ports::cache_conformance!(memory_cache, CacheInMemory::plain());
 
 ports::cache_conformance!(tiered_cache, CacheInMemory::tiered());
@@ -30,6 +31,7 @@ ports::audit_conformance!(faulty_audit, StoreInMemory::faulty());
 ports::catalog_conformance!(faulty_catalog, StoreInMemory::faulty());
 ports::log_conformance!(faulty_log, FaultyLog(LogInMemory::plain()));
 ports::announcer_conformance!(faulty_announcer, FaultyLog(LogInMemory::plain()));
+ports::events_conformance!(faulty_events, FaultyLog(LogInMemory::plain()));
 ports::cache_conformance!(faulty_cache, CacheInMemory::faulty());
 
 struct StoreInMemory {
@@ -189,6 +191,28 @@ impl log::Subject for FaultyLog {
 
     async fn dead_letters(&self, at_least: usize) -> Vec<DeadLetterRecord> {
         self.0.dead_letters(at_least).await
+    }
+}
+
+#[async_trait]
+impl events::Subject for LogInMemory {
+    fn announcer(&self) -> Arc<dyn Announcer> {
+        log::Subject::announcer(self)
+    }
+
+    fn feed(&self) -> Arc<dyn EventFeed> {
+        Arc::clone(&self.memory.log) as Arc<dyn EventFeed>
+    }
+}
+
+#[async_trait]
+impl events::Subject for FaultyLog {
+    fn announcer(&self) -> Arc<dyn Announcer> {
+        log::Subject::announcer(self)
+    }
+
+    fn feed(&self) -> Arc<dyn EventFeed> {
+        events::Subject::feed(&self.0)
     }
 }
 

@@ -6,13 +6,17 @@ use ports::{
     Dependency, Event, Next, Spent, StoreError, Task, TaskId, TaskStatus, Transition,
     TransitionOutcome, WriteOutcome,
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::lifecycle::{self, Trigger};
+use crate::resolve::event_of;
 use crate::{Ports, chain};
 
 /// How long a store that does not answer is asked again before the client is told.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the log may take to take the news before the client is answered without.
+const TELLING: Duration = Duration::from_millis(500);
 
 /// What became of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +79,8 @@ impl Commander {
                 return Ok(Verdict::Unknown);
             };
             if trigger == Trigger::Cancel && task.status == TaskStatus::Cancelled {
+                // Whoever asked before may have crashed between the move and the news of it.
+                self.tell(&task).await;
                 return Ok(Verdict::Obeyed(Box::new(task)));
             }
             if lifecycle::next(task.status, trigger).is_none() {
@@ -96,15 +102,36 @@ impl Commander {
                 Spent::Reset => (0, 0),
                 _ => (task.attempts, task.rescues),
             };
-            return Ok(Verdict::Obeyed(Box::new(Task {
+            let moved = Task {
                 status: to.status(),
                 fence: task.fence.next(),
                 attempts: counted.0,
                 rescues: counted.1,
                 updated_at,
                 ..task
-            })));
+            };
+            self.tell(&moved).await;
+            return Ok(Verdict::Obeyed(Box::new(moved)));
         }
+    }
+
+    /// A client does not wait for a log that is down. What was in hand is told again by the worker that held it, and what
+    /// waited when someone repeats the order; whoever waits for the task looks for himself.
+    async fn tell(&self, task: &Task) {
+        let event = [event_of(task)];
+        let told = timeout(TELLING, self.ports.announcer.tell(&event)).await;
+        let error = match told {
+            Ok(outcomes) => match outcomes.into_iter().find_map(Result::err) {
+                Some(error) => chain(&error),
+                None => return,
+            },
+            Err(elapsed) => elapsed.to_string(),
+        };
+        self.ports.observer.observe(&Event::DependencyFailed {
+            dependency: Dependency::Log,
+            doing: "tell",
+            error,
+        });
     }
 
     async fn read(&self, id: TaskId) -> Result<Option<Task>, StoreError> {

@@ -12,6 +12,7 @@ use ports::{
 pub mod audit;
 pub mod command;
 pub mod error_text;
+pub mod events;
 pub mod heart;
 pub mod lifecycle;
 pub mod metrics;
@@ -27,6 +28,7 @@ pub mod worker;
 
 pub use audit::AuditConfig;
 pub use command::{Commander, Verdict};
+pub use events::{Events, EventsConfig, EventsError, Heard, Listener};
 pub use heart::Heart;
 pub use metrics::Metrics;
 pub use processing::{ReverseText, processor_fn};

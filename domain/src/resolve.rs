@@ -1,8 +1,8 @@
 //! Bringing the recorded claims of a worker to their end: of one that died, that stops, or that could not announce.
 
 use ports::{
-    ClaimRecord, DeadLetter, Dependency, Event, Fence, Next, Spent, Step, StoreError, Task, TaskId,
-    TaskResult, TaskStatus, Transition, WorkerId, WriteOutcome,
+    ClaimRecord, DeadLetter, Dependency, Event, Fence, Next, Spent, Step, StoreError, Task,
+    TaskEvent, TaskId, TaskResult, TaskStatus, Transition, WorkerId, WriteOutcome,
 };
 
 use crate::{Ports, chain, lifecycle};
@@ -152,10 +152,14 @@ pub(crate) async fn announce_at_rest(
     for held in held_by(claims).chunks(BATCH) {
         let mut results = Vec::new();
         let mut letters = Vec::new();
+        let mut events = Vec::new();
         for (fence, task) in read(ports, held).await? {
-            // Only what this very claim brought to rest; what moved on is announced by whoever moved it.
+            // Only what this very claim brought to rest, or was called off in its hands; what moved on is announced by whoever moved it.
             if task.fence != fence.next() {
                 continue;
+            }
+            if task.status.is_at_rest() {
+                events.push(event_of(&task));
             }
             if let Some(result) = task.to_result() {
                 results.push(result);
@@ -163,7 +167,7 @@ pub(crate) async fn announce_at_rest(
                 letters.push(dead_letter(task));
             }
         }
-        taken = taken && announce(ports, &results, &letters).await;
+        taken = taken && announce(ports, &results, &letters, &events).await;
     }
     Ok(taken)
 }
@@ -173,8 +177,9 @@ pub(crate) async fn announce(
     ports: &Ports,
     results: &[TaskResult],
     letters: &[DeadLetter],
+    events: &[TaskEvent],
 ) -> bool {
-    let (cached, announced, lettered) = tokio::join!(
+    let (cached, announced, lettered, told) = tokio::join!(
         async {
             if results.is_empty() {
                 return Ok(());
@@ -192,6 +197,12 @@ pub(crate) async fn announce(
                 return Vec::new();
             }
             ports.announcer.dead_letter(letters).await
+        },
+        async {
+            if events.is_empty() {
+                return Vec::new();
+            }
+            ports.announcer.tell(events).await
         },
     );
     let size = results.len() + letters.len();
@@ -216,6 +227,7 @@ pub(crate) async fn announce(
     for error in announced
         .into_iter()
         .chain(lettered)
+        .chain(told)
         .filter_map(Result::err)
     {
         ports.observer.observe(&Event::DependencyFailed {
@@ -245,6 +257,15 @@ async fn read(ports: &Ports, held: &[(TaskId, Fence)]) -> Result<Vec<(Fence, Tas
         .zip(tasks)
         .filter_map(|((_, fence), task)| task.map(|task| (*fence, task)))
         .collect())
+}
+
+pub(crate) const fn event_of(task: &Task) -> TaskEvent {
+    TaskEvent {
+        id: task.id,
+        status: task.status,
+        fence: task.fence,
+        at: task.updated_at,
+    }
 }
 
 fn dead_letter(task: Task) -> DeadLetter {

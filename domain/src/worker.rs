@@ -324,6 +324,7 @@ impl Life {
         aside.spawn(announce::announce_owed(Arc::clone(&self)));
         aside.spawn(audit_in_turn(Arc::clone(&self)));
         aside.spawn(heed::heed_cancellations(Arc::clone(&self)));
+        aside.spawn(heed::tell_of_runs(Arc::clone(&self)));
         aside.spawn(prune_in_turn(Arc::clone(&self)));
 
         tokio::select! {

@@ -1,8 +1,9 @@
-//! Telling the world what came of tasks: topics `tasks-output` and `tasks-dead-letter`.
+//! Telling the world what came of tasks: topics `tasks-output`, `tasks-dead-letter` and `tasks-events`.
 
 use async_trait::async_trait;
 
 use crate::Cause;
+use crate::events::TaskEvent;
 use crate::feed::Position;
 use crate::task::{Payload, Priority, TaskId, TaskResult};
 use crate::time::Timestamp;
@@ -71,4 +72,8 @@ pub trait Announcer: Send + Sync {
 
     /// Sends dead letters to `tasks-dead-letter`; otherwise as [`announce`](Self::announce).
     async fn dead_letter(&self, letters: &[DeadLetter]) -> Vec<Result<(), AnnounceError>>;
+
+    /// Sends events to `tasks-events`, where an [`EventFeed`](crate::EventFeed) reads them; otherwise as
+    /// [`announce`](Self::announce).
+    async fn tell(&self, events: &[TaskEvent]) -> Vec<Result<(), AnnounceError>>;
 }

@@ -39,6 +39,7 @@ pub mod announcer;
 pub mod audit;
 pub mod cache;
 pub mod catalog;
+pub mod events;
 pub mod histories;
 pub mod idempotency;
 pub mod log;
@@ -213,5 +214,6 @@ mod tests {
         check(include_str!("conformance/log.rs"));
         check(include_str!("conformance/announcer.rs"));
         check(include_str!("conformance/cache.rs"));
+        check(include_str!("conformance/events.rs"));
     }
 }

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod events;
 pub mod feed;
 pub mod ids;
 pub mod observer;
@@ -26,6 +27,7 @@ pub use cache::{CacheError, ResultCache};
 pub use cancellation::Cancellation;
 pub use catalog::{Inspection, Listed, Listing, Place, TaskCatalog};
 pub use clock::Clock;
+pub use events::{EventFeed, EventFeedError, EventReader, PlacedEvent, TaskEvent};
 pub use feed::{Delivery, FeedError, Position, RecordContent, Standing, TaskFeed};
 pub use ids::{ClaimId, IdSource, WorkerId};
 pub use observer::{

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use kafka::client::{KafkaClient as Client, ProduceMessage, RequiredAcks};
 use kafka::error::{Error as KafkaError, KafkaCode};
 use ports::{
-    AnnounceError, Announcer, DeadLetter, PublishError, TaskMessage, TaskPublisher, TaskResult,
+    AnnounceError, Announcer, DeadLetter, PublishError, TaskEvent, TaskMessage, TaskPublisher,
+    TaskResult,
 };
 use tokio::time::Instant;
 
@@ -31,7 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Writes `tasks-input`, `tasks-output` and `tasks-dead-letter`.
+/// Writes `tasks-input`, `tasks-output`, `tasks-dead-letter` and `tasks-events`.
 ///
 /// Confirmed means written by all in-sync replicas. What fails is sent again, on a client made anew, until the delivery
 /// timeout; records may be doubled by that.
@@ -40,6 +41,7 @@ pub struct KafkaLog {
     input: Link,
     output: Link,
     dead_letter: Link,
+    events: Link,
 }
 
 /// A record to be written.
@@ -122,6 +124,7 @@ impl KafkaLog {
             input: link("kafka-publish", &options.topics.input),
             output: link("kafka-announce", &options.topics.output),
             dead_letter: link("kafka-bury", &options.topics.dead_letter),
+            events: link("kafka-tell", &options.topics.events),
             options: options.clone(),
         })
     }
@@ -372,6 +375,23 @@ impl Announcer for KafkaLog {
             .collect();
         let outcomes = self
             .send(&self.dead_letter, &self.options.topics.dead_letter, records)
+            .await;
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.map_err(Into::into))
+            .collect()
+    }
+
+    async fn tell(&self, events: &[TaskEvent]) -> Vec<Result<(), AnnounceError>> {
+        let records = events
+            .iter()
+            .map(|event| Outgoing {
+                key: Some(wire::record_key(event.id).into_bytes()),
+                value: wire::encode_event(event),
+            })
+            .collect();
+        let outcomes = self
+            .send(&self.events, &self.options.topics.events, records)
             .await;
         outcomes
             .into_iter()

@@ -56,7 +56,7 @@ fn ensure(options: &KafkaOptions, settings: TopicSettings) -> Result<Vec<TopicSt
         .filter(|name| !cluster.partitions.contains_key(*name))
         .collect();
     if !missing.is_empty() {
-        create(&cluster.brokers, &missing, settings)?;
+        create(options, &cluster.brokers, &missing, settings)?;
     }
     let started = Instant::now();
     loop {
@@ -125,8 +125,13 @@ impl Cluster {
 }
 
 /// Asks one broker after the other: before KRaft only the controller creates topics.
-fn create(brokers: &[String], missing: &[&str], settings: TopicSettings) -> Result<(), TopicError> {
-    let body = request(missing, settings);
+fn create(
+    options: &KafkaOptions,
+    brokers: &[String],
+    missing: &[&str],
+    settings: TopicSettings,
+) -> Result<(), TopicError> {
+    let body = request(options, missing, settings);
     let mut last = TopicError::Unavailable("no broker creates topics".into());
     for broker in brokers {
         let answer = Wire::open(broker, STEP_TIMEOUT)
@@ -155,14 +160,14 @@ fn create(brokers: &[String], missing: &[&str], settings: TopicSettings) -> Resu
     Err(last)
 }
 
-fn request(missing: &[&str], settings: TopicSettings) -> Vec<u8> {
+fn request(options: &KafkaOptions, missing: &[&str], settings: TopicSettings) -> Vec<u8> {
     let mut body = Vec::new();
     let length = |count: usize| i32::try_from(count).unwrap_or(i32::MAX).to_be_bytes();
     body.extend(length(missing.len()));
     for name in missing {
         body.extend(i16::try_from(name.len()).unwrap_or(i16::MAX).to_be_bytes());
         body.extend(name.as_bytes());
-        body.extend(settings.partitions.max(1).to_be_bytes());
+        body.extend(options.topics.partitions_of(name, settings).to_be_bytes());
         body.extend(settings.replication.unwrap_or(-1).to_be_bytes());
         // No partition is placed by hand, and no setting of the topic is changed.
         body.extend(length(0));

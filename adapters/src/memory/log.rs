@@ -1,12 +1,13 @@
-//! The log in memory: `tasks-input`, `tasks-output` and `tasks-dead-letter`.
+//! The log in memory: `tasks-input`, `tasks-output`, `tasks-dead-letter` and `tasks-events`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use ports::{
-    AnnounceError, Announcer, Clock, DeadLetter, Delivery, FeedError, Position, PublishError,
-    RecordContent, Standing, TaskFeed, TaskId, TaskMessage, TaskPublisher, TaskResult, Timestamp,
+    AnnounceError, Announcer, Clock, DeadLetter, Delivery, EventFeed, EventFeedError, EventReader,
+    FeedError, PlacedEvent, Position, PublishError, RecordContent, Standing, TaskEvent, TaskFeed,
+    TaskId, TaskMessage, TaskPublisher, TaskResult, Timestamp,
 };
 use tokio::sync::Notify;
 
@@ -102,6 +103,9 @@ struct State {
     next_member: u64,
     outputs: Ring<TaskResult>,
     dead_letters: Ring<DeadLetter>,
+    events: Ring<TaskEvent>,
+    /// The position after the last event.
+    events_end: u64,
 }
 
 #[derive(Default)]
@@ -262,6 +266,7 @@ impl MemoryLog {
         let partitions = std::iter::repeat_with(Partition::default)
             .take(usize::from(limits.partitions.max(1)))
             .collect();
+        let started_at = clock.now();
         let log = Self {
             shared: Arc::new(Shared {
                 clock,
@@ -275,6 +280,9 @@ impl MemoryLog {
                     next_member: 0,
                     outputs: Ring::new(),
                     dead_letters: Ring::new(),
+                    events: Ring::new(),
+                    // Behind every position of an earlier life: whoever resumes from one of those is told so.
+                    events_end: u64::try_from(started_at.as_micros()).unwrap_or(0),
                 }),
             }),
         };
@@ -347,6 +355,12 @@ impl MemoryLog {
     #[must_use]
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         self.shared.lock().dead_letters.to_vec()
+    }
+
+    /// The latest events, oldest first.
+    #[must_use]
+    pub fn events(&self) -> Vec<TaskEvent> {
+        self.shared.lock().events.to_vec()
     }
 
     /// Waits until the condition holds for what stands on `tasks-output` and `tasks-dead-letter`, looking again after
@@ -433,6 +447,78 @@ impl Announcer for MemoryLog {
         drop(state);
         self.shared.announced.notify_waiters();
         letters.iter().map(|_| Ok(())).collect()
+    }
+
+    async fn tell(&self, events: &[TaskEvent]) -> Vec<Result<(), AnnounceError>> {
+        let mut state = self.shared.lock();
+        for event in events {
+            state.events.push(*event, 0, &self.shared.limits);
+            state.events_end += 1;
+        }
+        drop(state);
+        self.shared.announced.notify_waiters();
+        events.iter().map(|_| Ok(())).collect()
+    }
+}
+
+/// Reads `tasks-events` of a [`MemoryLog`], as far as its ring goes back.
+struct MemoryEvents {
+    shared: Arc<Shared>,
+    begin: u64,
+    next: u64,
+    end: u64,
+}
+
+#[async_trait]
+impl EventFeed for MemoryLog {
+    async fn open(&self, latest: usize) -> Result<Box<dyn EventReader>, EventFeedError> {
+        let state = self.shared.lock();
+        let kept = state.events.records.len().min(latest) as u64;
+        let end = state.events_end;
+        drop(state);
+        Ok(Box::new(MemoryEvents {
+            shared: Arc::clone(&self.shared),
+            begin: end - kept,
+            next: end - kept,
+            end,
+        }))
+    }
+}
+
+#[async_trait]
+impl EventReader for MemoryEvents {
+    fn begin(&self) -> u64 {
+        self.begin
+    }
+
+    fn end(&self) -> u64 {
+        self.end
+    }
+
+    async fn read(&mut self, limit: usize) -> Result<Vec<PlacedEvent>, EventFeedError> {
+        loop {
+            // Made before looking, it is woken by whatever changes after.
+            let announced = self.shared.announced.notified();
+            let read: Vec<PlacedEvent> = {
+                let state = self.shared.lock();
+                let first = state.events_end - state.events.records.len() as u64;
+                let from = self.next.max(first);
+                let skipped = usize::try_from(from - first).unwrap_or(usize::MAX);
+                let records = state.events.records.iter().skip(skipped).take(limit);
+                (from..)
+                    .zip(records)
+                    .map(|(position, (_, event))| PlacedEvent {
+                        position,
+                        event: Some(*event),
+                    })
+                    .collect()
+            };
+            if let Some(last) = read.last() {
+                self.next = last.position + 1;
+                return Ok(read);
+            }
+            announced.await;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 
 /// Sends librdkafka's log to `tracing`.
@@ -32,3 +33,5 @@ impl ClientContext for Traced {
         tracing::warn!(target: "librdkafka", %error, "{reason}");
     }
 }
+
+impl ConsumerContext for Traced {}

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ports::{
-    AnnounceError, Announcer, Cause, DeadLetter, PublishError, TaskMessage, TaskPublisher,
-    TaskResult,
+    AnnounceError, Announcer, Cause, DeadLetter, PublishError, TaskEvent, TaskMessage,
+    TaskPublisher, TaskResult,
 };
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -30,7 +30,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Producer = FutureProducer<Traced>;
 
-/// Writes `tasks-input`, `tasks-output` and `tasks-dead-letter`.
+/// Writes `tasks-input`, `tasks-output`, `tasks-dead-letter` and `tasks-events`.
 ///
 /// A whole batch is queued, then awaited. Confirmed means written by all in-sync replicas; what librdkafka repeats by itself
 /// is written once (idempotent producer). The partition follows from the key as in every other client (murmur2).
@@ -319,6 +319,21 @@ impl Announcer for RdkafkaLog {
             })
             .collect();
         let outcomes = self.send(&self.options.topics.dead_letter, &records).await;
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.map_err(Into::into))
+            .collect()
+    }
+
+    async fn tell(&self, events: &[TaskEvent]) -> Vec<Result<(), AnnounceError>> {
+        let records: Vec<Outgoing> = events
+            .iter()
+            .map(|event| Outgoing {
+                key: Some(wire::record_key(event.id).into_bytes()),
+                value: wire::encode_event(event),
+            })
+            .collect();
+        let outcomes = self.send(&self.options.topics.events, &records).await;
         outcomes
             .into_iter()
             .map(|outcome| outcome.map_err(Into::into))

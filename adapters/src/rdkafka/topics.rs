@@ -41,7 +41,7 @@ pub async fn ensure_topics(
             .filter(|name| !before.contains_key(*name))
             .collect();
         if !missing.is_empty() {
-            runtime.block_on(create(&admin, &missing, settings))?;
+            runtime.block_on(create(&admin, &options, &missing, settings))?;
         }
         let started = Instant::now();
         loop {
@@ -92,6 +92,7 @@ fn partitions_of(admin: &AdminClient<Traced>) -> Result<BTreeMap<String, i32>, T
 
 async fn create(
     admin: &AdminClient<Traced>,
+    kafka: &KafkaOptions,
     missing: &[&str],
     settings: TopicSettings,
 ) -> Result<(), TopicError> {
@@ -101,7 +102,11 @@ async fn create(
         .iter()
         .map(|name| {
             let replication = TopicReplication::Fixed(replication);
-            NewTopic::new(name, settings.partitions.max(1), replication)
+            NewTopic::new(
+                name,
+                kafka.topics.partitions_of(name, settings),
+                replication,
+            )
         })
         .collect();
     let options = AdminOptions::new()

@@ -56,6 +56,19 @@ fn messages_of_other_producers_are_read() {
 }
 
 #[test]
+fn events_are_written_and_read_as_the_sample() {
+    let event = TaskEvent {
+        id: id(ID),
+        status: TaskStatus::Done,
+        fence: Fence(2),
+        at: Timestamp::from_micros(NOON),
+    };
+    assert_eq!(encode_event(&event), sample!("event"));
+    assert_eq!(decode_event(sample!("event")), Ok(event));
+    assert!(decode_event(br#"{"taskId":"x","status":"Done"}"#).is_err());
+}
+
+#[test]
 fn results_are_written_and_read_as_the_sample() {
     assert_eq!(encode_result(&result()), sample!("result"));
     assert_eq!(decode_result(sample!("result")), Ok(result()));

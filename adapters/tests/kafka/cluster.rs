@@ -6,10 +6,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ports::conformance::log;
+use ports::conformance::{events, log};
 use ports::{
-    Announcer, Delivery, FeedError, Payload, Position, Priority, RecordContent, Standing, TaskFeed,
-    TaskId, TaskMessage, TaskPublisher, Timestamp,
+    Announcer, Delivery, EventFeed, FeedError, Payload, Position, Priority, RecordContent,
+    Standing, TaskFeed, TaskId, TaskMessage, TaskPublisher, Timestamp,
 };
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
@@ -18,12 +18,12 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use task_processor_adapters::kafka::{KafkaLog, KafkaTaskFeed, Share};
+use task_processor_adapters::kafka::{KafkaEventFeed, KafkaLog, KafkaTaskFeed, Share};
 use task_processor_adapters::kafka_options::{
     KafkaFeedOptions, KafkaOptions, TopicError, TopicNames, TopicSettings, TopicState, brokers_of,
 };
 use task_processor_adapters::kafka_probe::KafkaClient;
-use task_processor_adapters::rdkafka::{RdkafkaLog, RdkafkaTaskFeed};
+use task_processor_adapters::rdkafka::{RdkafkaEventFeed, RdkafkaLog, RdkafkaTaskFeed};
 use task_processor_adapters::{kafka, rdkafka as by_rdkafka, wire};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -173,6 +173,7 @@ impl Cluster {
                 input: format!("test-{name}-input"),
                 output: format!("test-{name}-output"),
                 dead_letter: format!("test-{name}-dead-letter"),
+                events: format!("test-{name}-events"),
             },
             ..self.options.clone()
         };
@@ -548,5 +549,19 @@ impl Drop for Cluster {
             drop(deleted);
         });
         drop(deleting.join());
+    }
+}
+
+#[async_trait]
+impl events::Subject for Cluster {
+    fn announcer(&self) -> Arc<dyn Announcer> {
+        self.log.clone()
+    }
+
+    fn feed(&self) -> Arc<dyn EventFeed> {
+        match self.client {
+            Client::Rdkafka => Arc::new(RdkafkaEventFeed::new(&self.options)),
+            Client::KafkaRust => Arc::new(KafkaEventFeed::new(&self.options)),
+        }
     }
 }

@@ -21,6 +21,9 @@ pub use task::{Accepted, Done, Metrics, NewTask, Status, Task, TaskDetails};
 /// The shortest and the longest pause between two looks at a task.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// The longest time that a server is asked to wait at once: proxies on the way often cut what is silent for a minute.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 /// A client of one server. Cloning it is cheap, and clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -122,8 +125,9 @@ impl Client {
         self.read_from(&["tasks", &id.to_string()]).await
     }
 
-    /// Reads a task until it is at rest, or until `patience` is at its end: then the task is given back as it stands. The
-    /// pauses between two looks grow from 20 ms to 1 s.
+    /// Waits until a task is at rest, or until `patience` is at its end: then the task is given back as it stands. The server
+    /// answers when it comes to rest; one that does not wait (it is older, or as many wait as may) is asked again after pauses
+    /// that grow from 20 ms to 1 s.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -131,14 +135,35 @@ impl Client {
         let give_up = Instant::now() + patience;
         let mut pause = LOOK.0;
         loop {
-            let task = self.get(id).await?;
+            let asked = give_up
+                .saturating_duration_since(Instant::now())
+                .min(LONGEST_WAIT);
+            let began = Instant::now();
+            let task = match self.wait_once(id, asked).await {
+                Ok(task) => task,
+                // Asked without waiting, and with patience.
+                Err(error) if Repeat::Always.allows(&error) => self.get(id).await?,
+                Err(error) => return Err(error),
+            };
             let left = give_up.saturating_duration_since(Instant::now());
             if task.is_at_rest() || left.is_zero() {
                 return Ok(task);
             }
+            if began.elapsed() >= asked / 2 {
+                pause = LOOK.0;
+                continue;
+            }
             sleep(pause.min(left)).await;
             pause = (pause * 2).min(LOOK.1);
         }
+    }
+
+    async fn wait_once(&self, id: Uuid, limit: Duration) -> Result<Task, Error> {
+        let mut url = self.address(&["tasks", &id.to_string()]);
+        url.set_query(Some(&format!("wait={}ms", limit.as_millis())));
+        let timeout = self.options.timeout.saturating_add(limit);
+        let request = self.http.request(Method::GET, url);
+        self.read(self.send_once(timeout, request).await?).await
     }
 
     /// Calls a task off. Repeating it changes nothing.
@@ -174,11 +199,15 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        self.http.request(method, self.address(path))
+    }
+
+    fn address(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        self.http.request(method, url)
+        url
     }
 
     /// Sends until it is answered in a way that another attempt would not change, or the attempts are used up.

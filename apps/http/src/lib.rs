@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ports::TaskFeed;
-use domain::{Commander, Ports, Reader, Submitter};
+use domain::{Commander, Events, Ports, Reader, Submitter};
 use poem::Server;
 use tokio::net::TcpListener;
 
@@ -25,13 +25,14 @@ mod problem;
 mod routes;
 mod schema;
 mod submission;
+mod wait;
 
 pub use document::document;
 pub use meters::Meters;
 
 use front::Front;
 use listener::LimitedListener;
-use routes::{Commands, Documentation, Probes, Tasks};
+use routes::{Commands, Documentation, Probes, Stream, Tasks};
 
 /// HTTP/2 streams that one connection may have open.
 const STREAMS_PER_CONNECTION: u32 = 200;
@@ -45,6 +46,8 @@ pub struct Api {
     pub reader: Reader,
     /// Cancels and retries tasks.
     pub commander: Commander,
+    /// Waits for tasks and follows them.
+    pub events: Arc<Events>,
     /// Asked by the health routes; its observer is told when the store fails a request.
     pub ports: Ports,
     /// Shown to Prometheus. To count anything it must be (part of) the observer in `ports`.
@@ -54,11 +57,17 @@ pub struct Api {
 impl Api {
     /// Reads through the same ports that the health routes ask.
     #[must_use]
-    pub fn new(ports: &Ports, submitter: Arc<Submitter>, meters: Arc<Meters>) -> Self {
+    pub fn new(
+        ports: &Ports,
+        submitter: Arc<Submitter>,
+        events: Arc<Events>,
+        meters: Arc<Meters>,
+    ) -> Self {
         Self {
             submitter,
             reader: Reader::new(ports),
             commander: Commander::new(ports),
+            events,
             ports: ports.clone(),
             meters,
         }
@@ -128,9 +137,16 @@ pub async fn run(
         config,
     );
     let commands = Commands::new(api.commander.clone(), api.ports.clone());
+    let events = api.events.clone();
+    let stream = Stream::new(events.clone());
     let tasks = Tasks::new(api, config);
-    let routes = (tasks, commands, probes.clone(), Documentation);
+    let routes = (tasks, commands, stream, probes.clone(), Documentation);
     let front = Front::new(routes, probes.stopping());
+    let shutdown = async move {
+        shutdown.await;
+        // Who waits or follows is answered at once, and comes again where it goes on.
+        events.stop();
+    };
     serve(front, probes, config, listener, shutdown).await
 }
 

@@ -1,5 +1,6 @@
 //! Accepting connections within limits.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +17,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// After a failed accept (out of file descriptors, for example) an immediate retry would only spin.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// For how long a client that sends no more is still answered. Most have hung up; a few close their half first and read then.
+const AFTER_THE_END: Duration = Duration::from_secs(1);
 
 /// Accepts TCP connections: so many at a time, each closed when it is silent for too long.
 pub(crate) struct LimitedListener {
@@ -82,6 +86,9 @@ pub(crate) struct Connection {
     idle: Duration,
     last_move: Instant,
     alarm: Pin<Box<Sleep>>,
+    /// Runs from the end of what the client sends: whatever then still waits to be answered is given up, so that it holds
+    /// nothing. (poem goes on with a connection that hyper has given up.)
+    last_call: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -93,6 +100,7 @@ impl Connection {
             idle,
             last_move: now,
             alarm: Box::pin(sleep_until(now + idle)),
+            last_call: None,
             _place: place,
         }
     }
@@ -128,7 +136,14 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let is_end = matches!(polled, Poll::Ready(Ok(())))
+            && buffer.filled().len() == before
+            && buffer.remaining() > 0;
+        if is_end && self.last_call.is_none() {
+            self.last_call = Some(Box::pin(sleep(AFTER_THE_END)));
+        }
         self.watched(polled, context)
     }
 }
@@ -157,6 +172,12 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Everything that was answered is written by now.
+        if let Some(last_call) = &mut self.last_call
+            && last_call.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -31,6 +31,7 @@ pub(crate) enum Kind {
     InvalidId,
     UnknownTask,
     WrongState,
+    InvalidParameter,
     InvalidIdempotencyKey,
     KeyReused,
     UnknownRoute,
@@ -39,6 +40,8 @@ pub(crate) enum Kind {
     BodyTooLarge,
     UnsupportedMediaType,
     Overloaded,
+    TooManyWaiters,
+    TooManyStreams,
     StoreUnavailable,
     NotReady,
     Stopping,
@@ -53,6 +56,7 @@ impl Kind {
             Self::MalformedBody
             | Self::InvalidTask
             | Self::InvalidId
+            | Self::InvalidParameter
             | Self::InvalidIdempotencyKey => StatusCode::BAD_REQUEST,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::UnknownTask | Self::UnknownRoute => StatusCode::NOT_FOUND,
@@ -61,9 +65,12 @@ impl Kind {
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Overloaded | Self::StoreUnavailable | Self::NotReady | Self::Stopping => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Overloaded
+            | Self::TooManyWaiters
+            | Self::TooManyStreams
+            | Self::StoreUnavailable
+            | Self::NotReady
+            | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Other(status) => status,
         }
@@ -77,6 +84,7 @@ impl Kind {
             Self::InvalidId => "invalid-id",
             Self::UnknownTask => "unknown-task",
             Self::WrongState => "wrong-state",
+            Self::InvalidParameter => "invalid-parameter",
             Self::InvalidIdempotencyKey => "invalid-idempotency-key",
             Self::KeyReused => "idempotency-key-reused",
             Self::UnknownRoute => "unknown-route",
@@ -85,6 +93,8 @@ impl Kind {
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::Overloaded => "overloaded",
+            Self::TooManyWaiters => "too-many-waiters",
+            Self::TooManyStreams => "too-many-streams",
             Self::StoreUnavailable => "store-unavailable",
             Self::NotReady => "not-ready",
             Self::Stopping => "stopping",
@@ -100,6 +110,7 @@ impl Kind {
             Self::InvalidId => "The id is not a UUID",
             Self::UnknownTask => "No such task",
             Self::WrongState => "The state of the task does not allow it",
+            Self::InvalidParameter => "A parameter is invalid",
             Self::InvalidIdempotencyKey => "The idempotency key is invalid",
             Self::KeyReused => "The idempotency key was used for another request",
             Self::UnknownRoute => "No such route",
@@ -108,6 +119,8 @@ impl Kind {
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The content type is not supported",
             Self::Overloaded => "Too many requests are waiting",
+            Self::TooManyWaiters => "Too many clients wait for tasks",
+            Self::TooManyStreams => "Too many clients follow tasks",
             Self::StoreUnavailable => "The task store is unavailable",
             Self::NotReady => "The service is not ready",
             Self::Stopping => "The service is stopping",
@@ -120,6 +133,7 @@ impl Kind {
     const fn retry_after_seconds(self) -> Option<u16> {
         match self {
             Self::Overloaded | Self::NotReady | Self::Stopping => Some(1),
+            Self::TooManyWaiters | Self::TooManyStreams => Some(5),
             Self::StoreUnavailable => Some(2),
             _ => None,
         }
@@ -137,6 +151,7 @@ impl Kind {
             Self::WrongState => {
                 "The state of the task does not allow it; `taskStatus` names the state."
             }
+            Self::InvalidParameter => "A query parameter is invalid; `errors` names it.",
             Self::InvalidIdempotencyKey => {
                 "The header `Idempotency-Key` is not a single one of 1 to 255 visible ASCII characters."
             }
@@ -149,6 +164,10 @@ impl Kind {
             Self::BodyTooLarge => "The body is over the limit.",
             Self::UnsupportedMediaType => "The body is not declared as `application/json`.",
             Self::Overloaded => "Too many requests are waiting; nothing was stored.",
+            Self::TooManyWaiters => {
+                "As many clients wait for tasks as this server takes; ask without `wait`, or again later."
+            }
+            Self::TooManyStreams => "As many clients follow tasks as this server takes.",
             Self::StoreUnavailable => {
                 "The task store did not answer. After a POST it is not known whether the task was stored."
             }
@@ -178,6 +197,10 @@ impl Kind {
                 "/tasks/01890a5d-ac96-774b-bcce-b302099a8057/cancel",
                 "the task is done",
             ),
+            Self::InvalidParameter => (
+                "/tasks/01890a5d-ac96-774b-bcce-b302099a8057",
+                "the parameter wait is invalid",
+            ),
             Self::InvalidIdempotencyKey => ("/tasks", "the header Idempotency-Key is invalid"),
             Self::KeyReused => (
                 "/tasks",
@@ -188,6 +211,14 @@ impl Kind {
             Self::SlowBody => ("/tasks", "the body did not arrive within 30 s"),
             Self::BodyTooLarge => ("/tasks", "the body is over the limit of 262144 bytes"),
             Self::UnsupportedMediaType => ("/tasks", "send the body as application/json"),
+            Self::TooManyWaiters => (
+                "/tasks/01890a5d-ac96-774b-bcce-b302099a8057",
+                "as many clients wait for tasks as this server takes",
+            ),
+            Self::TooManyStreams => (
+                "/events",
+                "as many clients follow tasks as this server takes",
+            ),
             Self::Overloaded => (
                 "/tasks",
                 "too many tasks are waiting to be stored; nothing was stored",

@@ -8,24 +8,27 @@ use crate::problem::{Failures, Kind, Problem};
 
 mod commands;
 mod documentation;
+mod events;
 mod probes;
 mod tasks;
 
 pub(crate) use commands::Commands;
 pub(crate) use documentation::Documentation;
+pub(crate) use events::Stream;
 pub(crate) use probes::Probes;
 pub(crate) use tasks::Tasks;
 
 /// Every route of the API.
-pub(crate) type Routes = (Tasks, Commands, Probes, Documentation);
+pub(crate) type Routes = (Tasks, Commands, Stream, Probes, Documentation);
 
 /// The failures of every operation that can fail, by its `operationId`.
-pub(crate) const FAILURES: [(&str, &[Kind]); 8] = [
+pub(crate) const FAILURES: [(&str, &[Kind]); 9] = [
     of::<tasks::SubmitFailures>(),
     of::<tasks::BatchFailures>(),
     of::<tasks::ReadFailures>(),
     of::<commands::CancelFailures>(),
     of::<commands::RetryFailures>(),
+    of::<events::FollowFailures>(),
     of::<probes::MetricsFailures>(),
     of::<probes::ReadyFailures>(),
     of::<documentation::DocsFailures>(),

@@ -8,7 +8,7 @@ use bootstrap::settings::ServerSettings;
 use bootstrap::shutdown::last_share;
 use bootstrap::wiring::distributed;
 use bootstrap::{Failure, Program, Start, launch, telemetry};
-use domain::Submitter;
+use domain::{Events, EventsConfig, Submitter};
 use http_api::{Api, HttpConfig, Meters};
 
 const PROGRAM: Program = Program {
@@ -29,7 +29,8 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
     let observer = telemetry::observed_by(meters.clone());
     let wired = distributed::server(&settings, observer, &shutdown).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
-    let api = Api::new(&wired.ports, submitter.clone(), meters);
+    let events = Events::start(&wired.ports, wired.events.clone(), EventsConfig::default());
+    let api = Api::new(&wired.ports, submitter.clone(), Arc::new(events), meters);
     let last_share = last_share(settings.drain_deadline);
     let config = HttpConfig {
         max_body_bytes: settings.http.max_body,

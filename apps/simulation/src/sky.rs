@@ -68,6 +68,7 @@ pub(crate) enum Call {
     Acknowledge,
     Announce,
     DeadLetter,
+    Tell,
     CacheGet,
     CachePut,
     PingCache,
@@ -81,7 +82,8 @@ impl Call {
             | Self::Receive
             | Self::Acknowledge
             | Self::Announce
-            | Self::DeadLetter => Dependency::Log,
+            | Self::DeadLetter
+            | Self::Tell => Dependency::Log,
             Self::CacheGet | Self::CachePut | Self::PingCache => Dependency::Cache,
             _ => Dependency::Store,
         }
@@ -134,6 +136,7 @@ impl Call {
             Self::Acknowledge => "acknowledge",
             Self::Announce => "announce",
             Self::DeadLetter => "dead_letter",
+            Self::Tell => "tell",
             Self::CacheGet => "cache get",
             Self::CachePut => "cache put",
             Self::PingCache => "ping cache",

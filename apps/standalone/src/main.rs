@@ -8,7 +8,7 @@ use bootstrap::settings::StandaloneSettings;
 use bootstrap::shutdown::last_share;
 use bootstrap::wiring::{embedded, processing};
 use bootstrap::{Failure, Program, Start, launch, say, telemetry};
-use domain::{Submitter, Worker};
+use domain::{Events, EventsConfig, Submitter, Worker};
 use http_api::{Api, HttpConfig, Meters};
 
 const PROGRAM: Program = Program {
@@ -31,7 +31,8 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     let observer = telemetry::observed_by(meters.clone());
     let wired = embedded::open(&settings, observer).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
-    let api = Api::new(&wired.ports, submitter.clone(), meters);
+    let events = Events::start(&wired.ports, wired.events.clone(), EventsConfig::default());
+    let api = Api::new(&wired.ports, submitter.clone(), Arc::new(events), meters);
     let processor = processing::processor(&settings.processing)?;
     let worker = Worker::new(
         wired.ports.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ports::{ClaimId, Dependency, StoreError};
+use ports::{ClaimId, Dependency, StoreError, TaskEvent};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -71,7 +71,11 @@ impl Life {
                 News::Letter(letter) => letters.push(letter),
             }
         }
-        if results.is_empty() && letters.is_empty() {
+        let events: Vec<TaskEvent> = batch
+            .iter_mut()
+            .filter_map(|one| one.event.take())
+            .collect();
+        if events.is_empty() {
             return true;
         }
         if self.log_is_down.load(Ordering::Relaxed) {
@@ -80,7 +84,7 @@ impl Life {
             }
             return false;
         }
-        let announced = announce(&self.ports, &results, &letters).await;
+        let announced = announce(&self.ports, &results, &letters, &events).await;
         if !announced {
             self.log_is_down.store(true, Ordering::Relaxed);
         }

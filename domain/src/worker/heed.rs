@@ -1,10 +1,14 @@
-//! Telling runs that their task was cancelled.
+//! Looking after the runs that go on: they are told when their task was cancelled, and the world that they go on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ports::{Cancellation, Dependency, Fence, StoreError, TaskId, TaskStatus, Whereabouts};
+use ports::{
+    Cancellation, ClaimedTask, Dependency, Fence, StoreError, TaskEvent, TaskId, TaskStatus,
+    Timestamp, Whereabouts,
+};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Life;
@@ -20,7 +24,15 @@ type Key = (TaskId, Fence);
 /// The runs of one life that go on.
 #[derive(Default)]
 pub(super) struct Running {
-    runs: Mutex<BTreeMap<Key, (Instant, Cancellation)>>,
+    runs: Mutex<BTreeMap<Key, Entry>>,
+}
+
+struct Entry {
+    since: Instant,
+    claimed_at: Timestamp,
+    cancellation: Cancellation,
+    /// The world was told that it goes on.
+    is_told_of: bool,
 }
 
 /// A run that goes on; it leaves the list when it is dropped.
@@ -31,10 +43,15 @@ pub(super) struct Run<'life> {
 }
 
 impl Running {
-    pub(super) fn enter(&self, id: TaskId, fence: Fence) -> Run<'_> {
-        let (key, cancellation) = ((id, fence), Cancellation::default());
-        self.lock()
-            .insert(key, (Instant::now(), cancellation.clone()));
+    pub(super) fn enter(&self, task: &ClaimedTask) -> Run<'_> {
+        let (key, cancellation) = ((task.id, task.fence), Cancellation::default());
+        let entry = Entry {
+            since: Instant::now(),
+            claimed_at: task.claimed_at,
+            cancellation: cancellation.clone(),
+            is_told_of: false,
+        };
+        self.lock().insert(key, entry);
         Run {
             list: self,
             key,
@@ -42,19 +59,38 @@ impl Running {
         }
     }
 
-    /// Those that go on for a while and have not been told.
+    /// Those that go on for a while and have not been told to stop.
     fn grown(&self) -> Vec<(Key, Cancellation)> {
         let now = Instant::now();
         self.lock()
             .iter()
-            .filter(|(_, (since, told))| {
-                now.duration_since(*since) >= YOUNG && !told.is_cancelled()
+            .filter(|(_, entry)| {
+                now.duration_since(entry.since) >= YOUNG && !entry.cancellation.is_cancelled()
             })
-            .map(|(key, (_, cancellation))| (*key, cancellation.clone()))
+            .map(|(key, entry)| (*key, entry.cancellation.clone()))
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, (Instant, Cancellation)>> {
+    /// The events of those that go on for a while, each once.
+    fn untold(&self) -> Vec<TaskEvent> {
+        let now = Instant::now();
+        let mut events = Vec::new();
+        for ((id, fence), entry) in self.lock().iter_mut() {
+            if entry.is_told_of || now.duration_since(entry.since) < YOUNG {
+                continue;
+            }
+            entry.is_told_of = true;
+            events.push(TaskEvent {
+                id: *id,
+                status: TaskStatus::Processing,
+                fence: *fence,
+                at: entry.claimed_at,
+            });
+        }
+        events
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,7 +123,28 @@ pub(super) async fn heed_cancellations(life: Arc<Life>) {
     }
 }
 
+/// Tells the world, once a second, of the runs that go on for half a second or more.
+pub(super) async fn tell_of_runs(life: Arc<Life>) {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        life.tell_of_runs().await;
+    }
+}
+
 impl Life {
+    /// Nobody relies on this news, so it is not repeated, and what is over soon is not worth telling.
+    async fn tell_of_runs(&self) {
+        if self.log_is_down.load(Ordering::Relaxed) {
+            return;
+        }
+        let events = self.running.untold();
+        if !events.is_empty() {
+            self.ports.announcer.tell(&events).await;
+        }
+    }
+
     async fn tell_cancelled(&self, runs: &[(Key, Cancellation)]) -> Result<(), StoreError> {
         let ids: Vec<TaskId> = runs.iter().map(|((id, _), _)| *id).collect();
         let standing = self.ports.store.whereabouts(&ids).await?;

@@ -43,7 +43,7 @@ pub(super) async fn run_all(
 
 impl Life {
     async fn run_one(&self, held: &Held) -> Result<String, Failure> {
-        let run = self.running.enter(held.task.id, held.task.fence);
+        let run = self.running.enter(&held.task);
         let cancellation = run.cancellation();
         let job = Job {
             id: held.task.id,

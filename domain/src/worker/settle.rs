@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ports::store::TransitionOutcome;
 use ports::{
-    ClaimId, DeadLetter, Dependency, Event, Next, Spent, Step, StoreError, TaskResult, TaskStatus,
-    Transition, WriteOutcome,
+    ClaimId, DeadLetter, Dependency, Event, Next, Spent, Step, StoreError, TaskEvent, TaskResult,
+    TaskStatus, Transition, WriteOutcome,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -20,6 +20,8 @@ use crate::lifecycle;
 pub(super) struct Settled {
     pub(super) claim: ClaimId,
     pub(super) news: Option<News>,
+    /// What is told of its new state.
+    pub(super) event: Option<TaskEvent>,
     /// Someone else moved it: what came of it then may still have to be announced for this claim.
     pub(super) is_late: bool,
     _in_flight: OwnedSemaphorePermit,
@@ -139,6 +141,7 @@ impl Life {
                 return Settled {
                     claim,
                     news: None,
+                    event: None,
                     is_late: true,
                     _in_flight,
                 };
@@ -174,6 +177,12 @@ impl Life {
         Settled {
             claim,
             news,
+            event: Some(TaskEvent {
+                id,
+                status,
+                fence: step.transition.fence.next(),
+                at: updated_at,
+            }),
             is_late: false,
             _in_flight,
         }

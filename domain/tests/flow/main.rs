@@ -2,6 +2,7 @@
 
 mod audit;
 mod command;
+mod events;
 mod faults;
 mod keyed;
 mod prune;

@@ -6,7 +6,7 @@ use adapters::memory::Memory;
 use adapters::system::{SystemClock, SystemRandom, UuidV7Ids};
 use async_trait::async_trait;
 use clap::Parser;
-use domain::{Ports, SubmitConfig, Submitter};
+use domain::{Events, EventsConfig, Ports, SubmitConfig, Submitter};
 use http_api::{Api, HttpConfig, Meters};
 use poem::http::StatusCode;
 use poem::listener::TcpAcceptor;
@@ -74,7 +74,8 @@ async fn serve_nothing(listener: TcpListener) -> Result<(), Failure> {
         observer: meters.clone(),
     };
     let submitter = Arc::new(Submitter::start(&ports, SubmitConfig::default()));
-    let api = Api::new(&ports, submitter, meters);
+    let events = Events::start(&ports, memory.log.clone(), EventsConfig::default());
+    let api = Api::new(&ports, submitter, Arc::new(events), meters);
     http_api::run(api, HttpConfig::default(), listener, std::future::pending()).await?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use adapters::sql::SqlTaskStore;
 use adapters::system::{SystemClock, SystemRandom, UuidV7Ids};
-use domain::ports::{Clock, Observer, ResultCache, TaskFeed};
+use domain::ports::{Clock, EventFeed, Observer, ResultCache, TaskFeed};
 use domain::{Ports, Worker};
 use tokio::task::JoinSet;
 
@@ -27,6 +27,8 @@ use crate::startup::unless_stopped;
 pub struct Server {
     /// Every port.
     pub ports: Ports,
+    /// What happens to tasks, in every process.
+    pub events: Arc<dyn EventFeed>,
     store: Arc<SqlTaskStore>,
     /// Dropped with the server.
     _preparing: JoinSet<()>,
@@ -61,10 +63,12 @@ pub async fn server(
     let redis = cache::open(&settings.redis).await?;
     let cache = cache::near(redis, settings.cache_bytes, clock.clone(), observer.clone());
     let ports = ports(store.clone(), kafka.log()?, cache, clock, observer);
+    let events = kafka.events();
     let mut preparing = JoinSet::new();
     preparing.spawn(kafka.prepare(None));
     Ok(Server {
         ports,
+        events,
         store,
         _preparing: preparing,
     })

@@ -6,7 +6,7 @@ use adapters::memory::{CacheLimits, MemoryLog, MemoryResultCache};
 use adapters::sql::{SqlOptions, SqlTaskStore};
 use adapters::system::{SystemClock, SystemRandom, UuidV7Ids};
 use domain::Ports;
-use domain::ports::{Clock, Observer, StoreError, TaskFeed};
+use domain::ports::{Clock, EventFeed, Observer, StoreError, TaskFeed};
 use tracing::info;
 
 use crate::Failure;
@@ -18,6 +18,8 @@ pub struct Embedded {
     pub ports: Ports,
     /// What the log brings to the worker.
     pub feed: Arc<dyn TaskFeed>,
+    /// What happens to tasks.
+    pub events: Arc<dyn EventFeed>,
     store: Arc<SqlTaskStore>,
 }
 
@@ -61,6 +63,7 @@ pub async fn open(
     Ok(Embedded {
         ports,
         feed: Arc::new(log.feed()),
+        events: Arc::new(log),
         store,
     })
 }

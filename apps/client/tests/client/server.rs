@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use adapters::memory::{Memory, TokioClock};
 use domain::ports::Failure;
-use domain::{Ports, ReverseText, SubmitConfig, Submitter, Worker, WorkerConfig, processor_fn};
+use domain::{
+    Events, EventsConfig, Ports, ReverseText, SubmitConfig, Submitter, Worker, WorkerConfig,
+    processor_fn,
+};
 use http_api::{Api, HttpConfig, Meters};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -36,7 +39,8 @@ impl Server {
             observer: meters.clone(),
         };
         let submitter = Arc::new(Submitter::start(&ports, SubmitConfig::default()));
-        let api = Api::new(&ports, submitter, meters);
+        let events = Events::start(&ports, memory.log.clone(), EventsConfig::default());
+        let api = Api::new(&ports, submitter, Arc::new(events), meters);
         let feed = Arc::new(memory.log.feed());
         let processor = processor_fn(|job| async move {
             let payload = job.payload.as_str();

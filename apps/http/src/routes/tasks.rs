@@ -1,11 +1,12 @@
 //! Submitting and reading tasks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use domain::ports::TaskId;
-use domain::{Accepted, Submission, SubmitError};
+use domain::ports::{Dependency, Event, TaskId};
+use domain::{Accepted, EventsError, Reading, Submission, SubmitError};
 use poem_openapi::OpenApi;
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::{Header, Path, Query};
 use uuid::Uuid;
 
 use super::{Tag, store_failed};
@@ -14,7 +15,7 @@ use crate::conditional::Conditional;
 use crate::idempotency::{IdempotencyKey, fingerprint};
 use crate::problem::{Failures, Kind, Problem, Refused};
 use crate::submission::{BatchBody, TaskBody};
-use crate::{Api, HttpConfig};
+use crate::{Api, HttpConfig, wait};
 
 /// The routes that clients come for.
 #[derive(Clone)]
@@ -32,6 +33,31 @@ impl Tasks {
         Self {
             shared: Arc::new(Shared { api, config }),
         }
+    }
+
+    async fn wait(&self, id: TaskId, limit: Duration) -> Result<Reading, Problem> {
+        let api = &self.shared.api;
+        api.events
+            .wait(id, limit)
+            .await
+            .map_err(|error| match error {
+                EventsError::Store(error) => {
+                    api.ports.observer.observe(&Event::DependencyFailed {
+                        dependency: Dependency::Store,
+                        doing: "wait",
+                        error: domain::chain(&*error),
+                    });
+                    Problem::new(
+                        Kind::StoreUnavailable,
+                        "the task store did not answer in time",
+                    )
+                }
+                EventsError::Full => Problem::new(
+                    Kind::TooManyWaiters,
+                    "as many clients wait for tasks as this server takes",
+                ),
+                _ => Problem::new(Kind::Stopping, "try again: another instance will answer"),
+            })
     }
 
     /// Of all requests of this operation with the same key the first is stored, and each has its answer.
@@ -84,7 +110,9 @@ impl Failures for ReadFailures {
     const OPERATION: &'static str = "readTask";
     const KINDS: &'static [Kind] = &[
         Kind::InvalidId,
+        Kind::InvalidParameter,
         Kind::UnknownTask,
+        Kind::TooManyWaiters,
         Kind::StoreUnavailable,
         Kind::Internal,
     ];
@@ -159,8 +187,9 @@ impl Tasks {
 
     /// Read a task
     ///
-    /// Answers the result once the task is done, which never changes again, and the task's details before that. To wait
-    /// for a result, ask again after a pause of 100 ms or more. With the `ETag` of an earlier answer in `If-None-Match`, an
+    /// Answers the result once the task is done, which never changes again, and the task's details before that. With
+    /// `wait`, the answer comes as soon as the task is done, failed or cancelled, or shows how it stands when that time is
+    /// over. With the `ETag` of an earlier answer in `If-None-Match`, an
     /// answer that would say the same again is an empty `304`.
     #[oai(
         path = "/tasks/:id",
@@ -172,17 +201,23 @@ impl Tasks {
         &self,
         /// The id that `POST /tasks` answered.
         id: Path<Uuid>,
+        /// How long to wait for the task to come to rest, like `30s` or `500ms`; at most `60s`.
+        wait: Query<Option<String>>,
         /// The `ETag` of an answer that the client has.
         #[oai(name = "If-None-Match")]
         if_none_match: Header<Option<String>>,
     ) -> Result<Conditional, Refused<ReadFailures>> {
-        let reading = self
-            .shared
-            .api
-            .reader
-            .read(TaskId(id.0))
-            .await
-            .map_err(|error| store_failed(&self.shared.api.ports, "read", error))?;
+        let id = TaskId(id.0);
+        let reading = match wait.0 {
+            None => self
+                .shared
+                .api
+                .reader
+                .read(id)
+                .await
+                .map_err(|error| store_failed(&self.shared.api.ports, "read", error))?,
+            Some(wait) => self.wait(id, wait::read(&wait)?).await?,
+        };
         let found = Found::from_reading(reading).ok_or_else(Problem::unknown_task)?;
         Ok(Conditional::new(found, if_none_match.0))
     }

@@ -112,6 +112,25 @@ impl Client {
         }
     }
 
+    /// The head of an answer whose body does not end by itself, or the whole of one that is refused.
+    pub(crate) async fn receive_opening(&mut self) -> Answer {
+        self.receive_to(true).await
+    }
+
+    /// The next chunk of a body; empty for its end.
+    pub(crate) async fn chunk(&mut self) -> String {
+        let next = async {
+            let line = self.line().await;
+            let length = usize::from_str_radix(&line, 16).expect("a chunk has a length");
+            let chunk = self.exactly(length).await;
+            assert_eq!(self.line().await, "");
+            String::from_utf8(chunk).expect("events are text")
+        };
+        timeout(PATIENCE, next)
+            .await
+            .expect("a chunk comes in time")
+    }
+
     async fn receive_to(&mut self, head: bool) -> Answer {
         timeout(PATIENCE, self.receive_patiently(head))
             .await

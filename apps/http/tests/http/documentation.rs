@@ -47,6 +47,7 @@ fn everything_is_described() {
             "get /tasks/{id}",
             "post /tasks/{id}/cancel",
             "post /tasks/{id}/retry",
+            "get /events",
             "get /metrics",
             "get /health/live",
             "get /health/ready",

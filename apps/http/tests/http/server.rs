@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use adapters::memory::Memory;
-use domain::{Ports, SubmitConfig, Submitter};
+use domain::{Events, EventsConfig, Ports, SubmitConfig, Submitter};
 use ports::{
     Event, Fence, Next, Observer, Spent, TaskId, TaskStatus, TaskStore, Transition, WriteOutcome,
 };
@@ -41,6 +41,15 @@ impl Server {
 
     /// A server with these limits and some ports replaced.
     pub(crate) async fn start_with(config: HttpConfig, replace: impl FnOnce(&mut Ports)) -> Self {
+        Self::start_limited(config, EventsConfig::default(), replace).await
+    }
+
+    /// The same with these limits of waiting and following.
+    pub(crate) async fn start_limited(
+        config: HttpConfig,
+        events: EventsConfig,
+        replace: impl FnOnce(&mut Ports),
+    ) -> Self {
         let memory = Memory::new();
         let meters = Arc::new(Meters::new());
         let mut ports = Ports {
@@ -63,7 +72,8 @@ impl Server {
                 ..SubmitConfig::default()
             },
         );
-        let api = Api::new(&ports, Arc::new(submitter), meters);
+        let events = Events::start(&ports, memory.log.clone(), events);
+        let api = Api::new(&ports, Arc::new(submitter), Arc::new(events), meters);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener
             .local_addr()

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use adapters::memory::MemoryLog;
 use async_trait::async_trait;
 use ports::{
-    AnnounceError, Announcer, DeadLetter, PublishError, TaskMessage, TaskPublisher, TaskResult,
+    AnnounceError, Announcer, DeadLetter, PublishError, TaskEvent, TaskMessage, TaskPublisher,
+    TaskResult,
 };
 
 use super::Struck;
@@ -107,6 +108,21 @@ impl Announcer for ChaosLog {
             inner.dead_letter(&sent).await;
         };
         answers(self.link.call(Call::DeadLetter, deed).await, confirmed)
+    }
+
+    async fn tell(&self, events: &[TaskEvent]) -> Vec<Result<(), AnnounceError>> {
+        let confirmed: Vec<bool> = events.iter().map(|_| self.confirms()).collect();
+        let sent: Vec<TaskEvent> = events
+            .iter()
+            .zip(&confirmed)
+            .filter(|(_, confirmed)| **confirmed || self.link.sky.chance.one_in(2))
+            .map(|(event, _)| *event)
+            .collect();
+        let inner = Arc::clone(&self.inner);
+        let deed = async move {
+            inner.tell(&sent).await;
+        };
+        answers(self.link.call(Call::Tell, deed).await, confirmed)
     }
 }
 

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapters::kafka::{self, KafkaLog, KafkaTaskFeed, Share};
+use adapters::kafka::{self, KafkaEventFeed, KafkaLog, KafkaTaskFeed, Share};
 use adapters::kafka_options::{
     KafkaConnectError, KafkaFeedOptions, KafkaOptions, TopicError, TopicSettings, TopicState,
 };
 use adapters::kafka_probe::{self, KafkaClient as Client, ProbeError};
-use adapters::rdkafka::{self, RdkafkaLog, RdkafkaTaskFeed};
-use domain::ports::{Announcer, TaskFeed, TaskPublisher, WorkerRegistry};
+use adapters::rdkafka::{self, RdkafkaEventFeed, RdkafkaLog, RdkafkaTaskFeed};
+use domain::ports::{Announcer, EventFeed, TaskFeed, TaskPublisher, WorkerRegistry};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -103,6 +103,15 @@ impl Kafka {
         } else {
             Log::of(Arc::new(RdkafkaLog::connect(&self.options)?))
         })
+    }
+
+    /// Reads what happens to tasks; no broker need be up.
+    pub(super) fn events(&self) -> Arc<dyn EventFeed> {
+        if self.is_kafka_rust() {
+            Arc::new(KafkaEventFeed::new(&self.options))
+        } else {
+            Arc::new(RdkafkaEventFeed::new(&self.options))
+        }
     }
 
     /// Makes the reading end; no broker need be up.

@@ -1,0 +1,190 @@
+//! Following tasks as server-sent events.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::ports::TaskId;
+use domain::{Events, EventsError, Heard, Listener};
+use futures_util::stream;
+use poem::http::{HeaderName, HeaderValue, header};
+use poem::{Body, IntoResponse, Response};
+use poem_openapi::param::{Header, Query};
+use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry};
+use poem_openapi::{ApiResponse, OpenApi};
+use tokio::time::timeout;
+
+use super::Tag;
+use crate::answer::one_response;
+use crate::problem::{Failures, FieldError, Kind, Problem, Refused};
+use crate::schema::text;
+
+/// After how long a silent stream says that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// How many events are written together.
+const HANDFUL: usize = 64;
+
+/// The first thing on every stream: after how many milliseconds a client that lost it comes again.
+const OPENING: &str = "retry: 2000\n\n";
+
+const CONTENT_TYPE: &str = "text/event-stream";
+
+/// The route of the stream.
+#[derive(Clone)]
+pub(crate) struct Stream {
+    events: Arc<Events>,
+}
+
+impl Stream {
+    pub(crate) const fn new(events: Arc<Events>) -> Self {
+        Self { events }
+    }
+}
+
+pub(crate) struct FollowFailures;
+
+impl Failures for FollowFailures {
+    const OPERATION: &'static str = "followTasks";
+    const KINDS: &'static [Kind] = &[
+        Kind::InvalidParameter,
+        Kind::TooManyStreams,
+        Kind::Stopping,
+        Kind::Internal,
+    ];
+}
+
+#[OpenApi]
+impl Stream {
+    /// Follow tasks
+    ///
+    /// Server-sent events: a message for every change of state, of one task or of all, whichever process made it. `id` is its
+    /// position in the topic `tasks-events`; with the last one in `Last-Event-ID`, as browsers send it by themselves, a stream goes
+    /// on where another ended. Changes to `done`, `failed` and `cancelled` come at least once, earlier ones may be missed;
+    /// `revision` rises with every change of a task. The event `reset` says that events are missing before its `id`, because
+    /// the position is too old or the client was too slow; `end` that this server stops: come again.
+    #[oai(
+        path = "/events",
+        method = "get",
+        operation_id = "followTasks",
+        tag = "Tag::Tasks"
+    )]
+    async fn follow(
+        &self,
+        /// The id of the only task to follow.
+        task: Query<Option<String>>,
+        /// The `id` of the last event that the client has.
+        #[oai(name = "Last-Event-ID")]
+        last_event_id: Header<Option<String>>,
+    ) -> Result<Following, Refused<FollowFailures>> {
+        let task = task.0.as_deref().map(read_task).transpose()?;
+        // What is no position of ours is as good as too old: a browser must not be refused for ever.
+        let after = last_event_id
+            .0
+            .map(|id| id.trim().parse().unwrap_or(u64::MAX));
+        let listener = self.events.listen(task, after).await.map_err(refusal)?;
+        Ok(Following(listener))
+    }
+}
+
+fn read_task(id: &str) -> Result<TaskId, Problem> {
+    id.parse().map_err(|_| {
+        Problem::with_errors(
+            Kind::InvalidParameter,
+            "the parameter task is invalid",
+            vec![FieldError::new("task", "must be a UUID")],
+        )
+    })
+}
+
+fn refusal(error: EventsError) -> Problem {
+    match error {
+        EventsError::Full => Problem::new(
+            Kind::TooManyStreams,
+            "as many clients follow tasks as this server takes",
+        ),
+        _ => Problem::new(Kind::Stopping, "try again: another instance will answer"),
+    }
+}
+
+/// `200` and a stream.
+pub(crate) struct Following(Listener);
+
+impl IntoResponse for Following {
+    fn into_response(self) -> Response {
+        let chunks = stream::unfold(Some((self.0, true)), |following| async {
+            let (mut listener, is_new) = following?;
+            if is_new {
+                return Some((chunk(OPENING.to_owned()), Some((listener, false))));
+            }
+            Some(match timeout(HEARTBEAT, listener.hear(HANDFUL)).await {
+                Ok(Some(heard)) => (chunk(write(&heard)), Some((listener, false))),
+                Ok(None) => (
+                    chunk("event: end\ndata: {\"reason\":\"stopping\"}\n\n".to_owned()),
+                    None,
+                ),
+                Err(_elapsed) => (chunk(":\n\n".to_owned()), Some((listener, false))),
+            })
+        });
+        let mut response = Response::builder()
+            .content_type(CONTENT_TYPE)
+            .body(Body::from_bytes_stream(chunks));
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // Proxies that gather answers would keep events back.
+        headers.insert(
+            HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        );
+        response
+    }
+}
+
+fn chunk(text: String) -> Result<String, std::io::Error> {
+    Ok(text)
+}
+
+fn write(heard: &[Heard]) -> String {
+    let mut out = String::with_capacity(heard.len() * 160);
+    for heard in heard {
+        // Writing into a String cannot fail.
+        let _ = match heard {
+            Heard::Event(placed) => {
+                let Some(event) = placed.event else { continue };
+                write!(
+                    out,
+                    "id: {}\ndata: {{\"taskId\":\"{}\",\"status\":\"{}\",\"revision\":{},\"at\":\"{}\"}}\n\n",
+                    placed.position, event.id, event.status, event.fence.0, event.at
+                )
+            }
+            // The next position that was not missed is behind this one.
+            Heard::Reset(end) => write!(
+                out,
+                "id: {}\nevent: reset\ndata: {{\"reason\":\"events are missing\"}}\n\n",
+                end.saturating_sub(1)
+            ),
+        };
+    }
+    out
+}
+
+impl ApiResponse for Following {
+    fn meta() -> MetaResponses {
+        one_response(MetaResponse {
+            description: "The stream; it ends when the client or the server does.",
+            status: Some(200),
+            status_range: None,
+            content: vec![MetaMediaType {
+                content_type: CONTENT_TYPE,
+                schema: MetaSchemaRef::Inline(Box::new(text(
+                    "Server-sent events, each with `id` and a JSON object as `data`.",
+                    "id: 42\ndata: {\"taskId\":\"01890a5d-ac96-774b-bcce-b302099a8057\",\"status\":\"done\",\
+                     \"revision\":2,\"at\":\"2025-01-01T00:00:02.345Z\"}\n\n",
+                ))),
+            }],
+            headers: Vec::new(),
+        })
+    }
+
+    fn register(_registry: &mut Registry) {}
+}

@@ -1,0 +1,278 @@
+//! Waiting for tasks and following them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters::faulty::{Fault, Faulty};
+use domain::{Events, EventsConfig, EventsError, Heard, Reading};
+use ports::{
+    Announcer, Fence, Next, Spent, TaskEvent, TaskId, TaskStatus, TaskStore, Timestamp, Transition,
+};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::world::{World, scripted};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn events(world: &World, config: EventsConfig) -> Arc<Events> {
+    Arc::new(Events::start(
+        &world.ports,
+        world.memory.log.clone(),
+        config,
+    ))
+}
+
+async fn cancel_in_the_store(world: &World, id: TaskId) {
+    let outcome = world
+        .memory
+        .store
+        .transition(&[Transition {
+            id,
+            fence: Fence(0),
+            from: TaskStatus::Pending,
+            to: Next::Cancelled,
+            spent: Spent::Nothing,
+        }])
+        .await
+        .expect("the store in memory answers");
+    assert!(outcome[0].updated_at.is_some());
+}
+
+async fn tell(world: &World, id: TaskId, status: TaskStatus) {
+    let event = TaskEvent {
+        id,
+        status,
+        fence: Fence(1),
+        at: Timestamp::EPOCH,
+    };
+    for outcome in world.memory.log.tell(&[event]).await {
+        outcome.expect("confirmed");
+    }
+}
+
+fn status_of(reading: &Reading) -> TaskStatus {
+    match reading {
+        Reading::Done(_) => TaskStatus::Done,
+        Reading::Unfinished(task) => task.status,
+        Reading::Unknown => panic!("the task is known"),
+    }
+}
+
+fn positions(heard: &[Heard]) -> Vec<u64> {
+    heard
+        .iter()
+        .map(|heard| match heard {
+            Heard::Event(placed) => placed.position,
+            Heard::Reset(_) => panic!("nothing is missing in {heard:?}"),
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_is_woken_by_the_event_of_its_task() {
+    let world = World::new();
+    let events = events(&world, EventsConfig::default());
+    let worker = world.work(scripted());
+    let id = world.memory.submit("sleep 3").await;
+    let started = Instant::now();
+    let reading = events.wait(id, MINUTE).await.expect("read");
+    assert_eq!(status_of(&reading), TaskStatus::Done);
+    // At once, and not at the next look.
+    assert!(
+        started.elapsed() < Duration::from_millis(3_100),
+        "{:?}",
+        started.elapsed()
+    );
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_event_is_found_by_the_look_in_one_query_for_all() {
+    let mut world = World::new();
+    let store = Arc::new(Faulty::new(world.memory.store.clone()));
+    world.ports.store = store.clone();
+    let events = events(&world, EventsConfig::default());
+    let mut waiting = JoinSet::new();
+    let mut ids = Vec::new();
+    for _ in 0..500 {
+        let id = world.memory.submit("ok").await;
+        ids.push(id);
+        let events = events.clone();
+        waiting.spawn(async move { events.wait(id, MINUTE).await.expect("read") });
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    for id in ids {
+        cancel_in_the_store(&world, id).await;
+    }
+    let started = Instant::now();
+    for reading in waiting.join_all().await {
+        assert_eq!(status_of(&reading), TaskStatus::Cancelled);
+    }
+    assert!(
+        started.elapsed() <= Duration::from_millis(1_100),
+        "{:?}",
+        started.elapsed()
+    );
+    let looks = store.faults().calls_of("whereabouts");
+    assert!(looks <= 2, "{looks} queries");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_has_the_present_state_when_its_time_is_over_and_at_a_stop() {
+    let world = World::new();
+    let events = events(&world, EventsConfig::default());
+    let id = world.memory.submit("ok").await;
+    let started = Instant::now();
+    let reading = events
+        .wait(id, Duration::from_millis(1_500))
+        .await
+        .expect("read");
+    assert_eq!(status_of(&reading), TaskStatus::Pending);
+    assert_eq!(started.elapsed(), Duration::from_millis(1_500));
+    let (reading, ()) = tokio::join!(events.wait(id, MINUTE), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        events.stop();
+    });
+    assert_eq!(status_of(&reading.expect("read")), TaskStatus::Pending);
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_goes_frees_its_place_and_one_too_many_is_refused() {
+    let world = World::new();
+    let config = EventsConfig {
+        waiters: 1,
+        ..EventsConfig::default()
+    };
+    let events = events(&world, config);
+    let id = world.memory.submit("ok").await;
+    let mut first = Box::pin(events.wait(id, MINUTE));
+    let waits = tokio::time::timeout(Duration::from_millis(10), first.as_mut()).await;
+    assert!(waits.is_err());
+    let refused = events.wait(id, MINUTE).await;
+    assert!(matches!(refused, Err(EventsError::Full)), "{refused:?}");
+    drop(first);
+    let reading = events
+        .wait(id, Duration::ZERO)
+        .await
+        .expect("there is room again");
+    assert_eq!(status_of(&reading), TaskStatus::Pending);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_outcome_is_told_by_the_worker_that_made_it() {
+    let world = World::new();
+    let events = events(&world, EventsConfig::default());
+    let mut all = events.listen(None, None).await.expect("a place");
+    let worker = world.work(scripted());
+    let done = world.memory.submit("ok").await;
+    let failed = world.memory.submit("permanent").await;
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        for heard in all.hear(10).await.expect("not stopped") {
+            let Heard::Event(placed) = heard else {
+                panic!("{heard:?}")
+            };
+            let event = placed.event.expect("readable");
+            if event.status.is_at_rest() {
+                seen.push((event.id, event.status));
+            }
+        }
+    }
+    seen.sort();
+    let mut expected = vec![(done, TaskStatus::Done), (failed, TaskStatus::Failed)];
+    expected.sort();
+    assert_eq!(seen, expected);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_kept_until_its_events_are_taken() {
+    let mut world = World::new();
+    let log = Arc::new(Faulty::new(world.memory.log.clone()));
+    world.ports.announcer = log.clone();
+    log.faults().next_of("tell", 1, Fault::FailBefore);
+    let worker = world.work(scripted());
+    let id = world.memory.submit("ok").await;
+    let told = |world: &World| {
+        world
+            .memory
+            .log
+            .events()
+            .iter()
+            .any(|event| event.id == id && event.status == TaskStatus::Done)
+    };
+    let started = Instant::now();
+    while !told(&world) {
+        assert!(started.elapsed() < MINUTE, "never told");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    worker.stop().await;
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_goes_on_behind_its_last_event_and_is_told_what_it_missed() {
+    let world = World::new();
+    let config = EventsConfig {
+        ring: 4,
+        ..EventsConfig::default()
+    };
+    let events = events(&world, config);
+    let id = world.memory.submit("ok").await;
+    let other = world.memory.submit("ok").await;
+    let mut all = events.listen(None, None).await.expect("a place");
+    for id in [id, other, id, other] {
+        tell(&world, id, TaskStatus::Done).await;
+    }
+    let places = positions(&all.hear(10).await.expect("heard"));
+    assert_eq!(places.len(), 4);
+    let mut resumed = events.listen(None, Some(places[1])).await.expect("a place");
+    assert_eq!(
+        positions(&resumed.hear(10).await.expect("heard")),
+        places[2..]
+    );
+    let mut one = events
+        .listen(Some(id), Some(places[0]))
+        .await
+        .expect("a place");
+    assert_eq!(positions(&one.hear(10).await.expect("heard")), [places[2]]);
+    for _ in 0..10 {
+        tell(&world, other, TaskStatus::Done).await;
+    }
+    tell(&world, id, TaskStatus::Done).await;
+    // Of one task nothing is missing, however much happened to others.
+    assert_eq!(
+        positions(&one.hear(10).await.expect("heard")),
+        [places[3] + 11]
+    );
+    // What is too old, and what never was.
+    for wrong in [places[0], 7, u64::MAX] {
+        let mut late = events.listen(None, Some(wrong)).await.expect("a place");
+        let heard = late.hear(10).await.expect("heard");
+        assert!(matches!(heard[0], Heard::Reset(_)), "{wrong}: {heard:?}");
+    }
+    // The slow one is told.
+    let heard = all.hear(20).await.expect("heard");
+    assert!(matches!(heard[0], Heard::Reset(_)), "{heard:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_one_task_that_does_not_listen_holds_no_more_than_its_limit() {
+    let world = World::new();
+    let events = events(&world, EventsConfig::default());
+    let id = world.memory.submit("ok").await;
+    let mut slow = events.listen(Some(id), None).await.expect("a place");
+    let mut brisk = events.listen(None, None).await.expect("a place");
+    for _ in 0..200 {
+        tell(&world, id, TaskStatus::Pending).await;
+        brisk.hear(10).await.expect("heard");
+    }
+    let heard = slow.hear(1_000).await.expect("heard");
+    assert!(matches!(heard[..], [Heard::Reset(_)]), "{heard:?}");
+    tell(&world, id, TaskStatus::Done).await;
+    assert_eq!(positions(&slow.hear(10).await.expect("heard")).len(), 1);
+    events.stop();
+    assert_eq!(slow.hear(10).await, None);
+}
