@@ -11,6 +11,7 @@
 //! The files in [`wiring`] are the only ones that name concrete adapters.
 
 pub mod heartbeat;
+pub mod keys;
 pub mod listen;
 pub mod settings;
 pub mod shutdown;

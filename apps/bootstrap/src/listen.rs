@@ -68,11 +68,22 @@ fn announce(settings: &HttpSettings, listener: &TcpListener) {
     if let Ok(address) = listener.local_addr() {
         info!(event = "http.listening", %address, "listening on http://{address}");
     }
-    if settings.is_exposed() {
+    if !settings.access.keys.is_empty() {
+        info!(
+            event = "http.keys",
+            keys = settings.access.keys.len(),
+            "an API key is needed, except for health and documentation"
+        );
+    } else if settings.is_exposed() {
         warn!(
             event = "http.exposed",
             host = settings.host,
-            "other machines can reach this port, and it asks nobody who they are; HOST=127.0.0.1 keeps it local"
+            "no API key is configured: other machines can reach this port, and it lets everybody in; set API_KEYS, or HOST=127.0.0.1 to keep it local"
+        );
+    } else {
+        warn!(
+            event = "http.open",
+            "no API key is configured: every program of this machine is let in; API_KEYS changes that"
         );
     }
 }
@@ -82,11 +93,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::settings::AccessSettings;
 
     fn settings(port: u16) -> HttpSettings {
         HttpSettings {
             host: "127.0.0.1".to_owned(),
             port,
+            access: AccessSettings::default(),
             max_body: 1_024,
             body_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),

@@ -4,6 +4,7 @@
 //! unit, meaning) and reads it, so the help, which runs the same function over an empty environment, cannot tell
 //! anything else than what is read. Mistakes are gathered, by name, and reported together.
 
+mod access;
 mod database;
 mod http;
 mod kafka;
@@ -20,6 +21,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use self::access::AccessSettings;
+pub(crate) use self::access::read_file as read_keys;
 pub use self::database::{EmbeddedDatabase, PostgresSettings};
 pub use self::http::HttpSettings;
 pub use self::kafka::{KafkaClient, KafkaSettings, StaticShare};

@@ -59,11 +59,23 @@ pub(crate) enum Command {
     Retry(Ids),
     /// Show the numbers over all tasks
     Metrics,
+    /// Make an API key, and the entry that a server keeps of it
+    Key(Key),
     /// Print what makes a shell complete this command
     Completions {
         /// Which shell
         shell: Shell,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Key {
+    /// Whose key it is: 1 to 64 letters, digits, - . _
+    pub(crate) name: String,
+
+    /// What it may do: some of submit, read and admin (which includes the others), joined by +
+    #[arg(long, default_value = "submit+read")]
+    pub(crate) scopes: String,
 }
 
 #[derive(Args, Debug)]

@@ -2,13 +2,14 @@
 
 use std::io::Read as _;
 
+use access::{ApiKey, NewKey};
 use clap::CommandFactory as _;
 use client::{Client, ClientOptions, NewTask, Status, Task};
 
-use crate::arguments::{Arguments, Command, Get, Ids, Submit};
+use crate::arguments::{Arguments, Command, Get, Ids, Key, Submit};
 use crate::bulk;
 use crate::exit::Exit;
-use crate::output::Output;
+use crate::output::{MadeKey, Output};
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Exit> {
     let Arguments {
@@ -50,12 +51,24 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Exit> {
             Ok(())
         }
         Command::Metrics => output.print(&client()?.metrics().await?),
+        Command::Key(wanted) => key(&wanted, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "task", &mut script);
             Ok(std::io::Write::write_all(&mut std::io::stdout(), &script)?)
         }
     }
+}
+
+/// Makes a key. It is printed here and kept nowhere.
+fn key(wanted: &Key, output: Output) -> Result<(), Exit> {
+    let new = NewKey::random()?;
+    let entry = format!("{}:{}:{}", wanted.name, wanted.scopes, new.hash());
+    ApiKey::parse(&entry).map_err(|error| Exit::Usage(format!("the key {error}")))?;
+    output.print(&MadeKey {
+        key: new.secret().to_owned(),
+        entry,
+    })
 }
 
 async fn submit(client: &Client, wanted: Submit, output: Output) -> Result<(), Exit> {

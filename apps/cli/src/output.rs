@@ -90,6 +90,20 @@ impl Shown for Metrics {
     }
 }
 
+/// A key that was just made.
+#[derive(Serialize)]
+pub(crate) struct MadeKey {
+    pub(crate) key: String,
+    pub(crate) entry: String,
+}
+
+impl Shown for MadeKey {
+    fn text(&self) -> String {
+        rows(&[("key", &self.key), ("entry", &self.entry)])
+            + "\nThe key is shown this once. The entry goes into API_KEYS or API_KEYS_FILE of the servers."
+    }
+}
+
 fn rows(rows: &[(&str, &str)]) -> String {
     let lines: Vec<String> = rows
         .iter()

@@ -206,3 +206,18 @@ fn the_key_is_never_shown() {
         assert!(!format!("{}{}", said.out, said.err).contains("hunter2"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_made_with_the_entry_that_knows_it() {
+    let shell = Shell::start().await;
+    let made = &shell.json(&["key", "ci", "--scopes", "read"])[0];
+    let entry = made["entry"].as_str().expect("an entry");
+    let keys = access::ApiKeys::parse(entry).expect("it is one");
+    let known = keys.recognise(made["key"].as_str().expect("a key"));
+    assert_eq!(known.map(access::ApiKey::name), Some("ci"));
+    let other = &shell.json(&["key", "ci", "--scopes", "read"])[0];
+    assert_ne!(made["key"], other["key"]);
+    for wrong in [&["key", "a b"][..], &["key", "ci", "--scopes", "write"]] {
+        shell.ends(wrong, 2);
+    }
+}

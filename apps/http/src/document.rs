@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use access::Scope;
 use poem::endpoint::BoxEndpoint;
 use poem::http::{HeaderValue, Method, StatusCode, header};
 use poem::{IntoResponse, Response};
@@ -13,7 +14,9 @@ use poem_openapi::registry::{
 use poem_openapi::{ApiResponse, LicenseObject, OpenApi, OpenApiService, ServerObject};
 use serde_json::{Map, Value, json};
 
+use crate::admission::Refusal;
 use crate::answer::one_response;
+use crate::guard;
 use crate::problem::{self, Kind, of_status};
 use crate::routes::{FAILURES, Routes};
 use crate::schema::uri;
@@ -25,6 +28,9 @@ Accepts tasks, processes them in the background and answers with their results.
 * Times are RFC 3339 in UTC with milliseconds; ids are UUIDs.
 * Every failure is a problem (`application/problem+json`, RFC 9457). A wrong method is answered `405` with `Allow`, an \
 unknown route `404`.";
+
+/// The name under `components.securitySchemes`.
+const SCHEME: &str = "apiKey";
 
 /// The order of the groups in the page.
 const TAGS: [&str; 4] = ["Tasks", "Metrics", "Health", "Documentation"];
@@ -86,12 +92,23 @@ fn build() -> String {
     // The generator writes 3.0.0; nothing in the document changed its meaning since.
     document["openapi"] = json!("3.0.3");
     order_tags(&mut document);
+    document["components"]["securitySchemes"] = json!({SCHEME: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key. Needed where the service is configured with API keys; without, everybody is let in.",
+    }});
     for operation in operations(&mut document) {
         let kinds = FAILURES
             .iter()
             .find(|(name, _)| operation["operationId"] == *name)
             .map_or(&[][..], |(_, kinds)| kinds);
-        describe_problems(operation, kinds);
+        let need = guard::need_of(operation["operationId"].as_str().unwrap_or_default());
+        describe_security(operation, need);
+        let mut kinds = kinds.to_vec();
+        if need.is_some() {
+            kinds.extend(Refusal::KINDS);
+        }
+        describe_problems(operation, &kinds);
     }
     let mut text = serde_json::to_string_pretty(&document).unwrap_or(generated);
     text.push('\n');
@@ -111,6 +128,45 @@ fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
         .flat_map(Map::values_mut)
         .filter_map(Value::as_object_mut)
         .flat_map(Map::values_mut)
+}
+
+/// What an operation needs: a scope, which OpenAPI 3.0 has no place for with keys, or nothing. The second of the requirements, an
+/// empty one, says that there are servers without keys.
+fn describe_security(operation: &mut Value, need: Option<Scope>) {
+    let Some(scope) = need else {
+        operation["security"] = json!([]);
+        return;
+    };
+    operation["security"] = json!([{SCHEME: []}, {}]);
+    operation["x-required-scope"] = scope.as_str().into();
+    let description = operation["description"].as_str().unwrap_or_default();
+    operation["description"] = format!(
+        "{description}\n\nWhere API keys are configured, the key needs the scope `{scope}`{}.",
+        if scope == Scope::Admin {
+            ""
+        } else {
+            " or `admin`"
+        }
+    )
+    .into();
+    let Some(responses) = operation["responses"].as_object_mut() else {
+        return;
+    };
+    for kind in Refusal::KINDS {
+        responses
+            .entry(kind.status().as_str())
+            .or_insert_with(|| {
+                json!({
+                    "headers": {"WWW-Authenticate": {
+                        "description": "What to send, as RFC 6750 has it.",
+                        "required": true,
+                        "schema": {"type": "string", "example": "Bearer realm=\"task-processor\""},
+                    }},
+                    "content": {problem::CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+                })
+            });
+    }
+    responses.sort_keys();
 }
 
 /// A status code that stands for several kinds of problem is described by all of them, with an example of each.

@@ -8,22 +8,23 @@ use poem_openapi::registry::{MetaParamIn, MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use sha2::{Digest, Sha256};
 
+use crate::admission::Caller;
 use crate::problem::{FieldError, Kind, Problem};
 use crate::schema::text;
 
 const HEADER: &str = "Idempotency-Key";
 
-/// Whose keys they are while nobody says who he is.
-const ANYONE: &str = "anonymous";
-
-/// The key that came with a request, if one did.
-pub(crate) struct IdempotencyKey(Option<String>);
+/// The key that came with a request, if one did, and whose it is.
+pub(crate) struct IdempotencyKey {
+    key: Option<String>,
+    owner: Caller,
+}
 
 impl IdempotencyKey {
-    /// The whole name of a request of this operation; `None` without a key.
+    /// The whole name of a request of this operation; `None` without a key. Two callers may use the same key.
     pub(crate) fn of(self, operation: &str) -> Result<Option<RequestKey>, Problem> {
-        self.0
-            .map(|key| RequestKey::new(ANYONE, operation, &key))
+        self.key
+            .map(|key| RequestKey::new(self.owner.name(), operation, &key))
             .transpose()
             .map_err(|error| invalid(error.to_string()))
     }
@@ -63,7 +64,7 @@ impl<'a> ApiExtractor<'a> for IdempotencyKey {
     }
 
     fn param_raw_type(&self) -> Option<&String> {
-        self.0.as_ref()
+        self.key.as_ref()
     }
 
     /// A header that is no text is as wrong as one that is too long: left aside, the request would be stored twice.
@@ -73,14 +74,18 @@ impl<'a> ApiExtractor<'a> for IdempotencyKey {
         _options: ExtractParamOptions<Self::ParamType>,
     ) -> poem::Result<Self> {
         let mut values = request.headers().get_all(HEADER).iter();
+        let owner = Caller::of(request);
         let Some(value) = values.next() else {
-            return Ok(Self(None));
+            return Ok(Self { key: None, owner });
         };
         if values.next().is_some() {
             return Err(invalid("must come once").into());
         }
         match value.to_str() {
-            Ok(key) => Ok(Self(Some(key.to_owned()))),
+            Ok(key) => Ok(Self {
+                key: Some(key.to_owned()),
+                owner,
+            }),
             Err(_) => Err(invalid("must be from 1 to 255 visible ASCII characters").into()),
         }
     }

@@ -12,11 +12,13 @@ use poem::Server;
 use tokio::net::TcpListener;
 
 mod accept;
+mod admission;
 mod answer;
 mod conditional;
 mod docs_page;
 mod document;
 mod front;
+mod guard;
 mod health;
 mod idempotency;
 mod listener;
@@ -27,10 +29,12 @@ mod schema;
 mod submission;
 mod wait;
 
+pub use admission::Admission;
 pub use document::document;
 pub use meters::Meters;
 
 use front::Front;
+use guard::Guarded;
 use listener::LimitedListener;
 use routes::{Commands, Documentation, Probes, Stream, Tasks};
 
@@ -74,9 +78,11 @@ impl Api {
     }
 }
 
-/// Limits of the HTTP side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who is let in by the HTTP side, and its limits.
+#[derive(Clone, Debug)]
 pub struct HttpConfig {
+    /// Who is let in. Default: everybody.
+    pub admission: Admission,
     /// The longest body in bytes; a longer one is answered `413`. Default 256 KiB. That of a batch may be 16 times as long.
     pub max_body_bytes: usize,
     /// How long a body may take to arrive; then `408`. Default 30 s.
@@ -105,6 +111,7 @@ impl HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
+            admission: Admission::default(),
             max_body_bytes: 256 * 1024,
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
@@ -134,14 +141,16 @@ pub async fn run(
         &api.ports,
         None,
         api.meters.clone(),
-        config,
+        config.ping_timeout,
     );
     let commands = Commands::new(api.commander.clone(), api.ports.clone());
     let events = api.events.clone();
+    let meters = api.meters.clone();
     let stream = Stream::new(events.clone());
-    let tasks = Tasks::new(api, config);
+    let tasks = Tasks::new(api, &config);
     let routes = (tasks, commands, stream, probes.clone(), Documentation);
-    let front = Front::new(routes, probes.stopping());
+    let guarded = Guarded::new(routes, config.admission.clone(), meters);
+    let front = Front::new(guarded, probes.stopping());
     let shutdown = async move {
         shutdown.await;
         // Who waits or follows is answered at once, and comes again where it goes on.
@@ -165,8 +174,16 @@ pub async fn run_probes(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let probes = Probes::new(Reader::new(ports), ports, Some(feed), meters, config);
-    let front = Front::new(probes.clone(), probes.stopping());
+    let reader = Reader::new(ports);
+    let probes = Probes::new(
+        reader,
+        ports,
+        Some(feed),
+        meters.clone(),
+        config.ping_timeout,
+    );
+    let guarded = Guarded::new(probes.clone(), config.admission.clone(), meters);
+    let front = Front::new(guarded, probes.stopping());
     serve(front, probes, config, listener, shutdown).await
 }
 

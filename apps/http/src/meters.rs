@@ -13,6 +13,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use crate::admission::Refusal;
+
 type Label = [(&'static str, &'static str); 1];
 type Labels = [(&'static str, &'static str); 2];
 
@@ -51,6 +53,7 @@ pub struct Meters {
     dependency_failures: Family<Labels, Counter>,
     dependency_recoveries: Family<Label, Counter>,
     dependency_failing: Family<Label, Gauge>,
+    refused: Family<Label, Counter>,
     other: Counter,
 }
 
@@ -89,6 +92,10 @@ impl Meters {
         let repaired = Family::<Label, Counter>::default();
         for what in Repair::ALL {
             drop(repaired.get_or_create(&[("what", what.as_str())]));
+        }
+        let refused = Family::<Label, Counter>::default();
+        for reason in Refusal::REASONS {
+            drop(refused.get_or_create(&[("reason", reason)]));
         }
         let lookups = Family::<Label, Counter>::default();
         let runs = Family::<Label, Histogram>::new_with_constructor(run_histogram);
@@ -256,6 +263,12 @@ impl Meters {
                 "1 from a failure of the dependency until it is known to answer again, otherwise 0",
                 failing,
             ),
+            refused: register(
+                &mut names,
+                "http_refusals",
+                "Requests that were not let in: no API key, an unknown one, or one without the scope, by reason",
+                refused,
+            ),
             other: register(
                 &mut names,
                 "events_other",
@@ -279,6 +292,13 @@ impl Meters {
         // Writing into a String cannot fail.
         let _ = encode_eof(&mut text);
         text
+    }
+
+    /// Counts a request that was not let in.
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        self.refused
+            .get_or_create(&[("reason", refusal.reason())])
+            .inc();
     }
 
     fn encoded(&self) -> String {

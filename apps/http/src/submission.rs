@@ -281,6 +281,16 @@ impl<C: AsRef<[u8]>> AsRef<[u8]> for Collected<C> {
     }
 }
 
+/// Reads on, for a while, what nobody wants to read, so that its client gets the answer.
+pub(crate) fn let_go_of_body(request: &mut Request) {
+    let waits_for_continue = request.headers().contains_key(header::EXPECT);
+    let body = request.take_body();
+    // A client that waits for `100 Continue` has sent nothing, and reading would ask it to.
+    if !waits_for_continue && !body.is_empty() {
+        tokio::spawn(linger(body.into_bytes_stream()));
+    }
+}
+
 /// Reads on for a while; the connection is closed when the body is dropped unfinished.
 async fn linger<C: AsRef<[u8]>, E>(mut chunks: impl Stream<Item = Result<C, E>> + Unpin) {
     let mut left = LINGER_BYTES;

@@ -7,9 +7,9 @@ use bootstrap::listen::listen;
 use bootstrap::settings::ServerSettings;
 use bootstrap::shutdown::last_share;
 use bootstrap::wiring::distributed;
-use bootstrap::{Failure, Program, Start, launch, telemetry};
+use bootstrap::{Failure, Program, Start, keys, launch, telemetry};
 use domain::{Events, EventsConfig, Submitter};
-use http_api::{Api, HttpConfig, Meters};
+use http_api::{Admission, Api, HttpConfig, Meters};
 
 const PROGRAM: Program = Program {
     name: env!("CARGO_PKG_NAME"),
@@ -33,6 +33,7 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
     let api = Api::new(&wired.ports, submitter.clone(), Arc::new(events), meters);
     let last_share = last_share(settings.drain_deadline);
     let config = HttpConfig {
+        admission: Admission::following(keys::follow(&settings.http.access)?),
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
         idle_timeout: settings.http.idle_timeout,

@@ -7,9 +7,9 @@ use bootstrap::listen::listen;
 use bootstrap::settings::StandaloneSettings;
 use bootstrap::shutdown::last_share;
 use bootstrap::wiring::{embedded, processing};
-use bootstrap::{Failure, Program, Start, launch, say, telemetry};
+use bootstrap::{Failure, Program, Start, keys, launch, say, telemetry};
 use domain::{Events, EventsConfig, Submitter, Worker};
-use http_api::{Api, HttpConfig, Meters};
+use http_api::{Admission, Api, HttpConfig, Meters};
 
 const PROGRAM: Program = Program {
     name: env!("CARGO_PKG_NAME"),
@@ -42,6 +42,7 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     );
     let last_share = last_share(settings.work.drain_deadline);
     let config = HttpConfig {
+        admission: Admission::following(keys::follow(&settings.http.access)?),
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
         idle_timeout: settings.http.idle_timeout,

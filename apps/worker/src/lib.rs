@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bootstrap::listen::listen_somewhere;
 use bootstrap::settings::WorkerSettings;
 use bootstrap::wiring::distributed;
-use bootstrap::{Failure, Start, telemetry};
+use bootstrap::{Failure, Start, keys, telemetry};
 use domain::Worker;
 use domain::ports::Processor;
-use http_api::{HttpConfig, Meters, run_probes};
+use http_api::{Admission, HttpConfig, Meters, run_probes};
 
 /// Works until it is told to stop: what a `main` gives to [`bootstrap::launch`].
 ///
@@ -30,6 +30,7 @@ pub async fn work(
     let mut heartbeat = wired.heartbeat(&worker)?;
     let drain_delay = settings.http.drain_delay;
     let config = HttpConfig {
+        admission: Admission::following(keys::follow(&settings.http.access)?),
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
         idle_timeout: settings.http.idle_timeout,

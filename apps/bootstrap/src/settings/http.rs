@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Reader;
+use super::{AccessSettings, Reader};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,6 +18,8 @@ pub struct HttpSettings {
     pub host: String,
     /// 0 takes a free one.
     pub port: u16,
+    /// Who is let in.
+    pub access: AccessSettings,
     /// The longest request body in bytes.
     pub max_body: usize,
     /// How long a body may take to arrive.
@@ -51,6 +53,7 @@ impl HttpSettings {
         Self {
             host,
             port,
+            access: AccessSettings::read(reader),
             max_body,
             body_timeout: reader.duration(
                 "BODY_TIMEOUT",
@@ -93,6 +96,7 @@ impl HttpSettings {
         Self {
             host,
             port,
+            access: AccessSettings::read(reader),
             max_body: 1 << 10,
             body_timeout: BODY_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,

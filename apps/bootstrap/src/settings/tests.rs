@@ -393,3 +393,39 @@ fn help_tells_every_setting_with_default_unit_and_meaning() {
     check::<StandaloneSettings>();
     check::<MigrateSettings>();
 }
+
+#[test]
+fn keys_are_read_or_refused_by_name_and_never_shown() {
+    let hash = ::access::KeyHash::of("hunter2").to_string();
+    let entry = format!("ci:submit+read:{hash}");
+    let server = read::<ServerSettings>(&[("API_KEYS", &entry)]).expect("all right");
+    assert!(server.http.access.keys.recognise("hunter2").is_some());
+    assert!(!format!("{server:?}").contains(&hash[..8]), "{server:?}");
+    let worker = read::<WorkerSettings>(&[("API_KEYS", &entry)]).expect("all right");
+    assert_eq!(worker.http.access.keys.len(), 1);
+    for wrong in [
+        "hunter2",
+        "ci:read:hunter2",
+        "ci:write:hunter2",
+        ",",
+        "# none",
+    ] {
+        let mistakes = read::<ServerSettings>(&[("API_KEYS", wrong)]).expect_err("is refused");
+        assert_eq!(mistakes.0[0].name, "API_KEYS", "{wrong}");
+        assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+    }
+    assert_eq!(
+        names::<ServerSettings>(&[("API_KEYS_FILE", "/nowhere/keys")]),
+        ["API_KEYS_FILE"]
+    );
+    let file = std::env::temp_dir().join(format!("task-processor-keys-{}", std::process::id()));
+    let path = file.to_str().expect("text");
+    for (text, is_right) in [("# none\n", false), (entry.as_str(), true)] {
+        std::fs::write(&file, text).expect("a file");
+        let wrong = names::<ServerSettings>(&[("API_KEYS_FILE", path)]);
+        assert_eq!(wrong.is_empty(), is_right, "{text}");
+    }
+    let both = [("API_KEYS", entry.as_str()), ("API_KEYS_FILE", path)];
+    assert_eq!(names::<ServerSettings>(&both), ["API_KEYS"]);
+    std::fs::remove_file(&file).expect("it goes away");
+}

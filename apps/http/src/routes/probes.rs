@@ -1,6 +1,7 @@
 //! Health and metrics: a part of the API, and all that a worker serves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::ports::TaskFeed;
 use domain::{Ports, Reader};
@@ -8,12 +9,12 @@ use poem::http::HeaderMap;
 use poem_openapi::OpenApi;
 
 use super::{Tag, store_failed};
+use crate::Meters;
 use crate::accept::MetricsFormat;
 use crate::answer::{Json, Measured};
 use crate::health::{Health, Live, Ready, Stopping};
 use crate::meters::write_gauge;
 use crate::problem::{Failures, Kind, Problem, Refused};
-use crate::{HttpConfig, Meters};
 
 /// The routes that operators and Prometheus come for.
 #[derive(Clone)]
@@ -34,14 +35,14 @@ impl Probes {
         ports: &Ports,
         feed: Option<Arc<dyn TaskFeed>>,
         meters: Arc<Meters>,
-        config: HttpConfig,
+        ping_timeout: Duration,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 reader,
                 ports: ports.clone(),
                 meters,
-                health: Health::new(ports.clone(), feed, config.ping_timeout),
+                health: Health::new(ports.clone(), feed, ping_timeout),
             }),
         }
     }
@@ -170,6 +171,8 @@ mod tests {
     use super::*;
     use crate::front::Front;
 
+    const PING: Duration = Duration::from_secs(1);
+
     fn ports(memory: &Memory) -> Ports {
         Ports {
             store: memory.store.clone(),
@@ -191,7 +194,7 @@ mod tests {
         let ports = ports(&memory);
         let reader = Reader::new(&ports);
         let meters = Arc::new(Meters::new());
-        let probes = Probes::new(reader, &ports, None, meters, HttpConfig::default());
+        let probes = Probes::new(reader, &ports, None, meters, PING);
         let front = Front::new(probes.clone(), probes.stopping());
         let status = async |method: Method, path: &'static str| {
             let request = Request::builder().method(method).uri_str(path).finish();
@@ -223,7 +226,7 @@ mod tests {
             &ports,
             Some(Arc::new(feed)),
             Arc::new(Meters::new()),
-            HttpConfig::default(),
+            PING,
         );
         let request = Request::builder().uri_str("/health/ready").finish();
         let response = Front::new(probes, Stopping::default())

@@ -25,13 +25,25 @@ pub(crate) struct Tasks {
 
 struct Shared {
     api: Api,
-    config: HttpConfig,
+    limits: BodyLimits,
+}
+
+/// How much of a body is taken in, and for how long.
+struct BodyLimits {
+    task_bytes: usize,
+    batch_bytes: usize,
+    timeout: Duration,
 }
 
 impl Tasks {
-    pub(crate) fn new(api: Api, config: HttpConfig) -> Self {
+    pub(crate) fn new(api: Api, config: &HttpConfig) -> Self {
+        let limits = BodyLimits {
+            task_bytes: config.max_body_bytes,
+            batch_bytes: config.max_batch_body_bytes(),
+            timeout: config.body_timeout,
+        };
         Self {
-            shared: Arc::new(Shared { api, config }),
+            shared: Arc::new(Shared { api, limits }),
         }
     }
 
@@ -139,10 +151,8 @@ impl Tasks {
         key: IdempotencyKey,
         body: TaskBody,
     ) -> Result<Created, Refused<SubmitFailures>> {
-        let config = &self.shared.config;
-        let submission = body
-            .read(config.max_body_bytes, config.body_timeout)
-            .await?;
+        let limits = &self.shared.limits;
+        let submission = body.read(limits.task_bytes, limits.timeout).await?;
         let accepted = self
             .accept(SubmitFailures::OPERATION, key, vec![submission])
             .await??;
@@ -175,10 +185,8 @@ impl Tasks {
         key: IdempotencyKey,
         body: BatchBody,
     ) -> Result<CreatedBatch, Refused<BatchFailures>> {
-        let config = &self.shared.config;
-        let submissions = body
-            .read(config.max_batch_body_bytes(), config.body_timeout)
-            .await?;
+        let limits = &self.shared.limits;
+        let submissions = body.read(limits.batch_bytes, limits.timeout).await?;
         let accepted = self
             .accept(BatchFailures::OPERATION, key, submissions)
             .await?;

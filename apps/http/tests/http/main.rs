@@ -1,5 +1,6 @@
 //! The API as its clients see it: the real server on a port of its own, adapters in memory, bytes on a socket.
 
+mod access;
 mod batch;
 mod client;
 mod commands;

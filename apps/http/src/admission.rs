@@ -1,0 +1,246 @@
+//! Who is let in: API keys, and what each may do.
+
+use std::sync::Arc;
+
+use access::{ApiKey, ApiKeys, Scope};
+use poem::http::{HeaderMap, HeaderValue, header};
+use poem::{Request, Response};
+use tokio::sync::watch;
+
+use crate::problem::{Kind, Problem};
+
+const SCHEME: &str = "Bearer";
+
+/// Who is let in. Clones are one and the same.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    keys: watch::Receiver<ApiKeys>,
+}
+
+impl Default for Admission {
+    /// Everybody, to everything.
+    fn default() -> Self {
+        Self::by_keys(ApiKeys::default())
+    }
+}
+
+impl Admission {
+    /// Whoever has one of these keys; everybody when there are none.
+    #[must_use]
+    pub fn by_keys(keys: ApiKeys) -> Self {
+        Self::following(watch::Sender::new(keys).subscribe())
+    }
+
+    /// Whoever has one of the keys that are now known; they may change at any time.
+    #[must_use]
+    pub const fn following(keys: watch::Receiver<ApiKeys>) -> Self {
+        Self { keys }
+    }
+
+    /// Who sends this request, if he may do what needs this scope.
+    pub(crate) fn admit(&self, headers: &HeaderMap, needed: Scope) -> Result<Caller, Refusal> {
+        let keys = self.keys.borrow();
+        if keys.is_empty() {
+            return Ok(Caller(None));
+        }
+        let key = match Presented::in_headers(headers) {
+            Presented::Nothing => return Err(Refusal::Missing),
+            Presented::Rubbish => return Err(Refusal::Unknown),
+            Presented::Secret(secret) => keys.recognise(secret).ok_or(Refusal::Unknown)?,
+        };
+        if key.allows(needed) {
+            Ok(Caller(Some(key.shared_name())))
+        } else {
+            Err(Refusal::Scope(needed))
+        }
+    }
+}
+
+/// What a request says of who sends it.
+enum Presented<'a> {
+    Nothing,
+    /// Another scheme, several headers, or no text.
+    Rubbish,
+    Secret(&'a str),
+}
+
+impl<'a> Presented<'a> {
+    fn in_headers(headers: &'a HeaderMap) -> Self {
+        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+        let Some(value) = values.next() else {
+            return Self::Nothing;
+        };
+        let secret = value
+            .to_str()
+            .ok()
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))
+            .map(|(_, secret)| secret.trim_matches(' '));
+        match secret {
+            Some(secret) if values.next().is_none() => Self::Secret(secret),
+            _ => Self::Rubbish,
+        }
+    }
+}
+
+/// Who sends a request: the name of a key, or anybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Caller(Option<Arc<str>>);
+
+impl Caller {
+    pub(crate) fn of(request: &Request) -> Self {
+        request.data().cloned().unwrap_or_default()
+    }
+
+    /// The name of the key; what no key is named where there is none.
+    pub(crate) fn name(&self) -> &str {
+        self.0.as_deref().unwrap_or(ApiKey::ANONYMOUS)
+    }
+}
+
+/// Why a request is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It brings no key.
+    Missing,
+    /// It brings something that is no key of ours.
+    Unknown,
+    /// Its key has not this scope.
+    Scope(Scope),
+}
+
+impl Refusal {
+    /// The words for it in metrics.
+    pub(crate) const REASONS: [&'static str; 3] = ["missing", "unknown", "scope"];
+
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Unknown => "unknown",
+            Self::Scope(_) => "scope",
+        }
+    }
+
+    /// The failures that an operation has because not everybody is let in.
+    pub(crate) const KINDS: &'static [Kind] =
+        &[Kind::MissingApiKey, Kind::UnknownApiKey, Kind::MissingScope];
+
+    /// The answer, about the path that was asked for.
+    pub(crate) fn respond(self, path: &str) -> Response {
+        let problem = match self {
+            Self::Missing => Problem::new(
+                Kind::MissingApiKey,
+                "send an API key as Authorization: Bearer <key>",
+            ),
+            Self::Unknown => Problem::new(
+                Kind::UnknownApiKey,
+                "the Authorization header holds no key that is known here",
+            ),
+            Self::Scope(scope) => Problem::new(
+                Kind::MissingScope,
+                format!("the API key has not the scope {scope}"),
+            ),
+        };
+        let mut response = problem.respond(path);
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, self.challenge());
+        response
+    }
+
+    /// As RFC 6750, section 3 has it.
+    fn challenge(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Missing => "Bearer realm=\"task-processor\"",
+            Self::Unknown => "Bearer realm=\"task-processor\", error=\"invalid_token\"",
+            Self::Scope(Scope::Submit) => {
+                "Bearer realm=\"task-processor\", error=\"insufficient_scope\", scope=\"submit\""
+            }
+            Self::Scope(Scope::Read) => {
+                "Bearer realm=\"task-processor\", error=\"insufficient_scope\", scope=\"read\""
+            }
+            Self::Scope(Scope::Admin) => {
+                "Bearer realm=\"task-processor\", error=\"insufficient_scope\", scope=\"admin\""
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use access::KeyHash;
+
+    use super::*;
+
+    fn admit(values: &[&str], needed: Scope) -> Result<Caller, Refusal> {
+        let hash = KeyHash::of("secret");
+        let keys = ApiKeys::parse(&format!("ci:submit+read:{hash}")).expect("an entry");
+        let mut headers = HeaderMap::new();
+        for value in values {
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
+            headers.append(header::AUTHORIZATION, value);
+        }
+        Admission::by_keys(keys).admit(&headers, needed)
+    }
+
+    #[test]
+    fn a_key_is_taken_from_one_bearer_header_and_from_nothing_else() {
+        for good in ["Bearer secret", "bearer secret", "BEARER  secret "] {
+            let caller = admit(&[good], Scope::Read).expect("is let in");
+            assert_eq!(caller.name(), "ci", "{good}");
+        }
+        assert_eq!(admit(&[], Scope::Read), Err(Refusal::Missing));
+        for bad in [
+            "",
+            "secret",
+            "Bearer",
+            "Bearer ",
+            "Bearer:secret",
+            "Basic secret",
+            "Bearer secrets",
+            "Bearer secret, secret",
+            "Bearer Secret",
+            "Bearer schlüssel",
+        ] {
+            assert_eq!(admit(&[bad], Scope::Read), Err(Refusal::Unknown), "{bad}");
+        }
+        let twice = admit(&["Bearer secret", "Bearer secret"], Scope::Read);
+        assert_eq!(twice, Err(Refusal::Unknown));
+    }
+
+    #[test]
+    fn a_key_does_what_its_scopes_say() {
+        let with_key = |needed| admit(&["Bearer secret"], needed);
+        assert!(with_key(Scope::Submit).is_ok());
+        assert_eq!(with_key(Scope::Admin), Err(Refusal::Scope(Scope::Admin)));
+    }
+
+    #[test]
+    fn keys_that_change_count_from_the_next_request_on() {
+        let entry = |secret| format!("ci:read:{}", KeyHash::of(secret));
+        let sender = watch::Sender::new(ApiKeys::default());
+        let admission = Admission::following(sender.subscribe());
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));
+        let caller = admission.admit(&headers, Scope::Read).expect("is open");
+        assert_eq!(caller.name(), "anonymous");
+        sender.send_replace(ApiKeys::parse(&entry("b")).expect("an entry"));
+        assert_eq!(
+            admission.admit(&headers, Scope::Read),
+            Err(Refusal::Unknown)
+        );
+        sender.send_replace(ApiKeys::parse(&entry("a")).expect("an entry"));
+        assert!(admission.admit(&headers, Scope::Read).is_ok());
+    }
+
+    #[test]
+    fn every_reason_is_known_to_the_meters() {
+        for refusal in [
+            Refusal::Missing,
+            Refusal::Unknown,
+            Refusal::Scope(Scope::Read),
+        ] {
+            assert!(Refusal::REASONS.contains(&refusal.reason()), "{refusal:?}");
+        }
+    }
+}
