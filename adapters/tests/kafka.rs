@@ -575,6 +575,44 @@ async fn a_connection_that_freezes_is_given_up() {
     waiting.join_all().await;
 }
 
+/// How long what is sent is swallowed.
+const HOLE: Duration = Duration::from_secs(8);
+
+/// How long after it everything works again.
+const RECOVERY: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka: run cargo xtask test"]
+async fn after_a_hole_of_eight_seconds_the_log_is_used_again_within_seconds() {
+    let mut waiting = JoinSet::new();
+    for cluster in combinations().await {
+        waiting.spawn(async move {
+            let proxy = proxy_of(&cluster.options.brokers[0]).await;
+            let far = cluster.through(proxy.address());
+            let log = far.log();
+            let feed = far.feed_of(far.client);
+            let sent = published_by(&*log, 5).await;
+            receive_all(&*feed, &sent).await;
+            proxy.swallow();
+            let end = Instant::now() + HOLE;
+            while Instant::now() < end {
+                let outcomes = timeout(HOLE, log.publish(&[message()])).await;
+                assert!(outcomes.is_ok_and(|outcomes| outcomes[0].is_err()));
+            }
+            proxy.mend();
+            let mended = Instant::now();
+            let sent = published_by(&*log, 5).await;
+            let published = mended.elapsed();
+            receive_all(&*feed, &sent).await;
+            let received = mended.elapsed();
+            println!("{:?}: {published:?} {received:?}", far.client);
+            assert!(published < RECOVERY, "{:?}: {published:?}", far.client);
+            assert!(received < RECOVERY, "{:?}: {received:?}", far.client);
+        });
+    }
+    waiting.join_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Kafka: run cargo xtask test"]
 async fn a_log_that_is_down_from_the_start_is_found_later() {

@@ -320,6 +320,28 @@ async fn a_redis_that_was_frozen_is_used_again() {
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
+/// How long what is sent is swallowed.
+const HOLE: Duration = Duration::from_secs(8);
+
+#[tokio::test]
+#[ignore = "needs Redis: run cargo xtask test"]
+async fn after_a_hole_of_eight_seconds_redis_is_used_again_within_seconds() {
+    let proxy = Proxy::start(&server(), |_port| plain()).await;
+    let url = format!("redis://{}", proxy.address());
+    let cache = RedisResultCache::connect(&RedisOptions::new(url)).expect("the URL is sound");
+    recovered(&cache).await;
+    proxy.swallow();
+    let end = Instant::now() + HOLE;
+    while Instant::now() < end {
+        cache.ping().await.expect_err("no answer");
+        // A call that fails at once would otherwise let nothing else run.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    proxy.mend();
+    let took = recovered(&cache).await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
 #[test]
 fn a_wrong_url_is_refused_at_once() {
     assert!(RedisResultCache::connect(&RedisOptions::new("localhost:6379")).is_err());

@@ -13,6 +13,8 @@ enum Weather {
     Cut,
     /// Connections stay and nothing comes through.
     Frozen,
+    /// Connections stay, and of one over which anything was sent meanwhile nothing more ever arrives.
+    Hole,
 }
 
 /// What becomes of the bytes that a server sends over one connection: takes a piece, returns what is passed on now.
@@ -79,6 +81,11 @@ impl Proxy {
         self.weather.send_replace(Weather::Frozen);
     }
 
+    /// Swallows what is sent, for good, and closes nothing.
+    pub(crate) fn swallow(&self) {
+        self.weather.send_replace(Weather::Hole);
+    }
+
     /// All is well again.
     pub(crate) fn mend(&self) {
         self.weather.send_replace(Weather::Fair);
@@ -110,12 +117,17 @@ async fn pass(
     mut watching: watch::Receiver<Weather>,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
+    let mut is_lost = false;
     loop {
         let count = from.read(&mut buffer).await?;
         if count == 0 {
             return Ok(());
         }
         let bytes = passing(buffer[..count].to_vec());
+        is_lost |= *watching.borrow() == Weather::Hole;
+        if is_lost {
+            continue;
+        }
         let thawed = watching
             .wait_for(|weather| *weather != Weather::Frozen)
             .await
