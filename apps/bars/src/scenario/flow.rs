@@ -65,7 +65,8 @@ impl Works {
         Ok(works)
     }
 
-    /// Until a task goes through: groups form and topics are made meanwhile.
+    /// Until tasks go through (groups form and topics are made meanwhile), and then as fast as it goes: for the first
+    /// seconds the Java of the brokers is busy with translating itself.
     async fn warm_up(&self, bench: &Bench) -> Result<(), Failure> {
         let load = Load {
             rate: Some(100.0),
@@ -75,6 +76,14 @@ impl Works {
         if report.failures() > 0 {
             return Err(format!("tasks do not go through: {report:?}").into());
         }
+        bench
+            .send(&Load::closed(
+                "post",
+                self.server.port,
+                CONNECTIONS,
+                bench.length,
+            ))
+            .await?;
         self.until_at_rest().await
     }
 
