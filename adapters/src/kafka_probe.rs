@@ -248,6 +248,25 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_probe_answers() {
+        const ANSWERS: &[&[u8]] = &[
+            b"\0\0\0\0\0\x02\0\x01\0\0\0\x11\0\x02\0\0\0\x09",
+            b"\0\0\0\0\0\x03\0\x01\0\x04\0\x12\0\x02\0\x01\0\x0b\0\x08\0\x02\0\x0a",
+            b"\0\x23\0\0\0\0",
+        ];
+        fuzz::run("probe answers", &fuzz::bytes(ANSWERS), |bytes| {
+            let Ok(versions) = read_versions(&bytes) else {
+                return Ok(());
+            };
+            // Whoever is said to suit advertised all three requests: an answer that names none is not that.
+            if versions.suit_kafka_rust() {
+                proptest::prop_assert!(bytes.len() >= 2 + 4 + 3 * 6, "{bytes:?}");
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
     fn an_answer_cut_short_is_an_error() {
         let whole = answer(&[(1, 0, 17), (2, 0, 9)]);
         for length in 0..whole.len() {

@@ -621,4 +621,6 @@ fn whole_number(value: &Value) -> Option<i64> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 
 /// A point in time in microseconds since 1970-01-01T00:00:00Z.
 ///
@@ -53,10 +53,14 @@ impl Timestamp {
     }
 
     /// Reads an RFC 3339 time with any offset; digits past the microsecond are cut off.
+    ///
+    /// A time that its offset carries out of the years 0 to 9999 is none: it could not be written again.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        let parsed = DateTime::parse_from_rfc3339(text).ok()?;
-        Some(Self(parsed.timestamp_micros()))
+        let parsed = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
+        (0..=9999)
+            .contains(&parsed.year())
+            .then(|| Self(parsed.timestamp_micros()))
     }
 }
 
@@ -95,6 +99,9 @@ mod tests {
         let parsed = Timestamp::parse_rfc3339("2025-01-01T02:00:02.345678+02:00");
         assert_eq!(parsed, Some(Timestamp::from_micros(1_735_689_602_345_678)));
         assert_eq!(Timestamp::parse_rfc3339("2025-01-01"), None);
+        for outside in ["9999-12-31T23:59:59-14:00", "0000-01-01T00:00:00+14:00"] {
+            assert_eq!(Timestamp::parse_rfc3339(outside), None, "{outside}");
+        }
         assert_eq!(Timestamp::parse_rfc3339("tomorrow"), None);
     }
 }

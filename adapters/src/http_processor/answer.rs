@@ -73,6 +73,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn fuzz_refusals() {
+        const SAID: &[&[u8]] = &[
+            b"120",
+            b"Sun, 06 Nov 1994 08:49:37 GMT",
+            b"Sunday, 06-Nov-94 08:49:37 GMT",
+            b"Sun Nov  6 08:49:37 1994",
+        ];
+        let now = Timestamp::parse_rfc3339("1994-11-06T08:49:30Z").expect("a time");
+        fuzz::run("refusals", &fuzz::bytes(SAID), |bytes| {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                headers.insert(RETRY_AFTER, value);
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            for status in [400, 429, 500, 503] {
+                let status = StatusCode::from_u16(status).expect("a status");
+                refusal(status, &headers, &text, now);
+            }
+            // No later than the calendar of HTTP goes, whatever the header says in seconds.
+            if let Some(delay) = retry_after(&headers, now)
+                && text.contains(':')
+            {
+                proptest::prop_assert!(delay < Duration::from_secs(10_000 * 366 * 86_400));
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
     fn retry_after_is_seconds_or_a_date() {
         let now = Timestamp::parse_rfc3339("1994-11-06T08:49:30Z").expect("a time");
         for (text, expected) in [

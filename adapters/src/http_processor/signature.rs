@@ -86,6 +86,18 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_secrets() {
+        const SECRETS: &[&[u8]] = &[SECRET.as_bytes()];
+        fuzz::run("secrets", &fuzz::text(SECRETS), |text| {
+            if let Ok(SigningSecret(bytes)) = text.parse() {
+                // One way to write a secret: what is read is what was configured.
+                proptest::prop_assert_eq!(format!("{PREFIX}{}", STANDARD.encode(bytes)), text);
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
     fn a_secret_has_its_prefix_and_its_length_and_is_never_shown() {
         let of_bytes = |length: usize| format!("{PREFIX}{}", STANDARD.encode(vec![7; length]));
         for (text, is_secret) in [

@@ -344,13 +344,22 @@ impl Reader {
             Ok(value) => Some(value),
             Err(reason) => {
                 let reason = match show {
-                    Show::Value => format!("{reason}, but is {text:?}"),
+                    Show::Value => format!("{reason}, but is {}", shown(text)),
                     Show::Nothing => reason,
                 };
                 self.mistake(name, reason);
                 None
             }
         }
+    }
+}
+
+/// A wrong value as a message shows it: in quotes, and no more of it than tells which one it is.
+fn shown(text: &str) -> String {
+    const ENOUGH: usize = 64;
+    match text.char_indices().nth(ENOUGH) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}… ({} bytes)", &text[..end], text.len()),
     }
 }
 
@@ -409,5 +418,7 @@ pub fn help<S: Settings>(program: &str, about: &str) -> String {
     text
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

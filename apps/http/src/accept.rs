@@ -154,6 +154,34 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_accept() {
+        const WANTED: &[&[u8]] = &[
+            b"application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            b"application/json, text/*;q=0.3",
+            b"gzip;q=0.5, deflate, *;q=0",
+        ];
+        fuzz::run("Accept", &fuzz::bytes(WANTED), |value| {
+            let mut headers = HeaderMap::new();
+            let Ok(value) = poem::http::HeaderValue::from_bytes(&value) else {
+                return Ok(());
+            };
+            headers.insert(header::ACCEPT, value.clone());
+            headers.insert(header::ACCEPT_ENCODING, value.clone());
+            let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+            // Nobody gets what he did not name.
+            let format = MetricsFormat::negotiate(&headers);
+            let (kind, subtype, _) = format.media_type();
+            let named = text.contains(&format!("{kind}/")) && text.contains(subtype);
+            let any = text.contains("/*");
+            proptest::prop_assert!(format == MetricsFormat::Json || named || any, "{format:?}");
+            proptest::prop_assert!(
+                !takes_gzip(&headers) || text.contains("gzip") || text.contains('*')
+            );
+            Ok(())
+        });
+    }
+
+    #[test]
     fn clients_without_a_preference_get_json() {
         check(&[], MetricsFormat::Json);
         check(&["*/*"], MetricsFormat::Json);

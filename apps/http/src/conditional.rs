@@ -118,6 +118,17 @@ mod tests {
     use super::is_among;
 
     #[test]
+    fn fuzz_if_none_match() {
+        const TAGS: &[&[u8]] = &[b"\"done\"", b"W/\"done\", \"pending-3\"", b"*"];
+        fuzz::run("If-None-Match", &fuzz::text(TAGS), |tags| {
+            // Only who names the tag, or all of them, is told that nothing changed.
+            let named = tags.contains("\"done\"") || tags.contains('*');
+            proptest::prop_assert!(named || !is_among("\"done\"", &tags));
+            Ok(())
+        });
+    }
+
+    #[test]
     fn tags_are_compared_weakly_one_by_one() {
         for matching in [
             "\"done\"",

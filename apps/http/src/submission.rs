@@ -697,6 +697,9 @@ impl Shape for NewTaskShape {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -4,6 +4,7 @@ mod bench;
 mod chaos;
 mod deploy;
 mod failure;
+mod fuzz;
 mod lint;
 mod openapi;
 mod services;
@@ -44,6 +45,8 @@ enum Chore {
     Tools,
     /// Live seeded histories of the whole system and check its promises
     Simulate(simulate::Arguments),
+    /// Give whatever reads bytes from outside a million hostile inputs each
+    Fuzz(fuzz::Arguments),
     /// Rage against the programs on real services, under load, and check the promises
     Chaos(chaos::Arguments),
     /// Measure every bar of speed against its reference, on real services
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Chore::Services(arguments) => services::run(&arguments),
         Chore::Tools => tools::run(),
         Chore::Simulate(arguments) => simulate::run(&arguments),
+        Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Chaos(arguments) => chaos::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Caretaker => test::attend(),

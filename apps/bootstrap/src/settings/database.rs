@@ -75,7 +75,10 @@ impl PostgresSettings {
         }
         reader.mistake(
             "DATABASE_HOST",
-            format!("must be a host name or an address, but is {host:?}"),
+            format!(
+                "must be a host name or an address, but is {}",
+                super::shown(&host)
+            ),
         );
         String::new()
     }
@@ -149,7 +152,10 @@ fn check_parameter(name: &str, value: &str) -> Result<(), String> {
         if valid {
             Ok(())
         } else {
-            Err(format!("has a wrong value for the parameter {name:?}"))
+            Err(format!(
+                "has a wrong value for the parameter {}",
+                super::shown(&name)
+            ))
         }
     };
     match name {
@@ -172,8 +178,9 @@ fn check_parameter(name: &str, value: &str) -> Result<(), String> {
         "host" | "dbname" | "user" | "password" | "application_name" | "options" => Ok(()),
         _ if name.starts_with("options[") && name.ends_with(']') => Ok(()),
         _ => Err(format!(
-            "has the parameter {name:?}, which is not known; known are host, hostaddr, port, dbname, user, password, \
-             application_name, options, sslmode and statement-cache-capacity"
+            "has the parameter {}, which is not known; known are host, hostaddr, port, dbname, user, password, \
+             application_name, options, sslmode and statement-cache-capacity",
+            super::shown(name)
         )),
     }
 }

@@ -133,7 +133,8 @@ fn read_brokers(reader: &mut Reader) -> Vec<String> {
             None if brokers(text).next().is_some() => Ok(()),
             None => Err("must name at least one host:port".to_owned()),
             Some(wrong) => Err(format!(
-                "must be host:port, separated by commas (of which {wrong:?} is none)"
+                "must be host:port, separated by commas (of which {} is none)",
+                super::shown(wrong)
             )),
         },
     );

@@ -39,7 +39,10 @@ impl RedisSettings {
                 None => {
                     reader.mistake(
                         "REDIS_HOST",
-                        format!("must be a host name or an address, but is {host:?}"),
+                        format!(
+                            "must be a host name or an address, but is {}",
+                            super::shown(&host)
+                        ),
                     );
                     String::new()
                 }

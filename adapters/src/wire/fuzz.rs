@@ -1,0 +1,117 @@
+//! Hostile records and cache values.
+
+use ::fuzz::{bytes, linear, run};
+use ports::Position;
+use proptest::prelude::*;
+
+use super::*;
+
+const MESSAGES: &[&[u8]] = &[
+    include_bytes!("samples/tasks-input.json"),
+    include_bytes!("samples/tasks-input-old-row.json"),
+    include_bytes!("samples/tasks-input-other-producer.json"),
+];
+const RESULTS: &[&[u8]] = &[include_bytes!("samples/result.json")];
+const DEAD_LETTERS: &[&[u8]] = &[
+    include_bytes!("samples/dead-letter-binary.json"),
+    include_bytes!("samples/dead-letter-failed.json"),
+    include_bytes!("samples/dead-letter-unreadable.json"),
+];
+
+/// What is said of a bad record is written into the log and into a dead letter, whatever the record holds.
+fn says_enough_and_not_too_much(error: &Unreadable) -> Result<(), TestCaseError> {
+    let text = error.to_string();
+    prop_assert!(
+        (1..=400).contains(&text.len()),
+        "{} bytes: {text}",
+        text.len()
+    );
+    prop_assert!(!text.contains(char::is_control), "{text:?}");
+    Ok(())
+}
+
+#[test]
+fn fuzz_messages() {
+    run("messages", &bytes(MESSAGES), |value| {
+        let id = decode_message_id(&value);
+        match decode_message(&value) {
+            Ok(message) => {
+                prop_assert_eq!(id.as_ref(), Ok(&message.id));
+                prop_assert_eq!(decode_message(&encode_message(&message)), Ok(message));
+            }
+            Err(error) => says_enough_and_not_too_much(&error)?,
+        }
+        id.map_or_else(|error| says_enough_and_not_too_much(&error), |_| Ok(()))
+    });
+}
+
+#[test]
+fn fuzz_results() {
+    run("results", &bytes(RESULTS), |value| {
+        match decode_result(&value) {
+            Ok(result) => {
+                let as_written = TaskResult {
+                    processed_at: result.processed_at.truncated_to_millis(),
+                    ..result.clone()
+                };
+                prop_assert_eq!(decode_result(&encode_result(&result)), Ok(as_written));
+                Ok(())
+            }
+            Err(error) => says_enough_and_not_too_much(&error),
+        }
+    });
+}
+
+#[test]
+fn fuzz_dead_letters() {
+    run("dead letters", &bytes(DEAD_LETTERS), |value| {
+        let read = match decode_dead_letter(&value) {
+            Ok(read) => read,
+            Err(error) => return says_enough_and_not_too_much(&error),
+        };
+        let (Some(partition), Some(offset)) = (read.partition, read.offset) else {
+            return Ok(());
+        };
+        let again = DeadLetter::Unreadable {
+            reason: read.reason.clone(),
+            position: Position { partition, offset },
+            key: read.key.clone(),
+            value: read.value.clone(),
+            failed_at: read.failed_at,
+        };
+        let record = encode_dead_letter(&again, &read.topic);
+        let expected = ReadDeadLetter {
+            failed_at: read.failed_at.truncated_to_millis(),
+            task_id: None,
+            attempts: None,
+            error: None,
+            ..read
+        };
+        prop_assert_eq!(decode_dead_letter(&record.value), Ok(expected));
+        Ok(())
+    });
+}
+
+/// A name, and the beginning, the repeated middle and the end of an input of any length.
+type Shape = (&'static str, &'static [u8], &'static [u8], &'static [u8]);
+
+#[test]
+fn reading_takes_time_in_proportion() {
+    let shapes: [Shape; 6] = [
+        ("text", b"{\"payload\":\"", b"a", b"\"}"),
+        ("escapes", b"{\"payload\":\"", b"\\u0041", b"\"}"),
+        ("depth", b"", b"[", b""),
+        ("fields", b"{", b"\"taskId\":1,", b"\"x\":1}"),
+        ("digits", b"{\"priority\":", b"9", b"}"),
+        ("list", b"[", b"0,", b"0]"),
+    ];
+    for (name, head, middle, tail) in shapes {
+        let input = |size: usize| [head, &middle.repeat(size / middle.len()), tail].concat();
+        linear(name, input, |value| {
+            drop(decode_message(value));
+            drop(decode_message_id(value));
+            drop(decode_result(value));
+            drop(decode_dead_letter(value));
+        });
+    }
+}
