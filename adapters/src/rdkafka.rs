@@ -4,6 +4,7 @@ mod context;
 mod events;
 mod feed;
 mod log;
+mod spread;
 mod topics;
 
 pub use events::RdkafkaEventFeed;

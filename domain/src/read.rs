@@ -1,8 +1,13 @@
 //! Reading tasks and metrics.
 
+mod lookup;
+
+use std::sync::Arc;
+
 use ports::{Dependency, Event, StoreError, Task, TaskId, TaskResult};
 
 use crate::{Metrics, Ports, chain};
+use lookup::Lookup;
 
 /// What is known of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +25,7 @@ pub enum Reading {
 #[derive(Clone)]
 pub struct Reader {
     ports: Ports,
+    lookup: Arc<Lookup>,
 }
 
 impl Reader {
@@ -28,10 +34,11 @@ impl Reader {
     pub fn new(ports: &Ports) -> Self {
         Self {
             ports: ports.clone(),
+            lookup: Arc::default(),
         }
     }
 
-    /// Reads one task.
+    /// Reads one task. Of many callers at once those whom the cache cannot answer share a few questions to the store.
     ///
     /// # Errors
     /// [`StoreError`] when the cache does not hold it and the store does not answer.
@@ -39,15 +46,7 @@ impl Reader {
         if let Some(result) = self.cached(id).await {
             return Ok(Reading::Done(result));
         }
-        let Some(task) = self
-            .ports
-            .store
-            .get(&[id])
-            .await?
-            .into_iter()
-            .flatten()
-            .next()
-        else {
+        let Some(task) = self.lookup.get(self.ports.store.as_ref(), id).await? else {
             return Ok(Reading::Unknown);
         };
         let Some(result) = task.to_result() else {

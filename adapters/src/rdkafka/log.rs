@@ -1,6 +1,6 @@
 //! Writing: task messages, results and dead letters.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::client_config;
 use super::context::Traced;
+use super::spread::Spread;
 use crate::kafka_options::{KafkaConnectError, KafkaOptions};
 use crate::wire;
 
@@ -28,21 +29,39 @@ const REPORT_GRACE: Duration = Duration::from_secs(2);
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Somebody waits for the task: this only lets a batch that comes ready-made reach the queue whole.
+const INPUT_LINGER: &str = "0.5";
+
+/// Nobody waits for the record. librdkafka sends a request for each partition, and a request costs the broker far more than
+/// a record in it.
+const OUTCOME_LINGER: &str = "10";
+
 type Producer = FutureProducer<Traced>;
 
 /// Writes `tasks-input`, `tasks-output`, `tasks-dead-letter` and `tasks-events`.
 ///
 /// A whole batch is queued, then awaited. Confirmed means written by all in-sync replicas; what librdkafka repeats by itself
-/// is written once (idempotent producer). The partition follows from the key as in every other client (murmur2).
+/// is written once (idempotent producer). The partition of what came of a task follows from the key as in every other client
+/// (murmur2); the messages of one batch stand together, on partitions that take turns.
 pub struct RdkafkaLog {
     options: KafkaOptions,
+    input: Line,
+    outcomes: Line,
+    spread: Arc<Spread>,
+}
+
+/// A producer and what it is made of.
+struct Line {
     config: ClientConfig,
+    delivery_timeout: Duration,
     /// `None` only while this is being dropped.
     producer: Mutex<Option<Producer>>,
 }
 
 /// A record to be written.
 struct Outgoing {
+    /// `None` leaves the choice to the key.
+    partition: Option<i32>,
     key: Option<Vec<u8>>,
     value: Vec<u8>,
 }
@@ -96,13 +115,55 @@ impl RdkafkaLog {
     /// # Errors
     /// [`KafkaConnectError::Settings`] when librdkafka refuses the settings.
     pub fn connect(options: &KafkaOptions) -> Result<Self, KafkaConnectError> {
+        Ok(Self {
+            options: options.clone(),
+            input: Line::new(options, INPUT_LINGER)?,
+            outcomes: Line::new(options, OUTCOME_LINGER)?,
+            spread: Arc::default(),
+        })
+    }
+
+    /// Asks how many partitions `tasks-input` has, now and then, while nobody waits for it.
+    fn learn_partitions(&self) {
+        if !self.spread.is_due() {
+            return;
+        }
+        let producer = self.input.lock().clone();
+        let topic = self.options.topics.input.clone();
+        let spread = Arc::clone(&self.spread);
+        drop(tokio::task::spawn_blocking(move || {
+            // Until it is known the key chooses.
+            let _ = partitions(producer, &topic, &spread);
+        }));
+    }
+}
+
+/// Asks for the topic, and notes how many partitions it has.
+fn partitions(producer: Option<Producer>, topic: &str, spread: &Spread) -> Result<(), KafkaError> {
+    let producer = producer.ok_or(KafkaError::Canceled)?;
+    let metadata = producer
+        .client()
+        .fetch_metadata(Some(topic), PING_TIMEOUT)?;
+    // Without the topic nothing can be published, however well the brokers are.
+    if let Some(code) = metadata.topics().iter().find_map(MetadataTopic::error) {
+        return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::from(code)));
+    }
+    let count = metadata
+        .topics()
+        .first()
+        .map_or(0, |topic| topic.partitions().len());
+    spread.learned(count);
+    Ok(())
+}
+
+impl Line {
+    fn new(options: &KafkaOptions, linger: &str) -> Result<Self, KafkaConnectError> {
         let mut config = client_config(options);
         config
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
-            // Batches come ready-made; this only lets one of them reach the queue whole.
-            .set("linger.ms", "0.5")
+            .set("linger.ms", linger)
             .set(
                 "message.timeout.ms",
                 options.delivery_timeout.as_millis().max(1).to_string(),
@@ -111,8 +172,8 @@ impl RdkafkaLog {
             .set("queue.buffering.max.kbytes", "65536");
         let producer = make(&config)?;
         Ok(Self {
-            options: options.clone(),
             config,
+            delivery_timeout: options.delivery_timeout,
             producer: Mutex::new(Some(producer)),
         })
     }
@@ -122,7 +183,7 @@ impl RdkafkaLog {
         let Some(producer) = self.lock().clone() else {
             return Vec::new();
         };
-        let deadline = Instant::now() + self.options.delivery_timeout;
+        let deadline = Instant::now() + self.delivery_timeout;
         let mut outcomes = send_through(&producer, topic, records, deadline).await;
         if records.len() > 1 {
             // A broker refuses a batch as a whole when it is too large for the topic, small records and all.
@@ -202,7 +263,7 @@ fn retire(producer: Option<Producer>) {
     }
 }
 
-impl Drop for RdkafkaLog {
+impl Drop for Line {
     fn drop(&mut self) {
         let last = self.lock().take();
         retire(last);
@@ -221,6 +282,9 @@ async fn send_through(
             let mut record = FutureRecord::<[u8], [u8]>::to(topic).payload(&outgoing.value);
             if let Some(key) = &outgoing.key {
                 record = record.key(key);
+            }
+            if let Some(partition) = outgoing.partition {
+                record = record.partition(partition);
             }
             match producer.send_result(record) {
                 Ok(delivery) => break Ok(delivery),
@@ -254,14 +318,21 @@ async fn send_through(
 #[async_trait]
 impl TaskPublisher for RdkafkaLog {
     async fn publish(&self, messages: &[TaskMessage]) -> Vec<Result<(), PublishError>> {
+        self.learn_partitions();
+        let mut places = self.spread.places(messages.len());
         let records: Vec<Outgoing> = messages
             .iter()
             .map(|message| Outgoing {
+                partition: places.next(),
                 key: Some(wire::record_key(message.id).into_bytes()),
                 value: wire::encode_message(message),
             })
             .collect();
-        let outcomes = self.send(&self.options.topics.input, &records).await;
+        let outcomes = self.input.send(&self.options.topics.input, &records).await;
+        if outcomes.iter().any(Result::is_err) {
+            // The topic may have been made anew with fewer partitions.
+            self.spread.forget();
+        }
         outcomes
             .into_iter()
             .map(|outcome| outcome.map_err(Into::into))
@@ -269,19 +340,10 @@ impl TaskPublisher for RdkafkaLog {
     }
 
     async fn ping(&self) -> Result<(), PublishError> {
-        let producer = self.lock().clone();
+        let producer = self.input.lock().clone();
         let topic = self.options.topics.input.clone();
-        let asking = tokio::task::spawn_blocking(move || {
-            let producer = producer.ok_or(KafkaError::Canceled)?;
-            let metadata = producer
-                .client()
-                .fetch_metadata(Some(&topic), PING_TIMEOUT)?;
-            // Without the topic nothing can be published, however well the brokers are.
-            let code = metadata.topics().iter().find_map(MetadataTopic::error);
-            code.map_or(Ok(()), |code| {
-                Err(KafkaError::MetadataFetch(RDKafkaErrorCode::from(code)))
-            })
-        });
+        let spread = Arc::clone(&self.spread);
+        let asking = tokio::task::spawn_blocking(move || partitions(producer, &topic, &spread));
         let outcome: Result<(), Cause> = match asking.await {
             Ok(outcome) => outcome.map_err(Into::into),
             Err(stopped) => Err(stopped.into()),
@@ -296,11 +358,15 @@ impl Announcer for RdkafkaLog {
         let records: Vec<Outgoing> = results
             .iter()
             .map(|result| Outgoing {
+                partition: None,
                 key: Some(wire::record_key(result.id).into_bytes()),
                 value: wire::encode_result(result),
             })
             .collect();
-        let outcomes = self.send(&self.options.topics.output, &records).await;
+        let outcomes = self
+            .outcomes
+            .send(&self.options.topics.output, &records)
+            .await;
         outcomes
             .into_iter()
             .map(|outcome| outcome.map_err(Into::into))
@@ -313,12 +379,16 @@ impl Announcer for RdkafkaLog {
             .map(|letter| {
                 let record = wire::encode_dead_letter(letter, &self.options.topics.input);
                 Outgoing {
+                    partition: None,
                     key: record.key,
                     value: record.value,
                 }
             })
             .collect();
-        let outcomes = self.send(&self.options.topics.dead_letter, &records).await;
+        let outcomes = self
+            .outcomes
+            .send(&self.options.topics.dead_letter, &records)
+            .await;
         outcomes
             .into_iter()
             .map(|outcome| outcome.map_err(Into::into))

@@ -1,5 +1,10 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters::faulty::{Fault, Faults, Faulty};
 use domain::{Metrics, Reader, Reading};
-use ports::{Event, TaskId, TaskStatus};
+use ports::{Event, StoreError, TaskId, TaskStatus};
+use tokio::task::JoinSet;
 
 use crate::world::{World, scripted, submit};
 
@@ -73,4 +78,82 @@ async fn metrics_are_the_totals() {
     assert_eq!(metrics.total_tasks, 2);
     let mean = metrics.average_processing_time_ms.expect("two are done");
     assert!((2_000..2_010).contains(&mean), "{mean}");
+}
+
+/// A reader on a store that takes 100 ms for each question, and where its questions are counted.
+async fn slow_reader(tasks: &[&str]) -> (Reader, Arc<Faults>, Vec<TaskId>) {
+    let world = World::new();
+    let ids = submit(&world.submitter(), tasks).await;
+    let slow = Arc::new(Faulty::new(world.memory.store.clone()));
+    let faults = Arc::clone(slow.faults());
+    faults.always(Fault::Delay(Duration::from_millis(100)));
+    let mut ports = world.ports.clone();
+    ports.store = slow;
+    (Reader::new(&ports), faults, ids)
+}
+
+/// Reads each of these ids, all at once.
+fn all_at_once(
+    reader: &Reader,
+    ids: impl IntoIterator<Item = TaskId>,
+) -> JoinSet<(TaskId, Result<Reading, StoreError>)> {
+    let mut reads = JoinSet::new();
+    for id in ids {
+        let reader = reader.clone();
+        reads.spawn(async move { (id, reader.read(id).await) });
+    }
+    reads
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_ask_at_once_share_a_few_questions() {
+    let (reader, faults, ids) = slow_reader(&["ok"; 20]).await;
+    let unknown = "0194fdc2-fa2f-7cc0-81d3-ff1204e5b6ab".parse().expect("an id");
+    let wanted = ids.iter().copied().chain([unknown]).cycle().take(105);
+    let reads = all_at_once(&reader, wanted).join_all().await;
+    assert_eq!(reads.len(), 105);
+    for (id, reading) in reads {
+        match reading.expect("read") {
+            Reading::Unfinished(task) => assert_eq!(task.id, id),
+            other => assert_eq!((id, other), (unknown, Reading::Unknown)),
+        }
+    }
+    // Two that found the store idle, and as many for all who came meanwhile.
+    assert_eq!(faults.calls_of("get"), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_hangs_up_while_asking_for_others_takes_nobody_with_it() {
+    let (reader, faults, ids) = slow_reader(&["ok"; 8]).await;
+    let mut first = all_at_once(&reader, ids[..2].iter().copied());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut second = all_at_once(&reader, ids[2..5].iter().copied());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    first.shutdown().await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    // Two of these three ask by now, one of them for the third too.
+    let third = all_at_once(&reader, ids[5..].iter().copied());
+    second.shutdown().await;
+    for (id, reading) in third.join_all().await {
+        match reading.expect("read") {
+            Reading::Unfinished(task) => assert_eq!(task.id, id),
+            other => panic!("{id}: {other:?}"),
+        }
+    }
+    assert!(faults.calls_of("get") <= 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_told_to_everybody_who_shared_the_question() {
+    let (reader, faults, ids) = slow_reader(&["ok"; 50]).await;
+    faults.always(Fault::FailBefore);
+    let reads = all_at_once(&reader, ids.iter().copied()).join_all().await;
+    assert_eq!(reads.len(), 50);
+    assert!(
+        reads
+            .iter()
+            .all(|(_, reading)| matches!(reading, Err(StoreError::Unavailable(_))))
+    );
+    faults.heal();
+    reader.read(ids[0]).await.expect("the store is back");
 }
