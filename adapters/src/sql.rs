@@ -24,9 +24,9 @@ use async_trait::async_trait;
 use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask,
     DeliveryOutcome, Horizon, InsertOutcome, Inspection, KeptRequest, KeyedRequest, Listed,
-    Listing, NewTask, RemoveReply, StoreError, Task, TaskAudit, TaskCatalog, TaskId, TaskStore,
-    Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId,
-    WorkerRegistry, WriteOutcome,
+    Listing, NewTask, RemoveReply, StoreError, Survey, Task, TaskAudit, TaskCatalog, TaskId,
+    TaskStore, TaskSurvey, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts,
+    WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 use sea_orm::DatabaseConnection;
 
@@ -416,5 +416,12 @@ impl TaskCatalog for SqlTaskStore {
         count_up_to: usize,
     ) -> Result<Option<Inspection>, StoreError> {
         dispatch!(self, inspect(id, count_up_to))
+    }
+}
+
+#[async_trait]
+impl TaskSurvey for SqlTaskStore {
+    async fn survey(&self) -> Result<Survey, StoreError> {
+        dispatch!(self, survey())
     }
 }

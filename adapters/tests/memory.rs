@@ -18,6 +18,7 @@ ports::store_conformance!(memory_store, StoreInMemory::plain());
 ports::idempotency_conformance!(memory_idempotency, StoreInMemory::plain());
 ports::registry_conformance!(memory_registry, StoreInMemory::plain());
 ports::audit_conformance!(memory_audit, StoreInMemory::plain());
+ports::survey_conformance!(memory_survey, StoreInMemory::plain());
 ports::catalog_conformance!(memory_catalog, StoreInMemory::plain());
 ports::log_conformance!(memory_log, LogInMemory::plain());
 ports::announcer_conformance!(memory_announcer, LogInMemory::plain());
@@ -288,5 +289,11 @@ impl cache::Subject for CacheInMemory {
 
     async fn plant_rubbish(&self, _id: TaskId) {
         // A cache that holds values, not bytes, cannot hold rubbish.
+    }
+}
+
+impl ports::conformance::survey::Subject for StoreInMemory {
+    fn survey(&self) -> Arc<dyn ports::TaskSurvey> {
+        Arc::clone(&self.memory.store) as Arc<dyn ports::TaskSurvey>
     }
 }

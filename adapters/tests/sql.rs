@@ -28,6 +28,7 @@ ports::store_conformance!(sqlite_store, Subject::sqlite().await);
 ports::idempotency_conformance!(sqlite_idempotency, Subject::sqlite().await);
 ports::registry_conformance!(sqlite_registry, Subject::sqlite().await);
 ports::audit_conformance!(sqlite_audit, Subject::sqlite().await);
+ports::survey_conformance!(sqlite_survey, Subject::sqlite().await);
 ports::catalog_conformance!(sqlite_catalog, Subject::sqlite().await);
 ports::store_conformance!(
     #[ignore = "needs PostgreSQL: run cargo xtask test"]
@@ -52,5 +53,11 @@ ports::audit_conformance!(
 ports::catalog_conformance!(
     #[ignore = "needs PostgreSQL: run cargo xtask test"]
     postgres_catalog,
+    Subject::postgres().await
+);
+
+ports::survey_conformance!(
+    #[ignore = "needs PostgreSQL: run cargo xtask test"]
+    postgres_survey,
     Subject::postgres().await
 );

@@ -15,6 +15,7 @@ mod brake;
 mod heed;
 mod intake;
 mod leftover;
+mod progress;
 mod run;
 mod settle;
 
@@ -41,6 +42,8 @@ use crate::{Ports, RetryPolicy, chain};
 use brake::Brake;
 use heed::Running;
 use leftover::Leftover;
+
+pub use progress::{Pace, Progress};
 
 /// The least time that each of the last steps of a stop gets.
 const LAST_STEP: Duration = Duration::from_millis(500);
@@ -111,6 +114,7 @@ pub struct Worker {
     config: Arc<WorkerConfig>,
     pulse: Arc<Pulse>,
     leftover: Arc<Leftover>,
+    progress: Progress,
     heart_is_out: AtomicBool,
 }
 
@@ -152,6 +156,7 @@ struct Life {
     pulse: Arc<Pulse>,
     /// Records that an earlier life received and did not see through.
     leftover: Arc<Leftover>,
+    progress: Progress,
     /// Free places for runs.
     slots: Arc<Semaphore>,
     /// Free places for tasks in hand.
@@ -195,6 +200,7 @@ impl Worker {
             config: Arc::new(config),
             pulse: Arc::new(Pulse::new()),
             leftover: Arc::default(),
+            progress: Progress::new(),
             heart_is_out: AtomicBool::new(false),
         }
     }
@@ -210,6 +216,12 @@ impl Worker {
             observer: Arc::clone(&self.ports.observer),
             interval: self.config.beat_interval,
         }
+    }
+
+    /// Whether the worker gets on, for as long as it runs.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// Works until `shutdown` resolves, then stops taking, finishes or hands back what is in hand within the drain
@@ -236,6 +248,8 @@ impl Worker {
         let mut outlived = false;
         loop {
             let id = self.ports.ids.worker_id();
+            // What kept an earlier life busy is no excuse for this one.
+            self.progress.looks();
             let registered = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => false,
@@ -284,6 +298,7 @@ impl Worker {
             config: Arc::clone(&self.config),
             pulse: Arc::clone(&self.pulse),
             leftover: Arc::clone(&self.leftover),
+            progress: self.progress.clone(),
             slots: Arc::new(Semaphore::new(self.config.concurrency.max(1))),
             in_flight: Arc::new(Semaphore::new(self.config.in_flight.max(1))),
             book: Mutex::new(BTreeMap::new()),

@@ -26,6 +26,7 @@
 //! | [`idempotency_conformance!`](crate::idempotency_conformance) | [`TaskStore`](crate::TaskStore), requests under keys | [`store::Subject`] |
 //! | [`audit_conformance!`](crate::audit_conformance) | [`TaskAudit`](crate::TaskAudit) | [`store::Subject`] |
 //! | [`catalog_conformance!`](crate::catalog_conformance) | [`TaskCatalog`](crate::TaskCatalog) | [`store::Subject`] |
+//! | [`survey_conformance!`](crate::survey_conformance) | [`TaskSurvey`](crate::TaskSurvey) | [`survey::Subject`] |
 //! | [`log_conformance!`](crate::log_conformance) | [`TaskPublisher`](crate::TaskPublisher), [`TaskFeed`](crate::TaskFeed) | [`log::Subject`] |
 //! | [`announcer_conformance!`](crate::announcer_conformance) | [`Announcer`](crate::Announcer) | [`log::Subject`] |
 //! | [`cache_conformance!`](crate::cache_conformance) | [`ResultCache`](crate::ResultCache) | [`cache::Subject`] |
@@ -45,6 +46,7 @@ pub mod idempotency;
 pub mod log;
 pub mod registry;
 pub mod store;
+pub mod survey;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -211,6 +213,7 @@ mod tests {
         check(include_str!("conformance/registry.rs"));
         check(include_str!("conformance/audit.rs"));
         check(include_str!("conformance/catalog.rs"));
+        check(include_str!("conformance/survey.rs"));
         check(include_str!("conformance/log.rs"));
         check(include_str!("conformance/announcer.rs"));
         check(include_str!("conformance/cache.rs"));

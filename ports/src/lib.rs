@@ -18,6 +18,7 @@ pub mod publisher;
 pub mod random;
 pub mod registry;
 pub mod store;
+pub mod survey;
 pub mod task;
 pub mod time;
 
@@ -42,6 +43,7 @@ pub use store::{
     InsertOutcome, InvalidRequestKey, KeptRequest, KeyedRequest, Next, RequestKey, Spent,
     StoreError, TaskStore, Totals, Transition, TransitionOutcome, Whereabouts, WriteOutcome,
 };
+pub use survey::{Survey, TaskSurvey};
 pub use task::{
     Fence, InvalidPayload, InvalidPriority, NewTask, Payload, Priority, Task, TaskId, TaskResult,
     TaskStatus,
@@ -53,7 +55,7 @@ pub use {
     announcer::MockAnnouncer, audit::MockTaskAudit, cache::MockResultCache,
     catalog::MockTaskCatalog, clock::MockClock, feed::MockTaskFeed, ids::MockIdSource,
     observer::MockObserver, processor::MockProcessor, publisher::MockTaskPublisher,
-    random::MockRandom, registry::MockWorkerRegistry, store::MockTaskStore,
+    random::MockRandom, registry::MockWorkerRegistry, store::MockTaskStore, survey::MockTaskSurvey,
 };
 
 /// The cause an adapter attaches to an error, reached through [`std::error::Error::source`].

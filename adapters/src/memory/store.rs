@@ -2,6 +2,7 @@
 
 mod audit;
 mod catalog;
+mod survey;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};

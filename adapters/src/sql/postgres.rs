@@ -6,6 +6,7 @@ mod idempotency;
 mod pool;
 mod rows;
 mod statements;
+mod survey;
 mod walk;
 
 use std::collections::{HashMap, HashSet};

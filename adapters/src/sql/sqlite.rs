@@ -6,6 +6,7 @@ mod exclusive;
 mod idempotency;
 mod rows;
 mod statements;
+mod survey;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};

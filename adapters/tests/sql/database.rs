@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ports::conformance::store;
-use ports::{ClaimRecord, Clock, Fence, TaskAudit, TaskCatalog, TaskId, TaskStore, WorkerRegistry};
+use ports::conformance::{store, survey};
+use ports::{
+    ClaimRecord, Clock, Fence, TaskAudit, TaskCatalog, TaskId, TaskStore, TaskSurvey,
+    WorkerRegistry,
+};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, QueryResult, Statement,
 };
@@ -288,5 +291,11 @@ impl store::Subject for Subject {
         }
         let report = verified.expect("verify");
         assert!(report.is_consistent(), "{report}");
+    }
+}
+
+impl survey::Subject for Subject {
+    fn survey(&self) -> Arc<dyn TaskSurvey> {
+        Arc::clone(&self.store) as Arc<dyn TaskSurvey>
     }
 }

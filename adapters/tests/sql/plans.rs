@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ports::{
     ClaimId, ClaimTicket, DeliveryOutcome, Fence, Horizon, Listing, NewTask, Next, Payload,
-    Priority, Spent, TaskAudit, TaskCatalog, TaskId, TaskStatus, TaskStore, Timestamp, Transition,
-    WorkerId, WorkerRegistry,
+    Priority, Spent, TaskAudit, TaskCatalog, TaskId, TaskStatus, TaskStore, TaskSurvey, Timestamp,
+    Transition, WorkerId, WorkerRegistry,
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
@@ -109,6 +109,7 @@ async fn whole_lives(store: &SqlTaskStore, worker: WorkerId, count: usize) {
     let (swept, _) = store.sweep_queue(None, 1_000).await.expect("sweep");
     assert_eq!(swept, 0);
     store.orphaned_claims(10).await.expect("orphaned claims");
+    store.survey().await.expect("survey");
     catalog(store, &ids).await;
     let (pruned, _) = store
         .prune(None, 1_000, Duration::ZERO)

@@ -1,26 +1,36 @@
 //! Whether the service is fit to be sent requests.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use domain::Ports;
-use domain::ports::{Dependency, Standing, TaskFeed};
+use domain::ports::{Dependency, Standing, Survey};
+use domain::worker::Pace;
 use poem_openapi::registry::{MetaSchema, Registry};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
+use crate::Watched;
 use crate::problem::{Kind, Problem};
-use crate::schema::{Member, Shape, choice, number, object};
+use crate::sampled::Sampled;
+use crate::schema::{Member, Shape, choice, number, object, text};
+
+/// How long the answers of a round of pings are kept.
+const KEPT: Duration = Duration::from_millis(100);
+/// How long what was seen in the store is kept.
+const SURVEY_KEPT: Duration = Duration::from_secs(1);
 
 /// What readiness depends on.
 pub(crate) struct Health {
     ports: Ports,
-    /// What brings a worker its tasks; a process without one only publishes.
-    feed: Option<Arc<dyn TaskFeed>>,
+    watched: Watched,
     ping_timeout: Duration,
+    round: Sampled<Dependencies>,
+    survey: Sampled<Option<Survey>>,
     stopping: Stopping,
 }
 
@@ -35,15 +45,13 @@ impl Stopping {
 }
 
 impl Health {
-    pub(crate) fn new(
-        ports: Ports,
-        feed: Option<Arc<dyn TaskFeed>>,
-        ping_timeout: Duration,
-    ) -> Self {
+    pub(crate) fn new(ports: Ports, watched: Watched, ping_timeout: Duration) -> Self {
         Self {
             ports,
-            feed,
+            watched,
             ping_timeout,
+            round: Sampled::new(KEPT, 0),
+            survey: Sampled::new(SURVEY_KEPT, 19),
             stopping: Stopping::default(),
         }
     }
@@ -59,18 +67,15 @@ impl Health {
 
     /// Asks every dependency. Only the store is required: without the log tasks are claimed by age, and without the
     /// cache they are read from the store. A worker that its group refuses is not ready, because that does not mend by
-    /// itself; it goes on claiming by age.
+    /// itself; it goes on claiming by age. Nor is one that takes nothing while tasks wait, whatever its pings say.
+    ///
+    /// All who ask at the same time share one round of pings.
     pub(crate) async fn ready(&self) -> Result<Ready, Problem> {
-        let (store, mut log, cache) = tokio::join!(
-            self.ping(self.ports.store.ping()),
-            self.ping(self.ports.publisher.ping()),
-            self.ping(self.ports.cache.ping()),
-        );
-        let standing = self.feed.as_ref().map(|feed| feed.standing());
+        let mut dependencies = self.round.get(self.ping_all()).await;
+        let standing = self.standing();
         if matches!(standing, Some(Standing::Down | Standing::Refused(_))) {
-            log.status = Status::Down;
+            dependencies.log.status = Status::Down;
         }
-        let dependencies = Dependencies { store, log, cache };
         if self.stopping.is_set() {
             let problem = Problem::new(Kind::NotReady, "the service is stopping");
             return Err(problem.with_dependencies(dependencies));
@@ -83,10 +88,50 @@ impl Health {
             let problem = Problem::new(Kind::NotReady, reason);
             return Err(problem.with_dependencies(dependencies));
         }
+        let progress = self.progress().await;
+        if let Some(progress) = progress.clone().filter(|progress| !progress.is_fit) {
+            let problem = Problem::new(Kind::NotReady, progress.detail.clone());
+            return Err(problem
+                .with_dependencies(dependencies)
+                .with_progress(progress));
+        }
         Ok(Ready {
             status: "ready",
             dependencies,
+            progress,
         })
+    }
+
+    async fn ping_all(&self) -> Dependencies {
+        let (store, log, cache) = tokio::join!(
+            self.ping(self.ports.store.ping()),
+            self.ping(self.ports.publisher.ping()),
+            self.ping(self.ports.cache.ping()),
+        );
+        Dependencies { store, log, cache }
+    }
+
+    /// Where the worker of this process stands in the log.
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        Some(self.watched.feed.as_ref()?.standing())
+    }
+
+    /// How much waits, as it was a second ago or later; `None` when it is not known.
+    pub(crate) async fn survey(&self) -> Option<Survey> {
+        let survey = self.watched.survey.as_ref()?;
+        let look = async { timeout(self.ping_timeout, survey.survey()).await.ok()?.ok() };
+        self.survey.get(look).await
+    }
+
+    /// How the worker of this process gets on; `None` when there is none, or when it is not known what waits.
+    pub(crate) async fn pace(&self) -> Option<Pace> {
+        let progress = self.watched.progress.as_ref()?;
+        let survey = self.survey().await?;
+        Some(progress.pace(survey.oldest_due))
+    }
+
+    async fn progress(&self) -> Option<Progress> {
+        self.pace().await.map(Progress::of)
     }
 
     async fn ping<E>(&self, ping: impl Future<Output = Result<(), E>>) -> Check {
@@ -194,11 +239,80 @@ impl Shape for Dependencies {
     }
 }
 
+/// How the worker of this process gets on.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Progress {
+    status: &'static str,
+    detail: Cow<'static, str>,
+    #[serde(skip)]
+    is_fit: bool,
+}
+
+impl Progress {
+    fn of(pace: Pace) -> Self {
+        let (status, detail, is_fit) = match pace {
+            Pace::Idle => ("idle", "no task waits for a worker".into(), true),
+            Pace::Working => ("working", "the worker takes what waits".into(), true),
+            Pace::Full => (
+                "full",
+                "every place is taken by a task in hand; more are taken when one ends".into(),
+                true,
+            ),
+            Pace::Braked => (
+                "dependency_down",
+                "the processing function says that something it needs is down".into(),
+                false,
+            ),
+            Pace::Stalled { for_long } => (
+                "stalled",
+                format!(
+                    "tasks wait and the worker has room, but it has taken nothing for {} s",
+                    for_long.as_secs()
+                )
+                .into(),
+                false,
+            ),
+        };
+        Self {
+            status,
+            detail,
+            is_fit,
+        }
+    }
+}
+
+impl Shape for Progress {
+    const NAME: &'static str = "Progress";
+
+    fn schema() -> MetaSchema {
+        object(
+            "Whether the worker of this process gets on. With `dependency_down` and `stalled` it is not ready.",
+            vec![
+                Member::required(
+                    "status",
+                    choice(
+                        "How it gets on.",
+                        ["idle", "working", "full", "dependency_down", "stalled"],
+                        "working",
+                    ),
+                ),
+                Member::required(
+                    "detail",
+                    text("The same in a sentence.", "the worker takes what waits"),
+                ),
+            ],
+            json!({"status": "working", "detail": "the worker takes what waits"}),
+        )
+    }
+}
+
 /// The service is ready.
 #[derive(Debug, Serialize)]
 pub(crate) struct Ready {
     status: &'static str,
     dependencies: Dependencies,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
 }
 
 impl Shape for Ready {
@@ -210,6 +324,7 @@ impl Shape for Ready {
             vec![
                 Member::required("status", choice("Always `ready`.", ["ready"], "ready")),
                 Member::required("dependencies", Dependencies::reference()),
+                Member::optional("progress", Progress::reference()),
             ],
             json!({"status": "ready", "dependencies": Dependencies::example()}),
         )
@@ -217,6 +332,7 @@ impl Shape for Ready {
 
     fn register_parts(registry: &mut Registry) {
         Dependencies::register(registry);
+        Progress::register(registry);
     }
 }
 

@@ -6,7 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::ports::TaskFeed;
+use domain::ports::{TaskFeed, TaskSurvey};
+use domain::worker::Progress;
 use domain::{Commander, Events, Ports, Reader, Submitter};
 use poem::Server;
 use tokio::net::TcpListener;
@@ -25,6 +26,7 @@ mod listener;
 mod meters;
 mod problem;
 mod routes;
+mod sampled;
 mod schema;
 mod submission;
 mod wait;
@@ -56,6 +58,19 @@ pub struct Api {
     pub ports: Ports,
     /// Shown to Prometheus. To count anything it must be (part of) the observer in `ports`.
     pub meters: Arc<Meters>,
+    /// Looked at by health and metrics.
+    pub watched: Watched,
+}
+
+/// What a process has beside its ports, to be looked at when health or metrics are asked for. What it has not is not shown.
+#[derive(Clone, Default)]
+pub struct Watched {
+    /// Shows how much waits.
+    pub survey: Option<Arc<dyn TaskSurvey>>,
+    /// Brings the worker of this process its tasks.
+    pub feed: Option<Arc<dyn TaskFeed>>,
+    /// Tells whether the worker of this process gets on.
+    pub progress: Option<Progress>,
 }
 
 impl Api {
@@ -74,6 +89,7 @@ impl Api {
             events,
             ports: ports.clone(),
             meters,
+            watched: Watched::default(),
         }
     }
 }
@@ -139,7 +155,7 @@ pub async fn run(
     let probes = Probes::new(
         api.reader.clone(),
         &api.ports,
-        None,
+        api.watched.clone(),
         api.meters.clone(),
         config.ping_timeout,
     );
@@ -161,27 +177,21 @@ pub async fn run(
 
 /// Serves health and metrics alone, for a process that does not serve the API; otherwise as [`run`].
 ///
-/// Readiness shows the worker's `feed`: the log is down when the feed cannot reach it, and a worker whose group refuses it
-/// is not ready, for the reason that the group gives.
+/// Readiness shows the worker's feed: the log is down when the feed cannot reach it, and a worker whose group refuses it
+/// is not ready, for the reason that the group gives; nor is one that takes nothing while tasks wait.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn run_probes(
     ports: &Ports,
-    feed: Arc<dyn TaskFeed>,
+    watched: Watched,
     meters: Arc<Meters>,
     config: HttpConfig,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let reader = Reader::new(ports);
-    let probes = Probes::new(
-        reader,
-        ports,
-        Some(feed),
-        meters.clone(),
-        config.ping_timeout,
-    );
+    let probes = Probes::new(reader, ports, watched, meters.clone(), config.ping_timeout);
     let guarded = Guarded::new(probes.clone(), config.admission.clone(), meters);
     let front = Front::new(guarded, probes.stopping());
     serve(front, probes, config, listener, shutdown).await

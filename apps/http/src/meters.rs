@@ -426,6 +426,28 @@ pub(crate) fn write_gauge(text: &mut String, name: &str, help: &str, value: impl
     );
 }
 
+/// A gauge for each of several states, of which one holds, as further lines of either format.
+pub(crate) fn write_states(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    label: &str,
+    states: &[(&str, bool)],
+) {
+    // Writing into a String cannot fail.
+    let _ = writeln!(
+        text,
+        "# HELP {PREFIX}_{name} {help}\n# TYPE {PREFIX}_{name} gauge"
+    );
+    for (state, holds) in states {
+        let _ = writeln!(
+            text,
+            "{PREFIX}_{name}{{{label}=\"{state}\"}} {}",
+            u8::from(*holds)
+        );
+    }
+}
+
 /// OpenMetrics names a counter without `_total` and an info without `_info`, the older format with it; the older one knows no
 /// units and no infos.
 fn prometheus_text(openmetrics: &str) -> String {

@@ -17,7 +17,7 @@ use poem_openapi::registry::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::health::Dependencies;
+use crate::health::{Dependencies, Progress};
 use crate::schema::{Member, Shape, choice, integer, list, object, text, uri};
 
 /// The media type of every failure.
@@ -293,6 +293,7 @@ pub(crate) struct Problem {
     errors: Vec<FieldError>,
     task_status: Option<TaskStatus>,
     dependencies: Option<Box<Dependencies>>,
+    progress: Option<Box<Progress>>,
 }
 
 impl Problem {
@@ -303,6 +304,7 @@ impl Problem {
             errors: Vec::new(),
             task_status: None,
             dependencies: None,
+            progress: None,
         }
     }
 
@@ -371,6 +373,11 @@ impl Problem {
         self
     }
 
+    pub(crate) fn with_progress(mut self, progress: Progress) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
     pub(crate) const fn status(&self) -> StatusCode {
         self.kind.status()
     }
@@ -388,6 +395,7 @@ impl Problem {
             errors: &self.errors,
             task_status: self.task_status.map(TaskStatus::as_str),
             dependencies: self.dependencies.as_deref(),
+            progress: self.progress.as_deref(),
         }
     }
 
@@ -424,6 +432,8 @@ struct Body<'a> {
     task_status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dependencies: Option<&'a Dependencies>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<&'a Progress>,
 }
 
 impl fmt::Display for Problem {
@@ -565,6 +575,7 @@ impl Shape for ProblemShape {
                     ),
                 ),
                 Member::optional("dependencies", Dependencies::reference()),
+                Member::optional("progress", Progress::reference()),
             ],
             Kind::InvalidTask.example(),
         )
@@ -573,6 +584,7 @@ impl Shape for ProblemShape {
     fn register_parts(registry: &mut Registry) {
         FieldErrorShape::register(registry);
         Dependencies::register(registry);
+        Progress::register(registry);
     }
 }
 

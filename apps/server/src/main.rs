@@ -30,7 +30,8 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
     let wired = distributed::server(&settings, observer, &shutdown).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
     let events = Events::start(&wired.ports, wired.events.clone(), EventsConfig::default());
-    let api = Api::new(&wired.ports, submitter.clone(), Arc::new(events), meters);
+    let mut api = Api::new(&wired.ports, submitter.clone(), Arc::new(events), meters);
+    api.watched.survey = Some(wired.survey());
     let last_share = last_share(settings.drain_deadline);
     let config = HttpConfig {
         admission: Admission::following(keys::follow(&settings.http.access)?),

@@ -32,7 +32,7 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     let wired = embedded::open(&settings, observer).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
     let events = Events::start(&wired.ports, wired.events.clone(), EventsConfig::default());
-    let api = Api::new(&wired.ports, submitter.clone(), Arc::new(events), meters);
+    let mut api = Api::new(&wired.ports, submitter.clone(), Arc::new(events), meters);
     let processor = processing::processor(&settings.processing)?;
     let worker = Worker::new(
         wired.ports.clone(),
@@ -40,6 +40,8 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
         processor,
         settings.work.clone(),
     );
+    api.watched.survey = Some(wired.survey());
+    api.watched.progress = Some(worker.progress());
     let last_share = last_share(settings.work.drain_deadline);
     let config = HttpConfig {
         admission: Admission::following(keys::follow(&settings.http.access)?),

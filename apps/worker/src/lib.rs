@@ -8,7 +8,7 @@ use bootstrap::wiring::distributed;
 use bootstrap::{Failure, Start, keys, telemetry};
 use domain::Worker;
 use domain::ports::Processor;
-use http_api::{Admission, HttpConfig, Meters, run_probes};
+use http_api::{Admission, HttpConfig, Meters, Watched, run_probes};
 
 /// Works until it is told to stop: what a `main` gives to [`bootstrap::launch`].
 ///
@@ -28,6 +28,11 @@ pub async fn work(
     let (ports, feed) = (wired.ports.clone(), wired.feed.clone());
     let worker = Worker::new(ports, feed.clone(), processor, settings.work.clone());
     let mut heartbeat = wired.heartbeat(&worker)?;
+    let watched = Watched {
+        survey: Some(wired.survey()),
+        feed: Some(feed),
+        progress: Some(worker.progress()),
+    };
     let drain_delay = settings.http.drain_delay;
     let config = HttpConfig {
         admission: Admission::following(keys::follow(&settings.http.access)?),
@@ -42,7 +47,7 @@ pub async fn work(
     let listener = listen_somewhere(&settings.http).await?;
     let stopped = tokio::select! {
         stopped = worker.run(shutdown.requested_since(drain_delay)) => stopped,
-        served = run_probes(&wired.ports, feed, meters, config, listener, shutdown.requested()) => {
+        served = run_probes(&wired.ports, watched, meters, config, listener, shutdown.requested()) => {
             served?;
             return Err("the HTTP side ended before the worker".into());
         }

@@ -66,6 +66,7 @@ pub(super) async fn take(
         match timeout_at(next_look, life.feed.receive(room)).await {
             Ok(Ok(deliveries)) => {
                 waiting_since = None;
+                life.progress.excused();
                 if feed_failed_until.take().is_some() {
                     life.recovered(Dependency::Log);
                 }
@@ -92,6 +93,9 @@ impl Life {
         loop {
             // Only the intake takes permits, so what is free now stays free until it does.
             for semaphore in [&self.slots, &self.in_flight] {
+                if semaphore.available_permits() == 0 {
+                    self.progress.is_full();
+                }
                 drop(semaphore.acquire().await);
             }
             let free = self
@@ -102,9 +106,15 @@ impl Life {
                 continue;
             }
             match self.brake.allowance() {
-                Allowance::All => return free.min(self.config.batch.max(1)),
+                Allowance::All => {
+                    self.progress.looks();
+                    return free.min(self.config.batch.max(1));
+                }
                 Allowance::One => return 1,
-                Allowance::NothingUntil(until) => sleep_until(until).await,
+                Allowance::NothingUntil(until) => {
+                    self.progress.is_braked();
+                    sleep_until(until).await;
+                }
             }
         }
     }
@@ -208,6 +218,7 @@ impl Life {
                 }
                 Err(error) => {
                     failing = true;
+                    self.progress.excused();
                     self.book().remove(&ticket.claim);
                     self.owing.store(true, Ordering::Relaxed);
                     self.failed(Dependency::Store, "claim", &error);
@@ -231,6 +242,7 @@ impl Life {
             return Vec::new();
         }
         self.brake.taken();
+        self.progress.excused();
         self.ports.observer.observe(&Event::Claimed { by, count });
         self.batched(Step::Claim, count);
         self.book().insert(

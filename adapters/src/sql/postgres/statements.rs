@@ -557,3 +557,32 @@ SELECT task.*, (SELECT not_before FROM waiting), (SELECT messaged FROM waiting),
     (SELECT name FROM workers WHERE id = ANY(ARRAY(SELECT worker_id FROM holder))),
     (SELECT claimed_at FROM holder), LOCALTIMESTAMP
 FROM task";
+
+/// `$1` how many rows to count. Answers how many wait; how many of them are due; how many the statistics know; the age of the
+/// first that is due; how many claims; the age of the first; the age of the oldest transaction in this database that keeps
+/// vacuum from its work. Ages in microseconds.
+///
+/// Who began a transaction when is shown to a member of that role, or of `pg_read_all_stats`.
+pub(super) const SURVEY: &str = "
+WITH due AS MATERIALIZED (
+    (SELECT not_before FROM queue WHERE messaged = false AND not_before <= LOCALTIMESTAMP ORDER BY not_before LIMIT $1)
+    UNION ALL
+    (SELECT not_before FROM queue WHERE messaged = true AND not_before <= LOCALTIMESTAMP ORDER BY not_before LIMIT $1)
+), counted AS MATERIALIZED (
+    SELECT task_id FROM queue WHERE task_id >= '00000000-0000-0000-0000-000000000000' ORDER BY task_id LIMIT $1
+), claimed AS MATERIALIZED (
+    SELECT claimed_at FROM claims WHERE id >= '00000000-0000-0000-0000-000000000000' ORDER BY id LIMIT $1
+), here AS MATERIALIZED (
+    SELECT oid FROM pg_database WHERE datname = current_database()
+), begun AS MATERIALIZED (
+    SELECT xact_start FROM pg_stat_get_activity(NULL)
+    WHERE datid = (SELECT oid FROM here) AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+        AND coalesce(backend_xmin, backend_xid) IS NOT NULL
+    UNION ALL
+    SELECT prepared FROM pg_prepared_xact() WHERE dbid = (SELECT oid FROM here)
+)
+SELECT (SELECT count(*) FROM counted), (SELECT count(*) FROM due), pg_stat_get_live_tuples('queue'::regclass),
+    (SELECT extract(epoch FROM LOCALTIMESTAMP - greatest(min(not_before), '0001-01-01')) * 1000000 FROM due)::bigint,
+    (SELECT count(*) FROM claimed),
+    (SELECT extract(epoch FROM LOCALTIMESTAMP - greatest(claimed_at, '0001-01-01')) * 1000000 FROM claimed LIMIT 1)::bigint,
+    (SELECT extract(epoch FROM clock_timestamp() - min(xact_start)) * 1000000 FROM begun)::bigint";

@@ -249,3 +249,14 @@ SELECT task.*, (SELECT not_before FROM waiting), (SELECT messaged FROM waiting),
     (SELECT worker_id FROM holder), (SELECT name FROM workers WHERE id = (SELECT worker_id FROM holder)),
     (SELECT claimed_at FROM holder)
 FROM task";
+
+/// `?1` now, `?2` how many rows to count. Answers how many wait, how many of them are due, since when the first of these is, how
+/// many claims there are, and when the first was made.
+pub(super) const SURVEY: &str = "
+WITH due AS MATERIALIZED (
+    SELECT * FROM (SELECT not_before FROM queue WHERE messaged = 0 AND not_before <= ?1 ORDER BY not_before LIMIT ?2)
+    UNION ALL
+    SELECT * FROM (SELECT not_before FROM queue WHERE messaged = 1 AND not_before <= ?1 ORDER BY not_before LIMIT ?2)
+)
+SELECT (SELECT count(*) FROM (SELECT 1 FROM queue LIMIT ?2)), (SELECT count(*) FROM due), (SELECT min(not_before) FROM due),
+    (SELECT count(*) FROM (SELECT 1 FROM claims LIMIT ?2)), (SELECT claimed_at FROM claims ORDER BY id LIMIT 1)";

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use adapters::sql::SqlTaskStore;
 use adapters::system::{SystemClock, SystemRandom, UuidV7Ids};
-use domain::ports::{Clock, EventFeed, Observer, ResultCache, TaskFeed};
+use domain::ports::{Clock, EventFeed, Observer, ResultCache, TaskFeed, TaskSurvey};
 use domain::{Ports, Worker};
 use tokio::task::JoinSet;
 
@@ -125,6 +125,12 @@ fn ports(
 }
 
 impl Server {
+    /// What stands in the queue and the claims.
+    #[must_use]
+    pub fn survey(&self) -> Arc<dyn TaskSurvey> {
+        self.store.clone()
+    }
+
     /// Waits for the statements that run and closes every connection.
     pub async fn close(self) {
         self.store.close().await;
@@ -132,6 +138,12 @@ impl Server {
 }
 
 impl Workshop {
+    /// What stands in the queue and the claims.
+    #[must_use]
+    pub fn survey(&self) -> Arc<dyn TaskSurvey> {
+        self.store.clone()
+    }
+
     /// Starts the worker's heartbeat on a thread and a database connection of its own.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use adapters::memory::{CacheLimits, MemoryLog, MemoryResultCache};
 use adapters::sql::{SqlOptions, SqlTaskStore};
 use adapters::system::{SystemClock, SystemRandom, UuidV7Ids};
 use domain::Ports;
-use domain::ports::{Clock, EventFeed, Observer, StoreError, TaskFeed};
+use domain::ports::{Clock, EventFeed, Observer, StoreError, TaskFeed, TaskSurvey};
 use tracing::info;
 
 use crate::Failure;
@@ -77,6 +77,12 @@ fn cause(error: StoreError) -> Failure {
 }
 
 impl Embedded {
+    /// What stands in the queue and the claims.
+    #[must_use]
+    pub fn survey(&self) -> Arc<dyn TaskSurvey> {
+        self.store.clone()
+    }
+
     /// Finishes what the file is doing and lets it go.
     pub async fn close(self) {
         self.store.close().await;

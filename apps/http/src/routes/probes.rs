@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::ports::TaskFeed;
+use domain::ports::{Standing, Survey};
+use domain::worker::Pace;
 use domain::{Ports, Reader};
 use poem::http::HeaderMap;
 use poem_openapi::OpenApi;
 
 use super::{Tag, store_failed};
-use crate::Meters;
+use crate::{Meters, Watched};
 use crate::accept::MetricsFormat;
 use crate::answer::{Json, Measured};
 use crate::health::{Health, Live, Ready, Stopping};
-use crate::meters::write_gauge;
+use crate::meters::{write_gauge, write_states};
 use crate::problem::{Failures, Kind, Problem, Refused};
 
 /// The routes that operators and Prometheus come for.
@@ -33,7 +34,7 @@ impl Probes {
     pub(crate) fn new(
         reader: Reader,
         ports: &Ports,
-        feed: Option<Arc<dyn TaskFeed>>,
+        watched: Watched,
         meters: Arc<Meters>,
         ping_timeout: Duration,
     ) -> Self {
@@ -42,7 +43,7 @@ impl Probes {
                 reader,
                 ports: ports.clone(),
                 meters,
-                health: Health::new(ports.clone(), feed, ping_timeout),
+                health: Health::new(ports.clone(), watched, ping_timeout),
             }),
         }
     }
@@ -62,7 +63,7 @@ impl Probes {
             reader,
             ports,
             meters,
-            ..
+            health,
         } = &*self.shared;
         let format = MetricsFormat::negotiate(headers);
         let numbers = reader
@@ -89,12 +90,83 @@ impl Probes {
                 );
             }
         }
+        if let Some(survey) = health.survey().await {
+            write_survey(&mut text, survey);
+        }
+        if let Some(standing) = health.standing() {
+            write_standing(&mut text, &standing);
+        }
+        if let Some(pace) = health.pace().await {
+            let is_stalled = matches!(pace, Pace::Stalled { .. });
+            write_gauge(
+                &mut text,
+                "worker_stalled",
+                "1 while tasks wait and this worker has room and takes nothing, otherwise 0.",
+                u8::from(is_stalled),
+            );
+        }
         text.push_str(&match format {
             MetricsFormat::OpenMetrics => meters.render_openmetrics(),
             _ => meters.render(),
         });
         Ok(Measured::Text(format, text))
     }
+}
+
+fn write_survey(text: &mut String, survey: Survey) {
+    write_gauge(
+        text,
+        "queue_tasks",
+        "Tasks that wait, those whose time has not come included: exact up to 10,000, beyond it an estimate.",
+        survey.waiting,
+    );
+    write_gauge(
+        text,
+        "backlog_tasks",
+        "Tasks that wait and might be claimed now: exact up to 10,000, beyond it an estimate.",
+        survey.due,
+    );
+    write_gauge(
+        text,
+        "backlog_oldest_seconds",
+        "For how long the first of them might have been claimed; 0 when there is none.",
+        survey.oldest_due.unwrap_or_default().as_secs_f64(),
+    );
+    write_gauge(
+        text,
+        "claims",
+        "Recorded claims, each of up to BATCH tasks; counted up to 10,000.",
+        survey.claims,
+    );
+    write_gauge(
+        text,
+        "claims_oldest_seconds",
+        "Age of the oldest recorded claim; 0 when there is none.",
+        survey.oldest_claim.unwrap_or_default().as_secs_f64(),
+    );
+    write_gauge(
+        text,
+        "store_oldest_transaction_seconds",
+        "Age of the oldest transaction that keeps vacuum from its work; 0 when there is none, and on SQLite.",
+        survey.oldest_transaction.unwrap_or_default().as_secs_f64(),
+    );
+}
+
+fn write_standing(text: &mut String, standing: &Standing) {
+    let states = [
+        ("caught_up", *standing == Standing::CaughtUp),
+        ("behind", *standing == Standing::Behind),
+        ("unassigned", *standing == Standing::Unassigned),
+        ("down", *standing == Standing::Down),
+        ("refused", matches!(standing, Standing::Refused(_))),
+    ];
+    write_states(
+        text,
+        "feed_standing",
+        "1 for where this worker stands in the log, 0 for the others.",
+        "standing",
+        &states,
+    );
 }
 
 pub(crate) struct MetricsFailures;
@@ -146,8 +218,9 @@ impl Probes {
 
     /// Is the service ready for requests?
     ///
-    /// Asks every dependency. Only the store is required; the log and the cache are reported. Not ready, too, from the
-    /// moment the service is told to stop.
+    /// Asks every dependency. Only the store is required; the log and the cache are reported. A worker that takes nothing while
+    /// tasks wait is not ready, nor is one whose processing function says that something it needs is down. Not ready, too, from
+    /// the moment the service is told to stop.
     #[oai(
         path = "/health/ready",
         method = "get",
@@ -165,8 +238,12 @@ mod tests {
     use poem::http::{Method, StatusCode};
     use poem::{Endpoint, Request};
     use ports::Standing;
+    use ports::Totals;
     use ports::feed::MockTaskFeed;
+    use ports::store::MockTaskStore;
+    use ports::survey::MockTaskSurvey;
     use serde_json::Value;
+    use std::time::Duration;
 
     use super::*;
     use crate::front::Front;
@@ -194,7 +271,7 @@ mod tests {
         let ports = ports(&memory);
         let reader = Reader::new(&ports);
         let meters = Arc::new(Meters::new());
-        let probes = Probes::new(reader, &ports, None, meters, PING);
+        let probes = Probes::new(reader, &ports, Watched::default(), meters, PING);
         let front = Front::new(probes.clone(), probes.stopping());
         let status = async |method: Method, path: &'static str| {
             let request = Request::builder().method(method).uri_str(path).finish();
@@ -224,7 +301,10 @@ mod tests {
         let probes = Probes::new(
             Reader::new(&ports),
             &ports,
-            Some(Arc::new(feed)),
+            Watched {
+                feed: Some(Arc::new(feed)),
+                ..Watched::default()
+            },
             Arc::new(Meters::new()),
             PING,
         );
@@ -259,5 +339,145 @@ mod tests {
             assert_eq!(status, StatusCode::OK, "{standing:?}");
             assert_eq!(body["dependencies"]["log"]["status"], log, "{standing:?}");
         }
+    }
+
+    /// A worker that never began to run: it has room and takes nothing.
+    fn idle_worker(memory: &Memory) -> domain::Worker {
+        domain::Worker::new(
+            ports(memory),
+            Arc::new(memory.log.feed()),
+            Arc::new(domain::processor_fn(|job| async move {
+                Ok(job.payload.as_str().to_owned())
+            })),
+            domain::WorkerConfig::default(),
+        )
+    }
+
+    async fn readiness_of(front: &Front) -> (StatusCode, Value) {
+        let request = Request::builder().uri_str("/health/ready").finish();
+        let response = front.get_response(request).await;
+        let status = response.status();
+        let body = response.into_body().into_vec().await.expect("a body");
+        (status, serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_takes_nothing_while_tasks_wait_is_not_ready() {
+        for (oldest_due, expected) in [(None, "idle"), (Some(3_600), "stalled")] {
+            let memory = Memory::new();
+            let mut survey = MockTaskSurvey::new();
+            survey.expect_survey().returning(move || {
+                Ok(Survey {
+                    oldest_due: oldest_due.map(Duration::from_secs),
+                    ..Survey::default()
+                })
+            });
+            let watched = Watched {
+                survey: Some(Arc::new(survey)),
+                feed: None,
+                progress: Some(idle_worker(&memory).progress()),
+            };
+            let ports = ports(&memory);
+            let probes = Probes::new(
+                Reader::new(&ports),
+                &ports,
+                watched,
+                Arc::new(Meters::new()),
+                HttpConfig::default(),
+            );
+            let front = Front::new(probes, Stopping::default());
+            let (status, body) = readiness_of(&front).await;
+            assert_eq!(status, StatusCode::OK, "{body}");
+            tokio::time::advance(Duration::from_secs(20)).await;
+            let (status, body) = readiness_of(&front).await;
+            assert_eq!(body["progress"]["status"], expected);
+            assert_eq!(status == StatusCode::OK, expected == "idle");
+            assert_eq!(body["dependencies"]["store"]["status"], "up");
+            if expected == "stalled" {
+                let sentence =
+                    "tasks wait and the worker has room, but it has taken nothing for 20 s";
+                assert_eq!(body["detail"], sentence);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_of_probes_shares_one_round_of_pings() {
+        let mut store = MockTaskStore::new();
+        store.expect_ping().times(2).returning(|| Ok(()));
+        let mut ports = ports(&Memory::new());
+        ports.store = Arc::new(store);
+        let probes = Probes::new(
+            Reader::new(&ports),
+            &ports,
+            Watched::default(),
+            Arc::new(Meters::new()),
+            HttpConfig::default(),
+        );
+        let front = Front::new(probes, Stopping::default());
+        for _ in 0..2 {
+            let storm = (0..1_000).map(|_| readiness_of(&front));
+            for (status, _) in futures_util::future::join_all(storm).await {
+                assert_eq!(status, StatusCode::OK);
+            }
+            tokio::time::advance(Duration::from_millis(101)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scrape_shows_the_documented_metrics_and_no_others() {
+        let memory = Memory::new();
+        let mut store = MockTaskStore::new();
+        store.expect_totals().returning(|| {
+            Ok(Totals {
+                done: 5,
+                elapsed_micros: 6_000_000,
+            })
+        });
+        let mut ports = ports(&memory);
+        ports.store = Arc::new(store);
+        let meters = Arc::new(Meters::new());
+        // What a dependency was doing when it failed is known, and shown, only then.
+        domain::ports::Observer::observe(
+            meters.as_ref(),
+            &domain::ports::Event::DependencyFailed {
+                dependency: domain::ports::Dependency::Store,
+                doing: "claim",
+                error: "refused".into(),
+            },
+        );
+        let watched = Watched {
+            survey: Some(memory.store.clone()),
+            feed: Some(Arc::new(memory.log.feed())),
+            progress: Some(idle_worker(&memory).progress()),
+        };
+        let probes = Probes::new(
+            Reader::new(&ports),
+            &ports,
+            watched,
+            meters,
+            HttpConfig::default(),
+        );
+        let request = Request::builder()
+            .uri_str("/metrics")
+            .header("accept", "text/plain;version=0.0.4")
+            .finish();
+        let response = Front::new(probes, Stopping::default())
+            .get_response(request)
+            .await;
+        let text = response.into_body().into_string().await.expect("text");
+        let mut shown: Vec<(&str, &str)> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .collect();
+        let mut documented: Vec<(&str, &str)> = include_str!("../../../../docs/OPERATIONS.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+            .filter(|(name, _)| name.starts_with("task_processor_"))
+            .filter_map(|(name, rest)| Some((name, rest.split_once(" |")?.0)))
+            .collect();
+        shown.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(shown, documented);
     }
 }

@@ -113,37 +113,3 @@ async fn while_the_store_is_down_a_scrape_still_shows_the_process() {
             .contains("task_processor_dependency_failing{dependency=\"store\"} 1\n")
     );
 }
-
-#[tokio::test]
-async fn a_scrape_shows_the_documented_metrics_and_no_others() {
-    let mut store = MockTaskStore::new();
-    store
-        .expect_totals()
-        .times(1)
-        .returning(|| Err(StoreError::Unavailable("refused".into())));
-    store.expect_totals().returning(|| {
-        Ok(Totals {
-            done: 5,
-            elapsed_micros: 6_000_000,
-        })
-    });
-    let server =
-        Server::start_with(HttpConfig::default(), |ports| ports.store = Arc::new(store)).await;
-    // What a dependency was doing when it failed is known, and shown, only then.
-    server.get("/metrics").await.problem(503);
-    let scrape = server.get_as("/metrics", "text/plain;version=0.0.4").await;
-    let text = scrape.text();
-    let mut shown: Vec<(&str, &str)> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-        .collect();
-    let mut documented: Vec<(&str, &str)> = include_str!("../../../../docs/OPERATIONS.md")
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
-        .filter(|(name, _)| name.starts_with("task_processor_"))
-        .filter_map(|(name, rest)| Some((name, rest.split_once(" |")?.0)))
-        .collect();
-    shown.sort_unstable();
-    documented.sort_unstable();
-    assert_eq!(shown, documented);
-}
