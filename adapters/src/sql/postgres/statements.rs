@@ -582,7 +582,7 @@ WITH due AS MATERIALIZED (
     SELECT prepared FROM pg_prepared_xact() WHERE dbid = (SELECT oid FROM here)
 )
 SELECT (SELECT count(*) FROM counted), (SELECT count(*) FROM due), pg_stat_get_live_tuples('queue'::regclass),
-    (SELECT extract(epoch FROM LOCALTIMESTAMP - greatest(min(not_before), '0001-01-01')) * 1000000 FROM due)::bigint,
+    (SELECT extract(epoch FROM LOCALTIMESTAMP - min(greatest(not_before, '0001-01-01'))) * 1000000 FROM due)::bigint,
     (SELECT count(*) FROM claimed),
     (SELECT extract(epoch FROM LOCALTIMESTAMP - greatest(claimed_at, '0001-01-01')) * 1000000 FROM claimed LIMIT 1)::bigint,
     (SELECT extract(epoch FROM clock_timestamp() - min(xact_start)) * 1000000 FROM begun)::bigint";
