@@ -53,6 +53,11 @@ pub(crate) enum Command {
     Submit(Submit),
     /// Show a task
     Get(Get),
+    /// Print changes of state as they happen: of all tasks, or of one until it is at rest
+    Watch {
+        /// The id that submit printed
+        id: Option<Uuid>,
+    },
     /// Call tasks off
     Cancel(Ids),
     /// Put failed tasks back in the queue

@@ -4,7 +4,8 @@ use std::io::Read as _;
 
 use access::{ApiKey, NewKey};
 use clap::CommandFactory as _;
-use client::{Client, ClientOptions, NewTask, Status, Task};
+use client::{Client, ClientOptions, Heard, NewTask, Status, Task};
+use uuid::Uuid;
 
 use crate::arguments::{Arguments, Command, Get, Ids, Key, Submit};
 use crate::bulk;
@@ -36,6 +37,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Exit> {
         }) => bulk::submit(&client()?, &path, after, output).await,
         Command::Submit(wanted) => submit(&client()?, wanted, output).await,
         Command::Get(wanted) => get(&client()?, &wanted, output).await,
+        Command::Watch { id } => watch(&client()?, id, output).await,
         Command::Cancel(Ids { ids }) => {
             let client = client()?;
             for id in ids {
@@ -99,6 +101,30 @@ async fn get(client: &Client, wanted: &Get, output: Output) -> Result<(), Exit> 
         Some(patience) => client.wait(wanted.id, patience).await?,
     };
     show(&task, wanted.wait.is_some(), output)
+}
+
+async fn watch(client: &Client, id: Option<Uuid>, output: Output) -> Result<(), Exit> {
+    let mut watch = client.watch(id).await?;
+    // What happened before is read, once what comes cannot be missed.
+    let mut must_look = id;
+    loop {
+        if let Some(id) = must_look.take() {
+            let task = client.get(id).await?;
+            if task.is_at_rest() {
+                return show(&task, true, output);
+            }
+        }
+        match watch.next().await? {
+            Heard::Event(event) => {
+                output.print(&event)?;
+                must_look = id.filter(|_| event.status.is_at_rest());
+            }
+            Heard::Missed => {
+                eprintln!("task: some changes were missed");
+                must_look = id;
+            }
+        }
+    }
 }
 
 /// Prints a task. One that was waited for and is not done is a failure, after it was shown.

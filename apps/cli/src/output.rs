@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _, stdout};
 
-use client::{Accepted, Metrics, Task};
+use client::{Accepted, Metrics, Task, TaskEvent};
 use serde::Serialize;
 
 use crate::arguments::Form;
@@ -75,6 +75,12 @@ impl Shown for Task {
                 rows(&all)
             }
         }
+    }
+}
+
+impl Shown for TaskEvent {
+    fn text(&self) -> String {
+        format!("{}  {}  {}", self.at, self.task_id, self.status)
     }
 }
 

@@ -4,6 +4,7 @@
 mod error;
 mod options;
 mod task;
+mod watch;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use uuid::Uuid;
 pub use error::{Error, FieldError, InvalidOptions, Problem};
 pub use options::ClientOptions;
 pub use task::{Accepted, Done, Metrics, NewTask, Status, Task, TaskDetails};
+pub use watch::{Heard, TaskEvent, Watch};
 
 /// The shortest and the longest pause between two looks at a task.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -164,6 +166,14 @@ impl Client {
         let timeout = self.options.timeout.saturating_add(limit);
         let request = self.http.request(Method::GET, url);
         self.read(self.send_once(timeout, request).await?).await
+    }
+
+    /// Follows one task, or all: what happens after this call comes to [`Watch::next`].
+    ///
+    /// # Errors
+    /// [`Error`]; a server without events answers a [`Problem`] with status 404.
+    pub async fn watch(&self, task: Option<Uuid>) -> Result<Watch, Error> {
+        Watch::open(self, task).await
     }
 
     /// Calls a task off. Repeating it changes nothing.

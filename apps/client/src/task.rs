@@ -75,6 +75,14 @@ impl Status {
     }
 }
 
+impl Status {
+    /// Whether nothing will happen to the task by itself any more.
+    #[must_use]
+    pub const fn is_at_rest(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(self.as_str())
@@ -148,10 +156,7 @@ impl Task {
     /// Whether nothing will happen to it by itself any more.
     #[must_use]
     pub const fn is_at_rest(&self) -> bool {
-        matches!(
-            self.status(),
-            Status::Done | Status::Failed | Status::Cancelled
-        )
+        self.status().is_at_rest()
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use adapters::memory::StoreSnapshot;
 use domain::Metrics;
-use ports::{DeadLetter, Fence, Spent, Task, TaskId, TaskResult, TaskStatus, Timestamp, Totals};
+use ports::{
+    DeadLetter, Fence, Spent, Task, TaskEvent, TaskId, TaskResult, TaskStatus, Timestamp, Totals,
+};
 
 use crate::ledger::{Asked, Entries, Said, Told};
 use crate::plan::ProbeLog;
@@ -99,6 +101,7 @@ struct Evidence<'a> {
     runs: &'a RunsState,
     outputs: BTreeMap<TaskId, Vec<TaskResult>>,
     letters: BTreeMap<TaskId, Vec<DeadLetter>>,
+    events: BTreeMap<TaskId, Vec<TaskEvent>>,
     rubbish: Vec<String>,
     cached: &'a BTreeMap<TaskId, Vec<TaskResult>>,
     max_rescues: u32,
@@ -118,6 +121,10 @@ pub(crate) fn check(world: &World, panics: Vec<String>) -> Vec<Violation> {
         outputs.entry(result.id).or_default().push(result);
     }
     let mut letters: BTreeMap<TaskId, Vec<DeadLetter>> = BTreeMap::new();
+    let mut events: BTreeMap<TaskId, Vec<TaskEvent>> = BTreeMap::new();
+    for event in world.log.events() {
+        events.entry(event.id).or_default().push(event);
+    }
     let mut rubbish = Vec::new();
     for letter in world.log.dead_letters() {
         match letter {
@@ -132,6 +139,7 @@ pub(crate) fn check(world: &World, panics: Vec<String>) -> Vec<Violation> {
         runs: &runs,
         outputs,
         letters,
+        events,
         rubbish,
         cached: &cached,
         max_rescues: world.plan.work.max_rescues,
@@ -542,6 +550,21 @@ impl Evidence<'_> {
         let wrong = letters.iter().find(|letter| !is_letter_of(letter, task));
         self.expect(wrong.is_none(), Promise::Announced, || {
             format!("the dead letter {wrong:?} is not of {task:?}")
+        });
+        let events = self.events.remove(&task.id).unwrap_or_default();
+        let is_told = events
+            .iter()
+            .any(|event| (event.status, event.fence) == (task.status, task.fence));
+        self.expect(
+            !task.status.is_at_rest() || is_told || !is_settled,
+            Promise::Announced,
+            || format!("{payload} is {} and no event told so", task.status),
+        );
+        let wrong = events.iter().find(|event| {
+            event.fence > task.fence || (event.status.is_at_rest() && event.fence != task.fence)
+        });
+        self.expect(wrong.is_none(), Promise::Announced, || {
+            format!("the event {wrong:?} is not of {task:?}")
         });
     }
 

@@ -6,7 +6,9 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-use task_processor_client::{Client, ClientOptions, Error, InvalidOptions, NewTask, Status, Task};
+use task_processor_client::{
+    Client, ClientOptions, Error, Heard, InvalidOptions, NewTask, Status, Task,
+};
 use uuid::Uuid;
 
 use script::{Act, Service};
@@ -282,5 +284,22 @@ fn what_cannot_work_is_refused_before_anything_is_sent() {
             _ => matches!(refused, InvalidOptions::ApiKey),
         };
         assert!(expected, "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_is_followed_until_it_is_done() {
+    let server = Server::start().await;
+    let client = Client::new(&server.url).expect("an address");
+    let mut all = client.watch(None).await.expect("followed");
+    let accepted = client.submit(&NewTask::new("ab")).await.expect("stored");
+    loop {
+        let Heard::Event(event) = all.next().await.expect("heard") else {
+            panic!("nothing is missing");
+        };
+        assert_eq!(event.task_id, accepted.id);
+        if event.status == Status::Done {
+            break;
+        }
     }
 }

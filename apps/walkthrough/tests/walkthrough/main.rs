@@ -6,6 +6,7 @@
 mod clients;
 mod contract;
 mod crash;
+mod follow;
 mod outage;
 mod patience;
 mod programs;
