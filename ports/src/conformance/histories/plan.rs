@@ -252,28 +252,28 @@ pub(super) fn transition() -> impl Strategy<Value = Step> {
 
 pub(super) fn books() -> impl Strategy<Value = Step> {
     prop_oneof![
-        tasks().prop_map(Step::Get),
-        (worker(), option::of(claim()), limit()).prop_map(|(worker, after, limit)| {
+        1 => tasks().prop_map(Step::Get),
+        3 => (worker(), option::of(claim()), limit()).prop_map(|(worker, after, limit)| {
             Step::ClaimsOf {
                 worker,
                 after,
                 limit,
             }
         }),
-        tasks().prop_map(Step::MarkUnmessaged),
-        Just(Step::Totals),
-        Just(Step::Workers),
-        (option::of(task()), limit(), any::<bool>()).prop_map(|(after, limit, unmoved)| {
+        1 => tasks().prop_map(Step::MarkUnmessaged),
+        1 => Just(Step::Totals),
+        1 => Just(Step::Workers),
+        1 => (option::of(task()), limit(), any::<bool>()).prop_map(|(after, limit, unmoved)| {
             Step::Stranded {
                 after,
                 limit,
                 unmoved,
             }
         }),
-        tasks().prop_map(Step::Enqueue),
-        (option::of(task()), limit()).prop_map(|(after, limit)| Step::SweepQueue { after, limit }),
-        limit().prop_map(Step::OrphanedClaims),
-        (
+        1 => tasks().prop_map(Step::Enqueue),
+        1 => (option::of(task()), limit()).prop_map(|(after, limit)| Step::SweepQueue { after, limit }),
+        1 => limit().prop_map(Step::OrphanedClaims),
+        1 => (
             option::of(proptest::sample::select(&TaskStatus::ALL)),
             option::of(task()),
             limit(),
@@ -283,7 +283,7 @@ pub(super) fn books() -> impl Strategy<Value = Step> {
                 below,
                 walk,
             }),
-        (task(), limit()).prop_map(|(task, count_up_to)| Step::Inspect { task, count_up_to }),
+        1 => (task(), limit()).prop_map(|(task, count_up_to)| Step::Inspect { task, count_up_to }),
     ]
 }
 
