@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 pub use ports;
 use ports::{
-    Announcer, Clock, IdSource, Observer, Random, ResultCache, TaskAudit, TaskPublisher, TaskStore,
-    WorkerRegistry,
+    Announcer, Clock, IdSource, Observer, Random, ResultCache, TaskAudit, TaskCatalog,
+    TaskPublisher, TaskStore, WorkerRegistry,
 };
 
 pub mod audit;
+pub mod catalog;
 pub mod command;
 pub mod error_text;
 pub mod events;
@@ -27,6 +28,7 @@ pub mod submit;
 pub mod worker;
 
 pub use audit::AuditConfig;
+pub use catalog::{Catalog, Explanation, Page, Reason, Search};
 pub use command::{Commander, Verdict};
 pub use events::{Events, EventsConfig, EventsError, Heard, Listener};
 pub use heart::Heart;
@@ -48,6 +50,8 @@ pub struct Ports {
     pub registry: Arc<dyn WorkerRegistry>,
     /// Compares the tasks with the books about them; on the same database as `store`.
     pub audit: Arc<dyn TaskAudit>,
+    /// Finds tasks and says where they are; on the same database as `store`.
+    pub catalog: Arc<dyn TaskCatalog>,
     /// Tells workers that tasks wait.
     pub publisher: Arc<dyn TaskPublisher>,
     /// Tells the world what came of tasks.

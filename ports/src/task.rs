@@ -11,6 +11,17 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub Uuid);
 
+impl TaskId {
+    /// The smallest version 7 id of this millisecond: ids of version 7 are in the order of the times at which they were made.
+    #[must_use]
+    pub fn first_at(time: Timestamp) -> Self {
+        /// As many bits as such an id has for its time.
+        const LATEST: u128 = (1 << 48) - 1;
+        let millis = u128::try_from(time.as_micros().div_euclid(1_000)).unwrap_or(0);
+        Self(Uuid::from_u128(millis.min(LATEST) << 80))
+    }
+}
+
 impl fmt::Display for TaskId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.hyphenated().fmt(formatter)
@@ -258,6 +269,17 @@ mod tests {
         }
         assert_eq!(Priority::clamped(-7).get(), 0);
         assert_eq!(Priority::clamped(99).get(), 10);
+    }
+
+    #[test]
+    fn the_first_id_of_a_time_stands_before_every_other_of_it() {
+        let time = |micros| TaskId::first_at(Timestamp::from_micros(micros)).to_string();
+        assert_eq!(
+            time(1_735_689_602_345_999),
+            "01941f29-8529-0000-0000-000000000000"
+        );
+        assert_eq!(time(i64::MIN), "00000000-0000-0000-0000-000000000000");
+        assert_eq!(time(i64::MAX), "ffffffff-ffff-0000-0000-000000000000");
     }
 
     #[test]

@@ -89,6 +89,7 @@ impl File {
             store: self.0.clone(),
             registry: self.0.clone(),
             audit: self.0.clone(),
+            catalog: self.0.clone(),
             publisher: Arc::new(NoLog),
             announcer: memory.log.clone(),
             cache: Arc::new(MemoryResultCache::new(Arc::new(SystemClock))),

@@ -37,6 +37,7 @@ fn ports(store: &Arc<JournalStore>, log: &MemoryLog, clock: &Arc<dyn Clock>) -> 
         store: store.clone(),
         registry: store.clone(),
         audit: store.clone(),
+        catalog: store.clone(),
         publisher: Arc::new(log.clone()),
         announcer: Arc::new(log.clone()),
         cache: Arc::new(MemoryResultCache::new(clock.clone())),

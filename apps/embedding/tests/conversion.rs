@@ -36,6 +36,7 @@ fn ports(memory: &Memory<TokioClock>) -> Ports {
         store: memory.store.clone(),
         registry: memory.store.clone(),
         audit: memory.store.clone(),
+        catalog: memory.store.clone(),
         publisher: memory.log.clone(),
         announcer: memory.log.clone(),
         cache: memory.cache.clone(),

@@ -27,11 +27,14 @@ const JSON_VALUE: HeaderValue = HeaderValue::from_static(JSON);
 /// The id that every example uses.
 pub(crate) const EXAMPLE_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-fn as_text<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_text<T: Display, S: Serializer>(
+    value: &T,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 
-fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
+pub(crate) fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
     // Serializing text and numbers into memory cannot fail.
     let mut response = Response::from(serde_json::to_vec(body).unwrap_or_default());
     response.set_status(status);

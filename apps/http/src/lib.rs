@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use domain::ports::{TaskFeed, TaskSurvey};
 use domain::worker::Progress;
-use domain::{Commander, Events, Ports, Reader, Submitter};
+use domain::{Catalog, Commander, Events, Ports, Reader, Submitter};
 use poem::Server;
 use tokio::net::TcpListener;
 
@@ -16,6 +16,7 @@ mod accept;
 mod admission;
 mod answer;
 mod conditional;
+mod cursor;
 mod docs_page;
 mod document;
 mod front;
@@ -23,8 +24,11 @@ mod guard;
 mod health;
 mod idempotency;
 mod listener;
+mod listing;
 mod meters;
 mod problem;
+mod query;
+mod record;
 mod routes;
 mod sampled;
 mod schema;
@@ -50,6 +54,8 @@ pub struct Api {
     pub submitter: Arc<Submitter>,
     /// Reads tasks and numbers.
     pub reader: Reader,
+    /// Finds and explains tasks.
+    pub catalog: Catalog,
     /// Cancels and retries tasks.
     pub commander: Commander,
     /// Waits for tasks and follows them.
@@ -85,6 +91,7 @@ impl Api {
         Self {
             submitter,
             reader: Reader::new(ports),
+            catalog: Catalog::new(ports),
             commander: Commander::new(ports),
             events,
             ports: ports.clone(),

@@ -227,7 +227,7 @@ impl Kind {
             ),
             Self::MissingScope => ("/tasks", "the API key has not the scope submit"),
             Self::UnknownRoute => ("/task", "there is no such route"),
-            Self::MethodNotAllowed => ("/tasks", "this route takes POST"),
+            Self::MethodNotAllowed => ("/tasks/batch", "this route takes POST"),
             Self::SlowBody => ("/tasks", "the body did not arrive within 30 s"),
             Self::BodyTooLarge => ("/tasks", "the body is over the limit of 262144 bytes"),
             Self::UnsupportedMediaType => ("/tasks", "send the body as application/json"),

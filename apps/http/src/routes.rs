@@ -22,9 +22,10 @@ pub(crate) use tasks::Tasks;
 pub(crate) type Routes = (Tasks, Commands, Stream, Probes, Documentation);
 
 /// The failures of every operation that can fail, by its `operationId`.
-pub(crate) const FAILURES: [(&str, &[Kind]); 9] = [
+pub(crate) const FAILURES: [(&str, &[Kind]); 10] = [
     of::<tasks::SubmitFailures>(),
     of::<tasks::BatchFailures>(),
+    of::<tasks::ListFailures>(),
     of::<tasks::ReadFailures>(),
     of::<commands::CancelFailures>(),
     of::<commands::RetryFailures>(),

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock,
     DeliveryOutcome, Fence, Horizon, InsertOutcome, KeptRequest, KeyedRequest, NewTask,
-    RemoveReply, Spent, StoreError, Task, TaskAudit, TaskId, TaskStatus, TaskStore, Timestamp,
-    Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry,
-    WriteOutcome,
+    RemoveReply, Spent, StoreError, Task, TaskAudit, TaskCatalog, TaskId, TaskStatus, TaskStore,
+    Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId,
+    WorkerRegistry, WriteOutcome,
 };
 
 use crate::link::Link;
@@ -360,6 +360,13 @@ impl WorkerRegistry for RecordingStore {
             self.note("· removed", 0, || name.unwrap_or_default());
         }
         Ok(reply)
+    }
+}
+
+impl RecordingStore {
+    /// What only looks is not recorded.
+    pub(crate) fn catalog(&self) -> Arc<dyn TaskCatalog> {
+        self.inner.clone()
     }
 }
 

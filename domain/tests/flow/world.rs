@@ -29,6 +29,7 @@ impl World {
             store: memory.store.clone(),
             registry: memory.store.clone(),
             audit: memory.store.clone(),
+            catalog: memory.store.clone(),
             publisher: memory.log.clone(),
             announcer: memory.log.clone(),
             cache: memory.cache.clone(),

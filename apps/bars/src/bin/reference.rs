@@ -65,6 +65,7 @@ async fn serve_nothing(listener: TcpListener) -> Result<(), Failure> {
         store: Arc::new(store),
         registry: memory.store.clone(),
         audit: memory.store.clone(),
+        catalog: memory.store.clone(),
         publisher: Arc::new(Nothing(Arc::clone(&clock))),
         announcer: memory.log.clone(),
         cache: Arc::new(Nothing(Arc::clone(&clock))),

@@ -113,6 +113,7 @@ fn ports(
     Ports {
         registry: store.clone(),
         audit: store.clone(),
+        catalog: store.clone(),
         store,
         publisher: log.publisher,
         announcer: log.announcer,

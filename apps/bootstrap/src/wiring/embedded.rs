@@ -51,6 +51,7 @@ pub async fn open(
         store: store.clone(),
         registry: store.clone(),
         audit: store.clone(),
+        catalog: store.clone(),
         publisher: Arc::new(log.clone()),
         announcer: Arc::new(log.clone()),
         cache: Arc::new(MemoryResultCache::with_limits(clock.clone(), cache)),

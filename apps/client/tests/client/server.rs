@@ -30,6 +30,7 @@ impl Server {
             store: memory.store.clone(),
             registry: memory.store.clone(),
             audit: memory.store.clone(),
+            catalog: memory.store.clone(),
             publisher: memory.log.clone(),
             announcer: memory.log.clone(),
             cache: memory.cache.clone(),

@@ -255,6 +255,7 @@ mod tests {
             store: memory.store.clone(),
             registry: memory.store.clone(),
             audit: memory.store.clone(),
+            catalog: memory.store.clone(),
             publisher: memory.log.clone(),
             announcer: memory.log.clone(),
             cache: memory.cache.clone(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ports::{Dependency, Event, TaskId};
-use domain::{Accepted, EventsError, Reading, Submission, SubmitError};
+use domain::{Accepted, EventsError, Explanation, Reading, Submission, SubmitError};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use uuid::Uuid;
@@ -13,7 +13,10 @@ use super::{Tag, store_failed};
 use crate::answer::{Created, CreatedBatch, Found};
 use crate::conditional::Conditional;
 use crate::idempotency::{IdempotencyKey, fingerprint};
+use crate::listing;
 use crate::problem::{Failures, Kind, Problem, Refused};
+use crate::query::{Asked, invalid};
+use crate::record::{Read, View};
 use crate::submission::{BatchBody, TaskBody};
 use crate::{Api, HttpConfig, wait};
 
@@ -90,6 +93,29 @@ impl Tasks {
     }
 }
 
+impl Tasks {
+    fn wants_all(&self, view: &Asked<View>) -> Result<bool, Problem> {
+        let mut wrong = Vec::new();
+        let view = view.read(&mut wrong, |text| match text {
+            View::FULL => Ok(()),
+            _ => Err("must be full"),
+        });
+        if wrong.is_empty() {
+            Ok(view.is_some())
+        } else {
+            Err(invalid(wrong))
+        }
+    }
+
+    async fn explain(&self, id: TaskId) -> Result<Box<Explanation>, Problem> {
+        let api = &self.shared.api;
+        let explanation = api.catalog.explain(id).await;
+        let explanation =
+            explanation.map_err(|error| store_failed(&api.ports, "explain", error))?;
+        explanation.map(Box::new).ok_or_else(Problem::unknown_task)
+    }
+}
+
 pub(crate) struct SubmitFailures;
 
 impl Failures for SubmitFailures {
@@ -114,6 +140,17 @@ pub(crate) struct BatchFailures;
 impl Failures for BatchFailures {
     const OPERATION: &'static str = "submitTasks";
     const KINDS: &'static [Kind] = SubmitFailures::KINDS;
+}
+
+pub(crate) struct ListFailures;
+
+impl Failures for ListFailures {
+    const OPERATION: &'static str = "listTasks";
+    const KINDS: &'static [Kind] = &[
+        Kind::InvalidParameter,
+        Kind::StoreUnavailable,
+        Kind::Internal,
+    ];
 }
 
 pub(crate) struct ReadFailures;
@@ -193,12 +230,57 @@ impl Tasks {
         Ok(CreatedBatch(accepted.map_err(Problem::of_batch)?))
     }
 
+    /// List tasks
+    ///
+    /// The newest first: in descending order of id. Whoever follows `next`, or the `Link` header, meets each task that keeps
+    /// matching exactly once, whatever is submitted, moved and deleted meanwhile. A request looks at a bounded number of tasks, so
+    /// a page may be short, or empty, and not be the last; it also ends when its texts pass 1 MiB. `pending` finds what is in the
+    /// queue, `processing` what workers hold. Every task has the same form here, whatever its status.
+    #[oai(
+        path = "/tasks",
+        method = "get",
+        operation_id = "listTasks",
+        tag = "Tag::Tasks"
+    )]
+    async fn list_tasks(
+        &self,
+        /// Only tasks of this status.
+        status: Asked<listing::Status>,
+        /// Only tasks of this priority.
+        priority: Asked<listing::OfPriority>,
+        /// Only tasks created at this time or later.
+        #[oai(name = "createdAfter")]
+        created_after: Asked<listing::CreatedAfter>,
+        /// Only tasks created before this time.
+        #[oai(name = "createdBefore")]
+        created_before: Asked<listing::CreatedBefore>,
+        /// How many tasks at most.
+        limit: Asked<listing::Limit>,
+        /// Where an earlier page ended: its `next`. The other parameters must be the same, but for `limit`.
+        cursor: Asked<listing::Cursor>,
+    ) -> Result<listing::Listing, Refused<ListFailures>> {
+        let api = &self.shared.api;
+        let asking = listing::Asking {
+            status,
+            priority,
+            created_after,
+            created_before,
+            limit,
+            cursor,
+        };
+        let search = asking.search()?;
+        let page = api.catalog.search(&search).await;
+        let page = page.map_err(|error| store_failed(&api.ports, "list", error))?;
+        Ok(listing::Listing::new(search, page))
+    }
+
     /// Read a task
     ///
     /// Answers the result once the task is done, which never changes again, and the task's details before that. With
     /// `wait`, the answer comes as soon as the task is done, failed or cancelled, or shows how it stands when that time is
     /// over. With the `ETag` of an earlier answer in `If-None-Match`, an
-    /// answer that would say the same again is an empty `304`.
+    /// answer that would say the same again is an empty `304`. With `view=full` the whole record, and why the task is not done
+    /// yet.
     #[oai(
         path = "/tasks/:id",
         method = "get",
@@ -209,14 +291,18 @@ impl Tasks {
         &self,
         /// The id that `POST /tasks` answered.
         id: Path<Uuid>,
+        /// How much of it: `full` for the whole record.
+        view: Asked<View>,
         /// How long to wait for the task to come to rest, like `30s` or `500ms`; at most `60s`.
         wait: Query<Option<String>>,
         /// The `ETag` of an answer that the client has.
         #[oai(name = "If-None-Match")]
         if_none_match: Header<Option<String>>,
-    ) -> Result<Conditional, Refused<ReadFailures>> {
+    ) -> Result<Read, Refused<ReadFailures>> {
         let id = TaskId(id.0);
+        let wants_all = self.wants_all(&view)?;
         let reading = match wait.0 {
+            None if wants_all => return Ok(Read::Full(self.explain(id).await?)),
             None => self
                 .shared
                 .api
@@ -226,7 +312,10 @@ impl Tasks {
                 .map_err(|error| store_failed(&self.shared.api.ports, "read", error))?,
             Some(wait) => self.wait(id, wait::read(&wait)?).await?,
         };
+        if wants_all {
+            return Ok(Read::Full(self.explain(id).await?));
+        }
         let found = Found::from_reading(reading).ok_or_else(Problem::unknown_task)?;
-        Ok(Conditional::new(found, if_none_match.0))
+        Ok(Read::Plain(Conditional::new(found, if_none_match.0)))
     }
 }

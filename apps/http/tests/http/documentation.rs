@@ -43,6 +43,7 @@ fn everything_is_described() {
         names,
         [
             "post /tasks",
+            "get /tasks",
             "post /tasks/batch",
             "get /tasks/{id}",
             "post /tasks/{id}/cancel",

@@ -10,6 +10,7 @@ mod documentation;
 mod events;
 mod health;
 mod idempotency;
+mod listing;
 mod metrics;
 mod read;
 mod refusals;

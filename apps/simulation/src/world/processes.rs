@@ -48,6 +48,8 @@ impl World {
             store: Arc::<ChaosStore>::clone(&store),
             registry: Arc::<ChaosStore>::clone(&store),
             audit: store,
+            // No component of the simulation lists tasks.
+            catalog: self.store.catalog(),
             publisher: Arc::<ChaosLog>::clone(&log),
             announcer: log,
             cache: Arc::new(ChaosCache::new(
