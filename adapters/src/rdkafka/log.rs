@@ -29,8 +29,8 @@ const REPORT_GRACE: Duration = Duration::from_secs(2);
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Somebody waits for the task: this only lets a batch that comes ready-made reach the queue whole.
-const INPUT_LINGER: &str = "0.5";
+/// Somebody waits for the record: this only lets a batch that comes ready-made reach the queue whole.
+const PROMPT_LINGER: &str = "0.5";
 
 /// Nobody waits for the record. librdkafka sends a request for each partition, and a request costs the broker far more than
 /// a record in it.
@@ -45,7 +45,8 @@ type Producer = FutureProducer<Traced>;
 /// (murmur2); the messages of one batch stand together, on partitions that take turns.
 pub struct RdkafkaLog {
     options: KafkaOptions,
-    input: Line,
+    /// Messages and events: somebody waits for them.
+    prompt: Line,
     outcomes: Line,
     spread: Arc<Spread>,
 }
@@ -117,7 +118,7 @@ impl RdkafkaLog {
     pub fn connect(options: &KafkaOptions) -> Result<Self, KafkaConnectError> {
         Ok(Self {
             options: options.clone(),
-            input: Line::new(options, INPUT_LINGER)?,
+            prompt: Line::new(options, PROMPT_LINGER)?,
             outcomes: Line::new(options, OUTCOME_LINGER)?,
             spread: Arc::default(),
         })
@@ -128,7 +129,7 @@ impl RdkafkaLog {
         if !self.spread.is_due() {
             return;
         }
-        let producer = self.input.lock().clone();
+        let producer = self.prompt.lock().clone();
         let topic = self.options.topics.input.clone();
         let spread = Arc::clone(&self.spread);
         drop(tokio::task::spawn_blocking(move || {
@@ -328,7 +329,7 @@ impl TaskPublisher for RdkafkaLog {
                 value: wire::encode_message(message),
             })
             .collect();
-        let outcomes = self.input.send(&self.options.topics.input, &records).await;
+        let outcomes = self.prompt.send(&self.options.topics.input, &records).await;
         if outcomes.iter().any(Result::is_err) {
             // The topic may have been made anew with fewer partitions.
             self.spread.forget();
@@ -340,7 +341,7 @@ impl TaskPublisher for RdkafkaLog {
     }
 
     async fn ping(&self) -> Result<(), PublishError> {
-        let producer = self.input.lock().clone();
+        let producer = self.prompt.lock().clone();
         let topic = self.options.topics.input.clone();
         let spread = Arc::clone(&self.spread);
         let asking = tokio::task::spawn_blocking(move || partitions(producer, &topic, &spread));
@@ -399,11 +400,15 @@ impl Announcer for RdkafkaLog {
         let records: Vec<Outgoing> = events
             .iter()
             .map(|event| Outgoing {
+                partition: None,
                 key: Some(wire::record_key(event.id).into_bytes()),
                 value: wire::encode_event(event),
             })
             .collect();
-        let outcomes = self.send(&self.options.topics.events, &records).await;
+        let outcomes = self
+            .prompt
+            .send(&self.options.topics.events, &records)
+            .await;
         outcomes
             .into_iter()
             .map(|outcome| outcome.map_err(Into::into))

@@ -19,6 +19,7 @@ const NEEDS: &[(&str, Option<Scope>)] = &[
     ("submitTask", Some(Scope::Submit)),
     ("submitTasks", Some(Scope::Submit)),
     ("readTask", Some(Scope::Read)),
+    ("listTasks", Some(Scope::Read)),
     ("cancelTask", Some(Scope::Admin)),
     ("retryTask", Some(Scope::Admin)),
     ("followTasks", Some(Scope::Read)),

@@ -108,7 +108,9 @@ fn all_at_once(
 #[tokio::test(start_paused = true)]
 async fn those_who_ask_at_once_share_a_few_questions() {
     let (reader, faults, ids) = slow_reader(&["ok"; 20]).await;
-    let unknown = "0194fdc2-fa2f-7cc0-81d3-ff1204e5b6ab".parse().expect("an id");
+    let unknown = "0194fdc2-fa2f-7cc0-81d3-ff1204e5b6ab"
+        .parse()
+        .expect("an id");
     let wanted = ids.iter().copied().chain([unknown]).cycle().take(105);
     let reads = all_at_once(&reader, wanted).join_all().await;
     assert_eq!(reads.len(), 105);

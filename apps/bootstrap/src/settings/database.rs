@@ -154,7 +154,7 @@ fn check_parameter(name: &str, value: &str) -> Result<(), String> {
         } else {
             Err(format!(
                 "has a wrong value for the parameter {}",
-                super::shown(&name)
+                super::shown(name)
             ))
         }
     };

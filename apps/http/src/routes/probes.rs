@@ -10,12 +10,12 @@ use poem::http::HeaderMap;
 use poem_openapi::OpenApi;
 
 use super::{Tag, store_failed};
-use crate::{Meters, Watched};
 use crate::accept::MetricsFormat;
 use crate::answer::{Json, Measured};
 use crate::health::{Health, Live, Ready, Stopping};
 use crate::meters::{write_gauge, write_states};
 use crate::problem::{Failures, Kind, Problem, Refused};
+use crate::{Meters, Watched};
 
 /// The routes that operators and Prometheus come for.
 #[derive(Clone)]
@@ -384,7 +384,7 @@ mod tests {
                 &ports,
                 watched,
                 Arc::new(Meters::new()),
-                HttpConfig::default(),
+                PING,
             );
             let front = Front::new(probes, Stopping::default());
             let (status, body) = readiness_of(&front).await;
@@ -413,7 +413,7 @@ mod tests {
             &ports,
             Watched::default(),
             Arc::new(Meters::new()),
-            HttpConfig::default(),
+            PING,
         );
         let front = Front::new(probes, Stopping::default());
         for _ in 0..2 {
@@ -452,13 +452,7 @@ mod tests {
             feed: Some(Arc::new(memory.log.feed())),
             progress: Some(idle_worker(&memory).progress()),
         };
-        let probes = Probes::new(
-            Reader::new(&ports),
-            &ports,
-            watched,
-            meters,
-            HttpConfig::default(),
-        );
+        let probes = Probes::new(Reader::new(&ports), &ports, watched, meters, PING);
         let request = Request::builder()
             .uri_str("/metrics")
             .header("accept", "text/plain;version=0.0.4")
