@@ -13,6 +13,7 @@ fn codecs(criterion: &mut Criterion) {
         id,
         payload: Payload::new("x".repeat(100)).expect("it has no NUL"),
         priority: Priority::default(),
+        trace: None,
     };
     let result = TaskResult {
         id,
@@ -29,7 +30,7 @@ fn codecs(criterion: &mut Criterion) {
         bencher.iter(|| wire::decode_message(black_box(&encoded_message)));
     });
     group.bench_function("decode the id of a message", |bencher| {
-        bencher.iter(|| wire::decode_message_id(black_box(&encoded_message)));
+        bencher.iter(|| wire::decode_hint(black_box(&encoded_message)));
     });
     group.bench_function("encode a result", |bencher| {
         bencher.iter(|| wire::encode_result(black_box(&result)));

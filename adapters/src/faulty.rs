@@ -13,8 +13,8 @@ use ports::{
     InsertOutcome, Inspection, Job, KeptRequest, KeyedRequest, Listed, Listing, NewTask, Position,
     Processor, PublishError, RemoveReply, ResultCache, Standing, StoreError, Task, TaskAudit,
     TaskCatalog, TaskEvent, TaskFeed, TaskId, TaskMessage, TaskPublisher, TaskResult, TaskStore,
-    Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId,
-    WorkerRegistry, WriteOutcome,
+    Timestamp, Totals, TraceContext, Transition, TransitionOutcome, Whereabouts, WorkerEntry,
+    WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 /// What goes wrong with one call.
@@ -529,6 +529,23 @@ impl<P: TaskPublisher + ?Sized> TaskPublisher for Faulty<P> {
 
 #[async_trait]
 impl<P: Announcer + ?Sized> Announcer for Faulty<P> {
+    async fn announce_traced(
+        &self,
+        results: &[TaskResult],
+        traces: &[Option<TraceContext>],
+    ) -> Vec<Result<(), AnnounceError>> {
+        match self
+            .through("announce", || self.inner.announce_traced(results, traces))
+            .await
+        {
+            Ok(outcomes) => outcomes,
+            Err(injected) => results
+                .iter()
+                .map(|_| Err(injected.announce_error()))
+                .collect(),
+        }
+    }
+
     async fn announce(&self, results: &[TaskResult]) -> Vec<Result<(), AnnounceError>> {
         match self
             .through("announce", || self.inner.announce(results))

@@ -217,6 +217,14 @@ impl HttpProcessor {
             let value = HeaderValue::try_from(value).map_err(not_written)?;
             headers.insert(HeaderName::from_static(name), value);
         }
+        if let Some(trace) = &job.trace {
+            let parent = HeaderValue::try_from(trace.traceparent()).map_err(not_written)?;
+            headers.insert("traceparent", parent);
+            if let Some(state) = trace.tracestate() {
+                let state = HeaderValue::try_from(state).map_err(not_written)?;
+                headers.insert("tracestate", state);
+            }
+        }
         Ok((headers, body))
     }
 

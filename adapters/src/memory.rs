@@ -125,6 +125,7 @@ impl<C: Clock + 'static> Memory<C> {
             id,
             payload,
             priority: Priority::default(),
+            trace: None,
         };
         for outcome in self.log.publish(&[message]).await {
             outcome.expect("the log in memory has room");

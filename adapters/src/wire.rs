@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ports::{
     DeadLetter, Fence, Payload, Priority, TaskEvent, TaskId, TaskMessage, TaskResult, TaskStatus,
-    Timestamp,
+    Timestamp, TraceContext,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,19 +20,39 @@ use serde_json::{Map, Value};
 /// over 1 MiB unless told otherwise, and base64 makes a third more of the bytes.
 const DEAD_LETTER_CONTENT_LIMIT: usize = 640 * 1024;
 
+/// The names of the headers, or fields, that a trace travels in.
+pub const TRACEPARENT: &str = "traceparent";
+/// See [`TRACEPARENT`].
+pub const TRACESTATE: &str = "tracestate";
+
 /// A record or value that cannot be read: every fault that was found, for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(String);
 
 /// A record of `tasks-input`:
-/// `{"taskId":"<uuid>","payload":"Hello world!","priority":1}`.
+/// `{"taskId":"<uuid>","payload":"Hello world!","priority":1}`. Its trace is for the record's headers.
 #[must_use]
 pub fn encode_message(message: &TaskMessage) -> Vec<u8> {
     to_bytes(&MessageShape {
         task_id: message.id,
         payload: message.payload.as_str(),
         priority: message.priority.get(),
+        traceparent: None,
+        tracestate: None,
+    })
+}
+
+/// The same for a client that knows no headers: the trace, if there is one, stands in two fields more, `traceparent` and
+/// `tracestate`.
+#[must_use]
+pub fn encode_message_with_trace(message: &TaskMessage) -> Vec<u8> {
+    to_bytes(&MessageShape {
+        task_id: message.id,
+        payload: message.payload.as_str(),
+        priority: message.priority.get(),
+        traceparent: message.trace.as_ref(),
+        tracestate: message.trace.as_ref().and_then(TraceContext::tracestate),
     })
 }
 
@@ -41,31 +61,49 @@ pub fn encode_message(message: &TaskMessage) -> Vec<u8> {
 /// # Errors
 /// [`Unreadable`] naming every field that is missing or wrong.
 pub fn decode_message(value: &[u8]) -> Result<TaskMessage, Unreadable> {
-    let (id, payload, priority) = read_message(value)?;
+    let Message {
+        id,
+        payload,
+        priority,
+        trace,
+    } = read_message(value)?;
     Ok(TaskMessage {
         id,
         payload: Payload::new(payload).map_err(|error| Unreadable(format!("payload {error}")))?,
         priority,
+        trace,
     })
 }
 
-/// Reads the task id of a record of `tasks-input`. The stored row has the last word on the rest, and may hold what is not
-/// accepted any more, so any text is a payload here and any integer a priority.
+/// Reads what a record of `tasks-input` tells a worker: the task, and the trace in its body. The stored row has the last word
+/// on the rest, and may hold what is not accepted any more, so any text is a payload here and any integer a priority.
+/// A trace that cannot be read is none.
 ///
 /// # Errors
 /// [`Unreadable`] naming every field that is missing or of another type.
-pub fn decode_message_id(value: &[u8]) -> Result<TaskId, Unreadable> {
-    if let Ok((id, _, _)) = read_message(value) {
-        return Ok(id);
+pub fn decode_hint(value: &[u8]) -> Result<(TaskId, Option<TraceContext>), Unreadable> {
+    if let Ok(message) = read_message(value) {
+        return Ok((message.id, message.trace));
     }
     let mut fields = Fields::read(value)?;
     let id = fields.task_id();
     fields.text("payload");
     fields.any_integer("priority");
+    let trace = fields.trace();
     match id {
-        Some(id) if fields.faults.is_empty() => Ok(id),
+        Some(id) if fields.faults.is_empty() => Ok((id, trace)),
         _ => Err(fields.into_error()),
     }
+}
+
+/// A trace as it travels: `None` when its `traceparent` is unreadable.
+#[must_use]
+pub fn decode_trace(traceparent: &str, tracestate: Option<&str>) -> Option<TraceContext> {
+    let context = TraceContext::parse(traceparent)?;
+    Some(match tracestate {
+        Some(state) => context.with_state(state),
+        None => context,
+    })
 }
 
 /// The result of a done task, the same bytes in Redis, on `tasks-output` and over HTTP:
@@ -252,6 +290,8 @@ pub fn encode_dead_letter(letter: &DeadLetter, input_topic: &str) -> DeadLetterR
                 task_id: *id,
                 payload: payload.as_str(),
                 priority: priority.get(),
+                traceparent: None,
+                tracestate: None,
             };
             let value = serde_json::to_string(&message).ok();
             let fits = value.as_ref().map_or(0, String::len) <= DEAD_LETTER_CONTENT_LIMIT;
@@ -391,6 +431,13 @@ struct MessageShape<'a> {
     task_id: TaskId,
     payload: &'a str,
     priority: u8,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "displayed_option"
+    )]
+    traceparent: Option<&'a TraceContext>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracestate: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -462,7 +509,14 @@ fn as_text(bytes: Option<&[u8]>) -> (Option<Cow<'_, str>>, &'static str) {
     }
 }
 
-fn read_message(value: &[u8]) -> Result<(TaskId, Cow<'_, str>, Priority), Unreadable> {
+struct Message<'a> {
+    id: TaskId,
+    payload: Cow<'a, str>,
+    priority: Priority,
+    trace: Option<TraceContext>,
+}
+
+fn read_message(value: &[u8]) -> Result<Message<'_>, Unreadable> {
     #[derive(Deserialize)]
     struct Exact<'a> {
         #[serde(rename = "taskId", borrow)]
@@ -470,6 +524,10 @@ fn read_message(value: &[u8]) -> Result<(TaskId, Cow<'_, str>, Priority), Unread
         #[serde(borrow)]
         payload: Cow<'a, str>,
         priority: u8,
+        #[serde(borrow, default)]
+        traceparent: Option<Cow<'a, str>>,
+        #[serde(borrow, default)]
+        tracestate: Option<Cow<'a, str>>,
     }
     // Nearly every record is exactly right; only the others pay for a list of what is wrong.
     if let Ok(exact) = serde_json::from_slice::<Exact<'_>>(value)
@@ -477,7 +535,15 @@ fn read_message(value: &[u8]) -> Result<(TaskId, Cow<'_, str>, Priority), Unread
         && !exact.payload.contains('\0')
         && let Ok(priority) = Priority::new(i64::from(exact.priority))
     {
-        return Ok((id, exact.payload, priority));
+        let trace = exact
+            .traceparent
+            .and_then(|parent| decode_trace(&parent, exact.tracestate.as_deref()));
+        return Ok(Message {
+            id,
+            payload: exact.payload,
+            priority,
+            trace,
+        });
     }
     let mut fields = Fields::read(value)?;
     let id = fields.task_id();
@@ -487,10 +553,14 @@ fn read_message(value: &[u8]) -> Result<(TaskId, Cow<'_, str>, Priority), Unread
             .ok()
     });
     let priority = fields.priority();
+    let trace = fields.trace();
     match (id, payload, priority) {
-        (Some(id), Some(payload), Some(priority)) if fields.faults.is_empty() => {
-            Ok((id, Cow::Owned(payload.into_string()), priority))
-        }
+        (Some(id), Some(payload), Some(priority)) if fields.faults.is_empty() => Ok(Message {
+            id,
+            payload: Cow::Owned(payload.into_string()),
+            priority,
+            trace,
+        }),
         _ => Err(fields.into_error()),
     }
 }
@@ -586,6 +656,13 @@ impl Fields {
             Some(Value::Number(number)) if is_whole(&number) => {}
             Some(_) => self.fault(format!("{name} must be an integer")),
         }
+    }
+
+    /// Whatever is wrong with a trace is no fault of the message.
+    fn trace(&mut self) -> Option<TraceContext> {
+        let parent = self.object.remove(TRACEPARENT)?;
+        let state = self.object.remove(TRACESTATE);
+        decode_trace(parent.as_str()?, state.as_ref().and_then(Value::as_str))
     }
 
     fn priority(&mut self) -> Option<Priority> {

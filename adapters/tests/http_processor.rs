@@ -29,6 +29,7 @@ fn job(payload: &str) -> Job {
         attempt: 2,
         fence: Fence(5),
         cancellation: Cancellation::default(),
+        trace: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ports::{
     ClaimRecord, DeadLetter, Dependency, Event, Fence, Next, Spent, Step, StoreError, Task,
-    TaskEvent, TaskId, TaskResult, TaskStatus, Transition, WorkerId, WriteOutcome,
+    TaskEvent, TaskId, TaskResult, TaskStatus, TraceContext, Transition, WorkerId, WriteOutcome,
 };
 
 use crate::{Ports, chain, lifecycle};
@@ -167,15 +167,16 @@ pub(crate) async fn announce_at_rest(
                 letters.push(dead_letter(task));
             }
         }
-        taken = taken && announce(ports, &results, &letters, &events).await;
+        taken = taken && announce(ports, &results, &[], &letters, &events).await;
     }
     Ok(taken)
 }
 
-/// Tells cache and log, and answers whether the log took everything it will ever take. The cache may fail.
+/// Tells cache and log, with the traces of the results unless there are none, and answers whether the log took everything it will ever take. The cache may fail.
 pub(crate) async fn announce(
     ports: &Ports,
     results: &[TaskResult],
+    traces: &[Option<TraceContext>],
     letters: &[DeadLetter],
     events: &[TaskEvent],
 ) -> bool {
@@ -190,7 +191,10 @@ pub(crate) async fn announce(
             if results.is_empty() {
                 return Vec::new();
             }
-            ports.announcer.announce(results).await
+            if traces.is_empty() {
+                return ports.announcer.announce(results).await;
+            }
+            ports.announcer.announce_traced(results, traces).await
         },
         async {
             if letters.is_empty() {

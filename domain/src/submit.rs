@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ports::{
     Dependency, Event, Fingerprint, InsertOutcome, KeyedRequest, NewTask, Payload, Priority,
-    RequestKey, Step, StoreError, TaskId, TaskMessage, Timestamp,
+    RequestKey, Span, Step, StoreError, TaskId, TaskMessage, Timestamp, TraceContext, Work,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -27,6 +27,9 @@ use keyed::Keyed;
 
 /// To the publish loop.
 type Batches = mpsc::Sender<Vec<TaskMessage>>;
+
+/// The traces of tasks, in their order; empty when none of them has one.
+type Traces = Vec<Option<TraceContext>>;
 
 /// Limits of a [`Submitter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,8 @@ pub struct Submission {
     pub run_at: Option<Timestamp>,
     /// After how many failed attempts to give up, at least 1; `None` takes the default.
     pub max_attempts: Option<u32>,
+    /// The trace of whoever submits.
+    pub trace: Option<TraceContext>,
 }
 
 impl Submission {
@@ -157,6 +162,7 @@ pub struct Submitter {
 
 struct Request {
     tasks: Vec<NewTask>,
+    traces: Traces,
     /// Given back when a commit takes the request.
     places: Option<OwnedSemaphorePermit>,
     reply: oneshot::Sender<Result<Vec<Accepted>, SubmitError>>,
@@ -226,11 +232,13 @@ impl Submitter {
         if submissions.is_empty() {
             return Ok(Vec::new());
         }
+        let traces = traces_of(&submissions);
         let tasks = self.to_tasks(submissions)?;
         let places = Some(self.take_places(tasks.len())?);
         let (reply, answer) = oneshot::channel();
         let request = Request {
             tasks,
+            traces,
             places,
             reply,
         };
@@ -252,6 +260,7 @@ impl Submitter {
         if submissions.is_empty() {
             return Ok(Vec::new());
         }
+        let traces = traces_of(&submissions);
         let tasks = self.to_tasks(submissions)?;
         let places = Some(self.take_places(tasks.len())?);
         let (reply, answer) = oneshot::channel();
@@ -262,6 +271,7 @@ impl Submitter {
         };
         let keyed = Keyed {
             request,
+            traces,
             places,
             reply,
         };
@@ -309,6 +319,16 @@ impl Submitter {
             })
             .collect()
     }
+}
+
+fn traces_of(submissions: &[Submission]) -> Traces {
+    let traces = submissions
+        .iter()
+        .map(|submission| submission.trace.as_ref());
+    if traces.clone().all(|trace| trace.is_none()) {
+        return Traces::new();
+    }
+    traces.map(Option::<&TraceContext>::cloned).collect()
 }
 
 fn refusal<T>(error: mpsc::error::TrySendError<T>) -> SubmitError {
@@ -383,8 +403,9 @@ async fn commit(ports: Ports, config: SubmitConfig, requests: Vec<Request>, batc
                     step: Step::Insert,
                     size: tasks.len(),
                 });
+                let traces = gather_traces(&mut part, &tasks);
                 answer(part, &tasks, &outcomes);
-                hand_to_publisher(&ports, &batches, tasks).await;
+                hand_to_publisher(&ports, &batches, tasks, traces).await;
             }
             Err(StoreError::Rejected(_)) if part.len() > 1 => {
                 let rest = part.split_off(part.len() / 2);
@@ -400,6 +421,23 @@ async fn commit(ports: Ports, config: SubmitConfig, requests: Vec<Request>, batc
             }
         }
     }
+}
+
+/// The traces of the tasks of these requests, which together are `tasks`.
+fn gather_traces(requests: &mut [Request], tasks: &[NewTask]) -> Traces {
+    if let [only] = requests {
+        return std::mem::take(&mut only.traces);
+    }
+    if requests.iter().all(|request| request.traces.is_empty()) {
+        return Traces::new();
+    }
+    let mut gathered = Traces::with_capacity(tasks.len());
+    for request in requests {
+        let end = gathered.len() + request.tasks.len();
+        gathered.append(&mut request.traces);
+        gathered.resize(end, None);
+    }
+    gathered
 }
 
 /// Requests in their order, no more of them together than hold this many submissions.
@@ -473,14 +511,17 @@ where
     }
 }
 
-async fn hand_to_publisher(ports: &Ports, batches: &Batches, tasks: Vec<NewTask>) {
+async fn hand_to_publisher(ports: &Ports, batches: &Batches, tasks: Vec<NewTask>, traces: Traces) {
+    let mut traces = traces.into_iter();
     let messages: Vec<TaskMessage> = tasks
         .into_iter()
-        .filter(|task| task.messaged)
-        .map(|task| TaskMessage {
+        .map(|task| (task, traces.next().flatten()))
+        .filter(|(task, _)| task.messaged)
+        .map(|(task, trace)| TaskMessage {
             id: task.id,
             payload: task.payload,
             priority: task.priority,
+            trace,
         })
         .collect();
     if messages.is_empty() {
@@ -524,9 +565,37 @@ async fn publish_loop(
     while sends.join_next().await.is_some() {}
 }
 
-async fn publish(ports: Ports, messages: Vec<TaskMessage>, log_is_down: Arc<AtomicBool>) {
+async fn publish(ports: Ports, mut messages: Vec<TaskMessage>, log_is_down: Arc<AtomicBool>) {
+    let started = Instant::now();
+    // What the messages carry on is their own place in the trace.
+    let parents: Traces = messages
+        .iter_mut()
+        .map(|message| {
+            let parent = message.trace.clone()?;
+            let own = ports.observer.begin_span(Some(parent.clone()))?;
+            message.trace = Some(own);
+            Some(parent)
+        })
+        .collect();
+    let traced = |message: &TaskMessage, parent, error| {
+        if let Some(context) = message.trace.clone().filter(TraceContext::is_sampled) {
+            ports.observer.observe(&Event::Traced(Span {
+                context,
+                parent: Some(parent),
+                work: Work::Publish { id: message.id },
+                took: started.elapsed(),
+                error,
+            }));
+        }
+    };
     if log_is_down.load(Ordering::Relaxed) {
-        return give_up_publishing(&ports, messages, "the log is down".into()).await;
+        let error = "the log is down";
+        for (message, parent) in messages.iter().zip(parents) {
+            if let Some(parent) = parent {
+                traced(message, parent, Some(error.to_owned()));
+            }
+        }
+        return give_up_publishing(&ports, messages, error.into()).await;
     }
     ports.observer.observe(&Event::Batched {
         step: Step::Publish,
@@ -536,7 +605,14 @@ async fn publish(ports: Ports, messages: Vec<TaskMessage>, log_is_down: Arc<Atom
     let mut failed = Vec::new();
     let mut first_error = None;
     let total = messages.len();
-    for (message, outcome) in messages.into_iter().zip(outcomes) {
+    for ((message, outcome), parent) in messages.into_iter().zip(outcomes).zip(parents) {
+        if let Some(parent) = parent {
+            traced(
+                &message,
+                parent,
+                outcome.as_ref().err().map(|error| chain(error)),
+            );
+        }
         if let Err(error) = outcome {
             if error.is_transient() {
                 log_is_down.store(true, Ordering::Relaxed);

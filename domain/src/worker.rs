@@ -26,8 +26,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ports::{
-    ClaimId, ClaimedTask, Dependency, Event, Failure, Horizon, Processor, RemoveReply, Step,
-    TaskFeed, Timestamp, WorkerEntry, WorkerId,
+    ClaimId, ClaimedTask, Dependency, Event, Failure, Horizon, Processor, RemoveReply, Span, Step,
+    TaskFeed, Timestamp, TraceContext, Work, WorkerEntry, WorkerId,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -131,6 +131,7 @@ pub struct Stopped {
 struct Held {
     task: ClaimedTask,
     claim: ClaimId,
+    trace: Option<TraceContext>,
     _in_flight: OwnedSemaphorePermit,
 }
 
@@ -454,6 +455,30 @@ impl Life {
         self.ports
             .observer
             .observe(&Event::DependencyRecovered { dependency });
+    }
+
+    /// A piece of work on a task begins; `None` when the task is not traced, or its trace not sampled.
+    fn begin_span(&self, parent: Option<&TraceContext>) -> Option<TraceContext> {
+        let parent = parent.filter(|parent| parent.is_sampled())?;
+        self.ports.observer.begin_span(Some(parent.clone()))
+    }
+
+    /// It ended.
+    fn end_span(
+        &self,
+        context: TraceContext,
+        parent: Option<TraceContext>,
+        work: Work,
+        took: Duration,
+        error: Option<String>,
+    ) {
+        self.ports.observer.observe(&Event::Traced(Span {
+            context,
+            parent,
+            work,
+            took,
+            error,
+        }));
     }
 
     /// Up to when this worker helps whoever waits. With nothing to do of its own: everybody. While the log has more for

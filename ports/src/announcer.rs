@@ -7,6 +7,7 @@ use crate::events::TaskEvent;
 use crate::feed::Position;
 use crate::task::{Payload, Priority, TaskId, TaskResult};
 use crate::time::Timestamp;
+use crate::trace::TraceContext;
 
 /// What could not be processed, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,17 @@ pub trait Announcer: Send + Sync {
     /// refused, within the adapter's timeout. One outcome per input, in input order; one failure stops none of the
     /// others. May announce a result more than once.
     async fn announce(&self, results: &[TaskResult]) -> Vec<Result<(), AnnounceError>>;
+
+    /// The same, with the trace that each result belongs to, for a log whose records have headers; any other passes over the
+    /// traces. `traces` is as long as `results`.
+    async fn announce_traced(
+        &self,
+        results: &[TaskResult],
+        traces: &[Option<TraceContext>],
+    ) -> Vec<Result<(), AnnounceError>> {
+        let _ = traces;
+        self.announce(results).await
+    }
 
     /// Sends dead letters to `tasks-dead-letter`; otherwise as [`announce`](Self::announce).
     async fn dead_letter(&self, letters: &[DeadLetter]) -> Vec<Result<(), AnnounceError>>;

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use crate::Cause;
 use crate::task::TaskId;
 use crate::time::Timestamp;
+use crate::trace::TraceContext;
 
 /// Where a record stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +41,8 @@ pub struct Delivery {
     pub recorded_at: Timestamp,
     /// What it says.
     pub content: RecordContent,
+    /// The trace that it belongs to; `None` also when it is unreadable: a trace never makes a record unreadable.
+    pub trace: Option<TraceContext>,
 }
 
 /// Whether the log has more for this worker.

@@ -21,6 +21,7 @@ pub mod store;
 pub mod survey;
 pub mod task;
 pub mod time;
+pub mod trace;
 
 pub use announcer::{AnnounceError, Announcer, DeadLetter};
 pub use audit::{AuditPage, TaskAudit};
@@ -49,6 +50,7 @@ pub use task::{
     TaskStatus,
 };
 pub use time::Timestamp;
+pub use trace::{Span, TraceContext, TraceId, Work};
 
 #[cfg(feature = "mock")]
 pub use {

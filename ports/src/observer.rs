@@ -1,8 +1,9 @@
-//! What happened, for logs and metrics.
+//! What happened, for logs, metrics and traces.
 
 use std::time::Duration;
 
 use crate::task::{TaskId, TaskStatus};
+use crate::trace::{Span, TraceContext};
 
 /// Something outside that the service needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -264,6 +265,8 @@ pub enum Event {
         outcome: RunOutcome,
         /// `None` for success, otherwise the failure's text.
         error: Option<String>,
+        /// The trace it belongs to, if any.
+        trace: Option<TraceContext>,
     },
     /// A task moved on after a run.
     Settled {
@@ -273,11 +276,15 @@ pub enum Event {
         status: TaskStatus,
         /// From its creation to its end in microseconds; for `done` only.
         elapsed_micros: Option<i64>,
+        /// The trace it belongs to, if any.
+        trace: Option<TraceContext>,
     },
     /// A result came too late: the task had moved since. It was dropped.
     Late {
         /// The task.
         id: TaskId,
+        /// The trace it belongs to, if any.
+        trace: Option<TraceContext>,
     },
     /// The log took dead letters.
     DeadLettered {
@@ -340,6 +347,8 @@ pub enum Event {
         /// Which.
         dependency: Dependency,
     },
+    /// A piece of work of a sampled trace ended.
+    Traced(Span),
 }
 
 /// Is told what happened. Must return quickly: it is called in the middle of the work.
@@ -347,6 +356,13 @@ pub enum Event {
 pub trait Observer: Send + Sync {
     /// Takes note of an event.
     fn observe(&self, event: &Event);
+
+    /// The place in a trace of a piece of work that begins: within the trace of `parent`, or in a new one. `None` when nobody
+    /// traces; the parent is then passed on as it came. Where the answer is sampled, [`Event::Traced`] tells the end.
+    fn begin_span(&self, parent: Option<TraceContext>) -> Option<TraceContext> {
+        let _ = parent;
+        None
+    }
 }
 
 /// Takes note of nothing.

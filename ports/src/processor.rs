@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::cancellation::Cancellation;
 use crate::task::{Fence, Payload, Priority, TaskId};
+use crate::trace::TraceContext;
 
 /// What a processing function is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Job {
     /// Told within 2 s when the task is cancelled, or moved in any other way: whatever the run answers then is dropped. A
     /// function that returns when it is told frees its place for another task; one that never looks runs on, in vain.
     pub cancellation: Cancellation,
+    /// The trace this run belongs to, to be passed on to whatever the function calls.
+    pub trace: Option<TraceContext>,
 }
 
 /// Why a run has no result.

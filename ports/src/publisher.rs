@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use crate::Cause;
 use crate::task::{Payload, Priority, TaskId};
+use crate::trace::TraceContext;
 
 /// A record of `tasks-input`. A hint only: the store decides whether the task wants work, and keeps the payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct TaskMessage {
     pub payload: Payload,
     /// Its priority.
     pub priority: Priority,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 /// Why a record was not published. It may have been all the same.
@@ -42,7 +45,7 @@ impl PublishError {
 pub trait TaskPublisher: Send + Sync {
     /// Sends messages, keyed by task id, and waits until each is confirmed by the log (all in-sync replicas) or refused,
     /// within the adapter's timeout. One outcome per input, in input order; one failure stops none of the others. May
-    /// deliver a message more than once.
+    /// deliver a message more than once. The trace arrives with the message.
     async fn publish(&self, messages: &[TaskMessage]) -> Vec<Result<(), PublishError>>;
 
     /// Whether the log answers.

@@ -319,7 +319,7 @@ impl TaskPublisher for KafkaLog {
             .iter()
             .map(|message| Outgoing {
                 key: Some(wire::record_key(message.id).into_bytes()),
-                value: wire::encode_message(message),
+                value: wire::encode_message_with_trace(message),
             })
             .collect();
         let outcomes = self

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use ports::{
     AnnounceError, Announcer, Clock, DeadLetter, Delivery, EventFeed, EventFeedError, EventReader,
     FeedError, PlacedEvent, Position, PublishError, RecordContent, Standing, TaskEvent, TaskFeed,
-    TaskId, TaskMessage, TaskPublisher, TaskResult, Timestamp,
+    TaskId, TaskMessage, TaskPublisher, TaskResult, Timestamp, TraceContext,
 };
 use tokio::sync::Notify;
 
@@ -67,6 +67,7 @@ pub struct LogFull {
 ///     id: "0194fdc2-fa2f-7cc0-81d3-ff1204e5b6ab".parse()?,
 ///     payload: Payload::new("Hello world!")?,
 ///     priority: Priority::default(),
+///     trace: None,
 /// };
 /// log.publish(std::slice::from_ref(&message)).await;
 ///
@@ -108,11 +109,18 @@ struct State {
     events_end: u64,
 }
 
+#[derive(Clone)]
+struct Record {
+    recorded_at: Timestamp,
+    content: RecordContent,
+    trace: Option<TraceContext>,
+}
+
 #[derive(Default)]
 struct Partition {
     /// The offset of the first record that is still there.
     start: i64,
-    records: VecDeque<(Timestamp, RecordContent)>,
+    records: VecDeque<Record>,
 }
 
 impl Partition {
@@ -159,12 +167,12 @@ impl Group {
 }
 
 /// The latest records, bounded in number and in bytes.
-struct Ring<Record> {
-    records: VecDeque<(usize, Record)>,
+struct Ring<Kept> {
+    records: VecDeque<(usize, Kept)>,
     bytes: usize,
 }
 
-impl<Record: Clone> Ring<Record> {
+impl<Kept: Clone> Ring<Kept> {
     const fn new() -> Self {
         Self {
             records: VecDeque::new(),
@@ -172,7 +180,7 @@ impl<Record: Clone> Ring<Record> {
         }
     }
 
-    fn push(&mut self, record: Record, bytes: usize, limits: &LogLimits) {
+    fn push(&mut self, record: Kept, bytes: usize, limits: &LogLimits) {
         self.records.push_back((bytes, record));
         self.bytes += bytes;
         while self.records.len() > limits.kept_records || self.bytes > limits.kept_bytes {
@@ -183,7 +191,7 @@ impl<Record: Clone> Ring<Record> {
         }
     }
 
-    fn to_vec(&self) -> Vec<Record> {
+    fn to_vec(&self) -> Vec<Kept> {
         self.records
             .iter()
             .map(|(_, record)| record.clone())
@@ -211,8 +219,7 @@ impl State {
     fn append(
         &mut self,
         partition: usize,
-        recorded_at: Timestamp,
-        content: RecordContent,
+        record: Record,
         limits: &LogLimits,
     ) -> Result<Position, LogFull> {
         if self.records >= limits.input_records {
@@ -225,7 +232,7 @@ impl State {
             partition: i32::try_from(partition).unwrap_or(i32::MAX),
             offset: chosen.end(),
         };
-        chosen.records.push_back((recorded_at, content));
+        chosen.records.push_back(record);
         self.records += 1;
         Ok(position)
     }
@@ -326,15 +333,16 @@ impl MemoryLog {
         value: Option<Vec<u8>>,
     ) -> Result<Position, LogFull> {
         let recorded_at = self.shared.clock.now();
-        let content = RecordContent::Unreadable {
-            reason: reason.to_owned(),
-            key,
-            value,
+        let record = Record {
+            recorded_at,
+            content: RecordContent::Unreadable {
+                reason: reason.to_owned(),
+                key,
+                value,
+            },
+            trace: None,
         };
-        let position = self
-            .shared
-            .lock()
-            .append(0, recorded_at, content, &self.shared.limits)?;
+        let position = self.shared.lock().append(0, record, &self.shared.limits)?;
         self.shared.arrived.notify_waiters();
         Ok(position)
     }
@@ -406,8 +414,12 @@ impl TaskPublisher for MemoryLog {
             .iter()
             .map(|message| {
                 let partition = state.partition_of(message.id);
-                let content = RecordContent::Task(message.id);
-                match state.append(partition, recorded_at, content, &self.shared.limits) {
+                let record = Record {
+                    recorded_at,
+                    content: RecordContent::Task(message.id),
+                    trace: message.trace.clone(),
+                };
+                match state.append(partition, record, &self.shared.limits) {
                     Ok(_) => Ok(()),
                     Err(full) => Err(PublishError::Unavailable(full.into())),
                 }
@@ -561,16 +573,15 @@ impl MemoryFeed {
             let room = limit - taken.len();
             let from = index(share.next - partition.start);
             let before = taken.len();
-            for (step, (recorded_at, content)) in
-                partition.records.range(from..).take(room).enumerate()
-            {
+            for (step, record) in partition.records.range(from..).take(room).enumerate() {
                 taken.push(Delivery {
                     position: Position {
                         partition: i32::try_from(number).unwrap_or(i32::MAX),
                         offset: share.next + offset(step),
                     },
-                    recorded_at: *recorded_at,
-                    content: content.clone(),
+                    recorded_at: record.recorded_at,
+                    content: record.content.clone(),
+                    trace: record.trace.clone(),
                 });
             }
             share.next += offset(taken.len() - before);
@@ -676,6 +687,7 @@ mod tests {
             id: ids.task_id(),
             payload: Payload::default(),
             priority: Priority::default(),
+            trace: None,
         });
         made.take(count).collect()
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ports::{
     AnnounceError, Announcer, Cause, DeadLetter, PublishError, TaskEvent, TaskMessage,
-    TaskPublisher, TaskResult,
+    TaskPublisher, TaskResult, TraceContext,
 };
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use tokio::time::Instant;
@@ -65,6 +66,33 @@ struct Outgoing {
     partition: Option<i32>,
     key: Option<Vec<u8>>,
     value: Vec<u8>,
+    trace: Option<TraceContext>,
+}
+
+impl Outgoing {
+    fn of_result(result: &TaskResult, trace: Option<TraceContext>) -> Self {
+        Self {
+            partition: None,
+            key: Some(wire::record_key(result.id).into_bytes()),
+            value: wire::encode_result(result),
+            trace,
+        }
+    }
+}
+
+fn headers(trace: &TraceContext) -> OwnedHeaders {
+    let parent = trace.traceparent();
+    let headers = OwnedHeaders::new().insert(Header {
+        key: wire::TRACEPARENT,
+        value: Some(&parent),
+    });
+    match trace.tracestate() {
+        None => headers,
+        state @ Some(_) => headers.insert(Header {
+            key: wire::TRACESTATE,
+            value: state,
+        }),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +150,17 @@ impl RdkafkaLog {
             outcomes: Line::new(options, OUTCOME_LINGER)?,
             spread: Arc::default(),
         })
+    }
+
+    async fn send_results(&self, records: &[Outgoing]) -> Vec<Result<(), AnnounceError>> {
+        let outcomes = self
+            .outcomes
+            .send(&self.options.topics.output, records)
+            .await;
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.map_err(Into::into))
+            .collect()
     }
 
     /// Asks how many partitions `tasks-input` has, now and then, while nobody waits for it.
@@ -287,6 +326,9 @@ async fn send_through(
             if let Some(partition) = outgoing.partition {
                 record = record.partition(partition);
             }
+            if let Some(trace) = &outgoing.trace {
+                record = record.headers(headers(trace));
+            }
             match producer.send_result(record) {
                 Ok(delivery) => break Ok(delivery),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _))
@@ -327,6 +369,7 @@ impl TaskPublisher for RdkafkaLog {
                 partition: places.next(),
                 key: Some(wire::record_key(message.id).into_bytes()),
                 value: wire::encode_message(message),
+                trace: message.trace.clone(),
             })
             .collect();
         let outcomes = self.prompt.send(&self.options.topics.input, &records).await;
@@ -358,20 +401,22 @@ impl Announcer for RdkafkaLog {
     async fn announce(&self, results: &[TaskResult]) -> Vec<Result<(), AnnounceError>> {
         let records: Vec<Outgoing> = results
             .iter()
-            .map(|result| Outgoing {
-                partition: None,
-                key: Some(wire::record_key(result.id).into_bytes()),
-                value: wire::encode_result(result),
-            })
+            .map(|result| Outgoing::of_result(result, None))
             .collect();
-        let outcomes = self
-            .outcomes
-            .send(&self.options.topics.output, &records)
-            .await;
-        outcomes
-            .into_iter()
-            .map(|outcome| outcome.map_err(Into::into))
-            .collect()
+        self.send_results(&records).await
+    }
+
+    async fn announce_traced(
+        &self,
+        results: &[TaskResult],
+        traces: &[Option<TraceContext>],
+    ) -> Vec<Result<(), AnnounceError>> {
+        let records: Vec<Outgoing> = results
+            .iter()
+            .zip(traces)
+            .map(|(result, trace)| Outgoing::of_result(result, trace.clone()))
+            .collect();
+        self.send_results(&records).await
     }
 
     async fn dead_letter(&self, letters: &[DeadLetter]) -> Vec<Result<(), AnnounceError>> {
@@ -383,6 +428,7 @@ impl Announcer for RdkafkaLog {
                     partition: None,
                     key: record.key,
                     value: record.value,
+                    trace: None,
                 }
             })
             .collect();
@@ -403,6 +449,7 @@ impl Announcer for RdkafkaLog {
                 partition: None,
                 key: Some(wire::record_key(event.id).into_bytes()),
                 value: wire::encode_event(event),
+                trace: None,
             })
             .collect();
         let outcomes = self

@@ -33,15 +33,16 @@ fn says_enough_and_not_too_much(error: &Unreadable) -> Result<(), TestCaseError>
 #[test]
 fn fuzz_messages() {
     run("messages", &bytes(MESSAGES), |value| {
-        let id = decode_message_id(&value);
+        let hint = decode_hint(&value);
         match decode_message(&value) {
             Ok(message) => {
-                prop_assert_eq!(id.as_ref(), Ok(&message.id));
+                let hinted = (message.id, message.trace.clone());
+                prop_assert_eq!(hint.as_ref(), Ok(&hinted));
                 prop_assert_eq!(decode_message(&encode_message(&message)), Ok(message));
             }
             Err(error) => says_enough_and_not_too_much(&error)?,
         }
-        id.map_or_else(|error| says_enough_and_not_too_much(&error), |_| Ok(()))
+        hint.map_or_else(|error| says_enough_and_not_too_much(&error), |_| Ok(()))
     });
 }
 
@@ -109,7 +110,7 @@ fn reading_takes_time_in_proportion() {
         let input = |size: usize| [head, &middle.repeat(size / middle.len()), tail].concat();
         linear(name, input, |value| {
             drop(decode_message(value));
-            drop(decode_message_id(value));
+            drop(decode_hint(value));
             drop(decode_result(value));
             drop(decode_dead_letter(value));
         });

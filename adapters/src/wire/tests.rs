@@ -17,6 +17,7 @@ fn message() -> TaskMessage {
         id: id(ID),
         payload: Payload::new("Hello world!").expect("no NUL"),
         priority: Priority::new(1).expect("in range"),
+        trace: None,
     }
 }
 
@@ -39,7 +40,44 @@ macro_rules! sample {
 fn messages_are_written_and_read_as_the_sample() {
     assert_eq!(encode_message(&message()), sample!("tasks-input"));
     assert_eq!(decode_message(sample!("tasks-input")), Ok(message()));
-    assert_eq!(decode_message_id(sample!("tasks-input")), Ok(id(ID)));
+    assert_eq!(decode_hint(sample!("tasks-input")), Ok((id(ID), None)));
+}
+
+#[test]
+fn messages_with_a_trace_are_written_and_read_as_the_sample() {
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let trace = decode_trace(trace, Some("vendor=a")).expect("valid");
+    let traced = TaskMessage {
+        trace: Some(trace.clone()),
+        ..message()
+    };
+    let sample = sample!("tasks-input-traced");
+    assert_eq!(encode_message_with_trace(&traced), sample);
+    assert_eq!(decode_message(sample), Ok(traced.clone()));
+    assert_eq!(decode_hint(sample), Ok((id(ID), Some(trace))));
+    // Headers carry it where there are headers, and without a trace there is no field for one.
+    assert_eq!(encode_message(&traced), sample!("tasks-input"));
+    assert_eq!(
+        encode_message_with_trace(&message()),
+        sample!("tasks-input")
+    );
+}
+
+#[test]
+fn an_unreadable_trace_is_passed_over() {
+    for trace in [
+        r#""traceparent":"rubbish""#,
+        r#""traceparent":"""#,
+        r#""traceparent":null"#,
+        r#""traceparent":7"#,
+        r#""traceparent":{"a":[1]}"#,
+        r#""traceparent":"00-00000000000000000000000000000000-b7ad6b7169203331-01""#,
+        r#""tracestate":"vendor=a""#,
+    ] {
+        let value = format!(r#"{{"taskId":"{ID}","payload":"Hello world!","priority":1,{trace}}}"#);
+        assert_eq!(decode_hint(value.as_bytes()), Ok((id(ID), None)), "{value}");
+        assert_eq!(decode_message(value.as_bytes()), Ok(message()), "{value}");
+    }
 }
 
 #[test]
@@ -48,6 +86,7 @@ fn messages_of_other_producers_are_read() {
         id: id("3f2504e0-4f89-41d3-9a0c-0305e82c3301"),
         payload: Payload::new("Hi \"there\" é👍").expect("no NUL"),
         priority: Priority::MAX,
+        trace: None,
     };
     assert_eq!(
         decode_message(sample!("tasks-input-other-producer")),
@@ -181,7 +220,7 @@ fn check(value: &str, expected: &str) {
 
 /// As [`check`], for what not even the id may be read from.
 fn check_id(value: &str, expected: &str) {
-    let error = decode_message_id(value.as_bytes()).expect_err(value);
+    let error = decode_hint(value.as_bytes()).expect_err(value);
     assert!(
         error.to_string().starts_with(expected),
         "{value}: {error} does not say {expected}"
@@ -191,8 +230,8 @@ fn check_id(value: &str, expected: &str) {
 #[test]
 fn the_id_is_read_whatever_text_and_integer_come_with_it() {
     assert_eq!(
-        decode_message_id(sample!("tasks-input-old-row")),
-        Ok(id(ID))
+        decode_hint(sample!("tasks-input-old-row")),
+        Ok((id(ID), None))
     );
     for priority in [
         "11",
@@ -204,7 +243,7 @@ fn the_id_is_read_whatever_text_and_integer_come_with_it() {
         "18446744073709551615",
     ] {
         let value = format!(r#"{{"taskId":"{ID}","payload":"","priority":{priority}}}"#);
-        assert_eq!(decode_message_id(value.as_bytes()), Ok(id(ID)), "{value}");
+        assert_eq!(decode_hint(value.as_bytes()), Ok((id(ID), None)), "{value}");
     }
     for priority in ["1.5", "\"1\"", "null", "true", "[]"] {
         let value = format!(r#"{{"taskId":"{ID}","payload":"","priority":{priority}}}"#);
@@ -284,7 +323,7 @@ proptest! {
     #[test]
     fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         drop(decode_message(&bytes));
-        drop(decode_message_id(&bytes));
+        drop(decode_hint(&bytes));
         drop(decode_result(&bytes));
         drop(decode_dead_letter(&bytes));
     }
@@ -311,6 +350,7 @@ proptest! {
             id: TaskId(uuid::Uuid::from_u128(bits)),
             payload: Payload::new(text).expect("no NUL"),
             priority: Priority::new(number).expect("in range"),
+            trace: None,
         };
         prop_assert_eq!(decode_message(&encode_message(&message)), Ok(message));
     }

@@ -113,6 +113,7 @@ pub(crate) fn message() -> TaskMessage {
         id: TaskId(Uuid::now_v7()),
         payload: Payload::new("Hello world!").expect("no NUL"),
         priority: Priority::default(),
+        trace: None,
     }
 }
 

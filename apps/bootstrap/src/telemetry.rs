@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use domain::ports::{Dependency, Event, Observer, SkipReason, TaskStatus};
+use domain::ports::{Dependency, Event, Observer, SkipReason, TaskStatus, TraceContext};
 use domain::worker::Stopped;
 use tracing::{debug, info, trace, warn};
 use tracing_subscriber::EnvFilter;
@@ -67,6 +67,12 @@ impl Observer for Tee {
         for observer in &self.0 {
             observer.observe(event);
         }
+    }
+
+    fn begin_span(&self, parent: Option<TraceContext>) -> Option<TraceContext> {
+        // One of them traces, if any does.
+        let mut observers = self.0.iter();
+        observers.find_map(|observer| observer.begin_span(parent.clone()))
     }
 }
 
@@ -132,14 +138,17 @@ impl Observer for LogObserver {
                 took,
                 outcome,
                 error,
+                trace,
             } => {
                 let outcome = outcome.as_str();
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 match error {
-                    None => debug!(event = "task.ran", task_id = %id, took_ms, "a run succeeded"),
+                    None => {
+                        debug!(event = "task.ran", task_id = %id, trace_id = trace_id(trace), took_ms, "a run succeeded");
+                    }
                     // What comes of it, another run or the end of the task, is another line.
                     Some(error) => {
-                        info!(event = "task.run_failed", task_id = %id, took_ms, outcome, error, "a run failed");
+                        info!(event = "task.run_failed", task_id = %id, trace_id = trace_id(trace), took_ms, outcome, error, "a run failed");
                     }
                 }
             }
@@ -147,19 +156,21 @@ impl Observer for LogObserver {
                 id,
                 status,
                 elapsed_micros,
+                trace,
             } => match status {
                 TaskStatus::Failed => warn!(
                     event = "task.failed",
                     task_id = %id,
+                    trace_id = trace_id(trace),
                     "a task failed for good; GET /tasks/{id} and tasks-dead-letter tell why"
                 ),
                 _ => {
                     let elapsed_ms = elapsed_micros.map(|micros| micros / 1_000);
-                    debug!(event = "task.settled", task_id = %id, status = status.as_str(), elapsed_ms, "a task was settled");
+                    debug!(event = "task.settled", task_id = %id, trace_id = trace_id(trace), status = status.as_str(), elapsed_ms, "a task was settled");
                 }
             },
-            Event::Late { id } => {
-                info!(event = "task.late", task_id = %id, "a result came after the task had moved; dropped");
+            Event::Late { id, trace } => {
+                info!(event = "task.late", task_id = %id, trace_id = trace_id(trace), "a result came after the task had moved; dropped");
             }
             Event::Cancelled { id } => {
                 info!(event = "task.cancelled", task_id = %id, "a task was cancelled");
@@ -217,10 +228,16 @@ impl Observer for LogObserver {
                     "a dependency answers again"
                 );
             }
+            // Spans are for a collector.
+            Event::Traced(_) => {}
             // Kinds that a later version of the ports adds.
             other => debug!(event = "other", detail = ?other, "something else happened"),
         }
     }
+}
+
+fn trace_id(trace: &Option<TraceContext>) -> Option<String> {
+    trace.as_ref().map(|context| context.trace_id().to_string())
 }
 
 impl LogObserver {

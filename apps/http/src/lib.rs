@@ -9,7 +9,7 @@ use std::time::Duration;
 use domain::ports::{TaskFeed, TaskSurvey};
 use domain::worker::Progress;
 use domain::{Catalog, Commander, Events, Ports, Reader, Submitter};
-use poem::Server;
+use poem::{Endpoint, Response, Server};
 use tokio::net::TcpListener;
 
 mod accept;
@@ -33,6 +33,7 @@ mod routes;
 mod sampled;
 mod schema;
 mod submission;
+mod trace;
 mod wait;
 
 pub use admission::Admission;
@@ -43,6 +44,7 @@ use front::Front;
 use guard::Guarded;
 use listener::LimitedListener;
 use routes::{Commands, Documentation, Probes, Stream, Tasks};
+use trace::Traced;
 
 /// HTTP/2 streams that one connection may have open.
 const STREAMS_PER_CONNECTION: u32 = 200;
@@ -170,10 +172,12 @@ pub async fn run(
     let events = api.events.clone();
     let meters = api.meters.clone();
     let stream = Stream::new(events.clone());
+    let observer = api.ports.observer.clone();
     let tasks = Tasks::new(api, &config);
     let routes = (tasks, commands, stream, probes.clone(), Documentation);
     let guarded = Guarded::new(routes, config.admission.clone(), meters);
     let front = Front::new(guarded, probes.stopping());
+    let front = Traced::new(front, observer);
     let shutdown = async move {
         shutdown.await;
         // Who waits or follows is answered at once, and comes again where it goes on.
@@ -205,7 +209,7 @@ pub async fn run_probes(
 }
 
 async fn serve(
-    front: Front,
+    front: impl Endpoint<Output = Response> + 'static,
     probes: Probes,
     config: HttpConfig,
     listener: TcpListener,

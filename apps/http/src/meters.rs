@@ -551,6 +551,7 @@ mod tests {
                 took: Duration::from_millis(1),
                 outcome,
                 error: None,
+                trace: None,
             };
             check(ran, &[&line]);
         }
@@ -576,6 +577,7 @@ mod tests {
                 id: id(),
                 status: TaskStatus::Done,
                 elapsed_micros: Some(2_000_000),
+                trace: None,
             },
             &[
                 "tasks_settled_total{status=\"done\"} 1",
@@ -588,10 +590,15 @@ mod tests {
                 id: id(),
                 status: TaskStatus::Failed,
                 elapsed_micros: None,
+                trace: None,
             },
             &["tasks_settled_total{status=\"failed\"} 1"],
         );
-        check(Event::Late { id: id() }, &["results_late_total 1"]);
+        let late = Event::Late {
+            id: id(),
+            trace: None,
+        };
+        check(late, &["results_late_total 1"]);
         check(Event::Cancelled { id: id() }, &["tasks_cancelled_total 1"]);
         check(Event::Revived { id: id() }, &["tasks_revived_total 1"]);
         check(

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use domain::Submission;
-use domain::ports::{Payload, Priority, Timestamp};
+use domain::ports::{Payload, Priority, Timestamp, TraceContext};
 use futures_util::{Stream, StreamExt};
 use poem::http::header;
 use poem::web::RequestBody;
@@ -40,6 +40,7 @@ struct Unread {
     body: Body,
     announced: Option<usize>,
     waits_for_continue: bool,
+    trace: Option<TraceContext>,
 }
 
 impl<'a> ApiExtractor<'a> for TaskBody {
@@ -153,7 +154,12 @@ impl TaskBody {
         limit: usize,
         patience: Duration,
     ) -> Result<Submission, Problem> {
-        self.0.read(limit, patience, parse).await
+        let trace = self.0.trace.clone();
+        let submission = self.0.read(limit, patience, parse).await?;
+        Ok(Submission {
+            trace,
+            ..submission
+        })
     }
 }
 
@@ -164,7 +170,12 @@ impl BatchBody {
         limit: usize,
         patience: Duration,
     ) -> Result<Vec<Submission>, Problem> {
-        self.0.read(limit, patience, parse_batch).await
+        let trace = self.0.trace.clone();
+        let mut submissions = self.0.read(limit, patience, parse_batch).await?;
+        for submission in &mut submissions {
+            submission.trace.clone_from(&trace);
+        }
+        Ok(submissions)
     }
 }
 
@@ -185,6 +196,7 @@ impl Unread {
             body,
             announced,
             waits_for_continue: headers.contains_key(header::EXPECT),
+            trace: request.data::<TraceContext>().cloned(),
         })
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    Accepted, Batches, SubmitConfig, SubmitError, hand_to_publisher, portions, until_told,
+    Accepted, Batches, SubmitConfig, SubmitError, Traces, hand_to_publisher, portions, until_told,
     with_patience,
 };
 use crate::{Ports, chain};
@@ -31,6 +31,7 @@ const BATCH: usize = 128;
 
 pub(super) struct Keyed {
     pub(super) request: KeyedRequest,
+    pub(super) traces: Traces,
     /// Given back when a commit takes the request.
     pub(super) places: Option<OwnedSemaphorePermit>,
     pub(super) reply: oneshot::Sender<Result<Vec<Accepted>, SubmitError>>,
@@ -96,7 +97,12 @@ async fn commit(ports: &Ports, config: &SubmitConfig, requests: Vec<Keyed>, batc
 }
 
 async fn answer(ports: &Ports, keyed: Keyed, kept: KeptRequest, batches: &Batches) {
-    let Keyed { request, reply, .. } = keyed;
+    let Keyed {
+        request,
+        traces,
+        reply,
+        ..
+    } = keyed;
     let answer = if kept.fingerprint == request.fingerprint {
         let accepted = |id: &_| Accepted {
             id: *id,
@@ -116,7 +122,7 @@ async fn answer(ports: &Ports, keyed: Keyed, kept: KeptRequest, batches: &Batche
     if is_first {
         let count = request.tasks.len();
         ports.observer.observe(&Event::Submitted { count });
-        hand_to_publisher(ports, batches, request.tasks).await;
+        hand_to_publisher(ports, batches, request.tasks, traces).await;
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn acknowledge_all(life: Arc<Life>, mut receipts: UnboundedRece
         for receipt in batch.drain(..) {
             // A record that cannot be read must be kept for people before the log may forget it.
             let letters = receipt.received.to_letters(life.ports.clock.now());
-            while !announce(&life.ports, &[], &letters, &[]).await {
+            while !announce(&life.ports, &[], &[], &letters, &[]).await {
                 sleep(PAUSE).await;
             }
             receipt.received.seen_through();

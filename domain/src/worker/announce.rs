@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ports::{ClaimId, Dependency, StoreError, TaskEvent};
+use ports::{ClaimId, Dependency, StoreError, TaskEvent, Work};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -64,12 +64,26 @@ impl Life {
     /// Answers whether everything was announced. While the log is down it is not even tried: a task must not wait for
     /// the log's time limit, and its claim remembers what is owed.
     async fn tell(&self, batch: &mut [Settled]) -> bool {
+        let started = Instant::now();
         let (mut results, mut letters) = (Vec::new(), Vec::new());
-        for news in batch.iter_mut().filter_map(|settled| settled.news.take()) {
-            match news {
-                News::Result(result) => results.push(result),
-                News::Letter(letter) => letters.push(letter),
+        let (mut traces, mut spans) = (Vec::new(), Vec::new());
+        for settled in batch.iter_mut() {
+            match settled.news.take() {
+                Some(News::Result(result)) => {
+                    if let Some(parent) = settled.trace.take() {
+                        let span = self.begin_span(Some(&parent));
+                        traces.resize(results.len(), None);
+                        traces.push(Some(span.clone().unwrap_or_else(|| parent.clone())));
+                        spans.extend(span.map(|span| (result.id, span, parent)));
+                    }
+                    results.push(result);
+                }
+                Some(News::Letter(letter)) => letters.push(letter),
+                None => {}
             }
+        }
+        if !traces.is_empty() {
+            traces.resize(results.len(), None);
         }
         let events: Vec<TaskEvent> = batch
             .iter_mut()
@@ -84,7 +98,12 @@ impl Life {
             }
             return false;
         }
-        let announced = announce(&self.ports, &results, &letters, &events).await;
+        let announced = announce(&self.ports, &results, &traces, &letters, &events).await;
+        for (id, span, parent) in spans {
+            let error = (!announced).then(|| "the log is unavailable".to_owned());
+            let work = Work::Announce { id };
+            self.end_span(span, Some(parent), work, started.elapsed(), error);
+        }
         if !announced {
             self.log_is_down.store(true, Ordering::Relaxed);
         }

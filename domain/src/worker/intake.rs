@@ -8,7 +8,7 @@ use std::time::Duration;
 use ports::observer::{ClaimedBy, SkipReason};
 use ports::{
     ClaimError, ClaimTicket, ClaimedTask, Delivery, DeliveryOutcome, Dependency, Event, Horizon,
-    Position, RecordContent, Step, TaskId,
+    Position, RecordContent, Step, TaskId, TraceContext, Work,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -121,10 +121,13 @@ impl Life {
 
     async fn claim_aged(&self, horizon: Horizon, limit: usize) -> Vec<Placed> {
         let grace = self.config.grace;
+        let started = Instant::now();
         let (ticket, claimed) = self
             .persist(|ticket| self.ports.store.claim_aged(ticket, horizon, grace, limit))
             .await;
-        self.hold(ticket, ClaimedBy::Age, claimed).await
+        // No message, no trace: each begins one of its own.
+        let claimed = claimed.into_iter().map(|task| (task, None)).collect();
+        self.hold(ticket, ClaimedBy::Age, claimed, started).await
     }
 
     async fn claim_delivered(
@@ -132,6 +135,7 @@ impl Life {
         deliveries: Vec<Delivery>,
         receipts: &UnboundedSender<Receipt>,
     ) -> Vec<Placed> {
+        let started = Instant::now();
         let mut received = Received::new(deliveries, &self.leftover);
         let mut upto = BTreeMap::new();
         let mut ids: Vec<TaskId> = Vec::with_capacity(received.deliveries().len());
@@ -154,10 +158,12 @@ impl Life {
                 .persist(|ticket| self.ports.store.claim_delivered(ticket, &ids))
                 .await;
             let mut claimed = Vec::with_capacity(ids.len());
-            for outcome in outcomes {
+            let tasks = received.deliveries().iter();
+            let tasks = tasks.filter(|delivery| matches!(delivery.content, RecordContent::Task(_)));
+            for (outcome, delivery) in outcomes.into_iter().zip(tasks) {
                 let reason = match outcome {
                     DeliveryOutcome::Claimed(task) => {
-                        claimed.push(task);
+                        claimed.push((task, delivery.trace.clone()));
                         continue;
                     }
                     DeliveryOutcome::Early => SkipReason::Early,
@@ -168,7 +174,9 @@ impl Life {
                 };
                 *skipped.entry(reason).or_insert(0) += 1;
             }
-            held = self.hold(ticket, ClaimedBy::Delivery, claimed).await;
+            held = self
+                .hold(ticket, ClaimedBy::Delivery, claimed, started)
+                .await;
         }
         for (reason, count) in skipped {
             self.ports
@@ -234,7 +242,8 @@ impl Life {
         &self,
         ticket: ClaimTicket,
         by: ClaimedBy,
-        mut claimed: Vec<ClaimedTask>,
+        mut claimed: Vec<(ClaimedTask, Option<TraceContext>)>,
+        started: Instant,
     ) -> Vec<Placed> {
         let count = claimed.len();
         if count == 0 {
@@ -252,19 +261,40 @@ impl Life {
                 owed: 0,
             },
         );
-        claimed.sort_by_key(|task| std::cmp::Reverse(task.priority));
+        claimed.sort_by_key(|(task, _)| std::cmp::Reverse(task.priority));
+        let took = started.elapsed();
         let mut placed = Vec::with_capacity(count);
-        for task in claimed {
+        for (task, parent) in claimed {
+            let trace = self.trace_claim(task.id, by, parent, took);
             placed.push(Placed {
                 slot: permit(&self.slots).await,
                 held: Held {
                     task,
                     claim: ticket.claim,
+                    trace,
                     _in_flight: permit(&self.in_flight).await,
                 },
             });
         }
         placed
+    }
+
+    /// The place in the trace of everything that is done with the task from here on.
+    fn trace_claim(
+        &self,
+        id: TaskId,
+        by: ClaimedBy,
+        parent: Option<TraceContext>,
+        took: Duration,
+    ) -> Option<TraceContext> {
+        let Some(context) = self.ports.observer.begin_span(parent.clone()) else {
+            return parent;
+        };
+        if context.is_sampled() {
+            let work = Work::Claim { id, by };
+            self.end_span(context.clone(), parent, work, took, None);
+        }
+        Some(context)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ports::{Event, Failure, Job, RunOutcome};
+use ports::{Event, Failure, Job, RunOutcome, Work};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -45,13 +45,16 @@ impl Life {
     async fn run_one(&self, held: &Held) -> Result<String, Failure> {
         let run = self.running.enter(&held.task);
         let cancellation = run.cancellation();
+        let span = self.begin_span(held.trace.as_ref());
+        let attempt = held.task.attempts.saturating_add(1);
         let job = Job {
             id: held.task.id,
             payload: held.task.payload.clone(),
             priority: held.task.priority,
-            attempt: held.task.attempts.saturating_add(1),
+            attempt,
             fence: held.task.fence,
             cancellation: cancellation.clone(),
+            trace: span.clone().or_else(|| held.trace.clone()),
         };
         let deadline = self
             .processor
@@ -83,11 +86,21 @@ impl Life {
             Err(Failure::Unavailable(_)) if !cancellation.is_cancelled() => self.brake.pull(),
             _ => self.brake.release(started),
         }
+        let took = started.elapsed();
+        let error = outcome.as_ref().err().map(ToString::to_string);
+        if let Some(context) = span {
+            let work = Work::Run {
+                id: held.task.id,
+                attempt,
+            };
+            self.end_span(context, held.trace.clone(), work, took, error.clone());
+        }
         self.ports.observer.observe(&Event::Ran {
             id: held.task.id,
-            took: started.elapsed(),
+            took,
             outcome: how,
-            error: outcome.as_ref().err().map(ToString::to_string),
+            error,
+            trace: held.trace.clone(),
         });
         outcome
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use ports::store::TransitionOutcome;
 use ports::{
-    ClaimId, DeadLetter, Dependency, Event, Next, Spent, Step, StoreError, TaskEvent, TaskResult,
-    TaskStatus, Transition, WriteOutcome,
+    ClaimId, DeadLetter, Dependency, Event, Next, Spent, Step, StoreError, TaskEvent, TaskId,
+    TaskResult, TaskStatus, TraceContext, Transition, Work, WriteOutcome,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Held, Life, Ran};
 use crate::lifecycle;
@@ -24,6 +24,7 @@ pub(super) struct Settled {
     pub(super) event: Option<TaskEvent>,
     /// Someone else moved it: what came of it then may still have to be announced for this claim.
     pub(super) is_late: bool,
+    pub(super) trace: Option<TraceContext>,
     _in_flight: OwnedSemaphorePermit,
 }
 
@@ -71,6 +72,7 @@ impl Life {
     /// Writes until the store has answered. A batch that it refuses for its data is halved until the culprit stands
     /// alone; that task fails.
     async fn write(&self, moves: Vec<Move>) -> Vec<Settled> {
+        let started = Instant::now();
         let mut settled = Vec::with_capacity(moves.len());
         let mut parts = VecDeque::from([moves]);
         while let Some(mut part) = parts.pop_front() {
@@ -79,7 +81,8 @@ impl Life {
             match self.write_with_patience(&transitions).await {
                 Ok(outcomes) => {
                     let steps = part.into_iter().zip(outcomes);
-                    settled.extend(steps.map(|(step, outcome)| self.settled(step, outcome)));
+                    settled
+                        .extend(steps.map(|(step, outcome)| self.settled(step, outcome, started)));
                 }
                 Err(_) if part.len() > 1 => {
                     let rest = part.split_off(part.len() / 2);
@@ -127,32 +130,40 @@ impl Life {
         }
     }
 
-    fn settled(&self, step: Move, outcome: TransitionOutcome) -> Settled {
+    fn settled(&self, step: Move, outcome: TransitionOutcome, started: Instant) -> Settled {
         let Held {
             task,
             claim,
+            trace,
             _in_flight,
         } = step.held;
         let id = task.id;
         let updated_at = match (outcome.write, outcome.updated_at) {
             (WriteOutcome::Applied | WriteOutcome::AlreadyApplied, Some(updated_at)) => updated_at,
             _ => {
-                self.ports.observer.observe(&Event::Late { id });
+                self.trace_settle(id, None, trace.as_ref(), started);
+                self.ports.observer.observe(&Event::Late {
+                    id,
+                    trace: trace.clone(),
+                });
                 return Settled {
                     claim,
                     news: None,
                     event: None,
                     is_late: true,
+                    trace,
                     _in_flight,
                 };
             }
         };
         let status = step.transition.to.status();
+        self.trace_settle(id, Some(status), trace.as_ref(), started);
         self.ports.observer.observe(&Event::Settled {
             id,
             status,
             elapsed_micros: (status == TaskStatus::Done)
                 .then(|| updated_at.micros_since(task.created_at)),
+            trace: trace.clone(),
         });
         let attempts = match step.transition.spent {
             Spent::Attempt => task.attempts.saturating_add(1),
@@ -184,7 +195,21 @@ impl Life {
                 at: updated_at,
             }),
             is_late: false,
+            trace,
             _in_flight,
+        }
+    }
+
+    fn trace_settle(
+        &self,
+        id: TaskId,
+        status: Option<TaskStatus>,
+        parent: Option<&TraceContext>,
+        started: Instant,
+    ) {
+        if let Some(context) = self.begin_span(parent) {
+            let work = Work::Settle { id, status };
+            self.end_span(context, parent.cloned(), work, started.elapsed(), None);
         }
     }
 }

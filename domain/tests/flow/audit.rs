@@ -84,6 +84,7 @@ async fn a_message_that_is_on_its_way_is_waited_for() {
         id: ids[0],
         payload: Payload::new("ok").expect("no NUL"),
         priority: ports::Priority::default(),
+        trace: None,
     };
     for published in world.ports.publisher.publish(&[message]).await {
         published.expect("published");

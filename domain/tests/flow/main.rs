@@ -10,5 +10,6 @@ mod read;
 mod rescue;
 mod stop;
 mod submit;
+mod trace;
 mod worker;
 mod world;

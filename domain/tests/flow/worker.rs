@@ -227,6 +227,7 @@ async fn records_that_claim_nothing_are_counted_and_stop_nothing() {
         id,
         payload: Payload::default(),
         priority: ports::Priority::default(),
+        trace: None,
     };
     let unknown = TaskId(ports::IdSource::next(&*world.memory.ids));
     world
@@ -275,6 +276,7 @@ async fn a_row_written_by_another_program_is_processed_from_its_message() {
         id,
         payload: Payload::new("ours is in the table").expect("no NUL"),
         priority: ports::Priority::default(),
+        trace: None,
     };
     for outcome in world.memory.log.publish(&[message]).await {
         outcome.expect("published");

@@ -13,6 +13,7 @@ use crate::announcer::Announcer;
 use crate::feed::{Delivery, Position, RecordContent, Standing, TaskFeed};
 use crate::publisher::{TaskMessage, TaskPublisher};
 use crate::task::{Priority, TaskId, TaskResult};
+use crate::trace::TraceContext;
 
 use super::{fresh_id, payload, priority};
 
@@ -87,6 +88,7 @@ macro_rules! log_conformance {
             publish_takes_a_thousand_messages_at_once,
             publishes_at_once_lose_nothing,
             receive_brings_what_was_published,
+            receive_brings_the_trace_of_each_message,
             receive_returns_up_to_its_limit,
             receive_does_not_wait_for_a_batch_to_fill,
             receive_waits_until_a_record_is_there,
@@ -124,6 +126,7 @@ fn message() -> TaskMessage {
         id: fresh_id(),
         payload: payload("Hello world!"),
         priority: Priority::default(),
+        trace: None,
     }
 }
 
@@ -238,6 +241,27 @@ pub async fn publish_confirms_each_message(subject: &dyn Subject) {
     published(subject, &sent).await;
     let feed = subject.feed().await;
     assert_eq!(set_of(&collected(&*feed, sent.len()).await), ids_of(&sent));
+}
+
+/// The trace arrives with the message; a message without one has none.
+pub async fn receive_brings_the_trace_of_each_message(subject: &dyn Subject) {
+    let trace =
+        |number| TraceContext::new(number, 7, true).map(|trace| trace.with_state("vendor=a"));
+    let mut sent = messages(3);
+    sent[0].trace = trace(1);
+    sent[2].trace = trace(u128::MAX);
+    published(subject, &sent).await;
+    let feed = subject.feed().await;
+    let arrived: BTreeMap<TaskId, Option<TraceContext>> = collected(&*feed, sent.len())
+        .await
+        .into_iter()
+        .filter_map(|delivery| match delivery.content {
+            RecordContent::Task(id) => Some((id, delivery.trace)),
+            RecordContent::Unreadable { .. } => None,
+        })
+        .collect();
+    let expected = sent.into_iter().map(|message| (message.id, message.trace));
+    assert_eq!(arrived, expected.collect());
 }
 
 /// An empty slice has no outcome.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kafka::client::fetch::{Message, Topic};
 use kafka::client::{FetchPartition, KafkaClient as Client};
 use kafka::error::{Error as KafkaError, KafkaCode};
-use ports::TaskId;
+use ports::{TaskId, TraceContext};
 
 use super::super::link::Health;
 use crate::kafka_probe::exchange::{Broken, Reader, Wire};
@@ -40,7 +40,7 @@ pub(super) struct Cursor {
 /// A record, read.
 pub(super) struct Record {
     pub(super) offset: i64,
-    pub(super) content: Result<TaskId, Unreadable>,
+    pub(super) content: Result<(TaskId, Option<TraceContext>), Unreadable>,
 }
 
 /// A record that is no task message.
@@ -176,8 +176,8 @@ fn fetch(
     Ok(fetched)
 }
 
-fn read(message: &Message<'_>) -> Result<TaskId, Unreadable> {
-    wire::decode_message_id(message.value).map_err(|error| Unreadable {
+fn read(message: &Message<'_>) -> Result<(TaskId, Option<TraceContext>), Unreadable> {
+    wire::decode_hint(message.value).map_err(|error| Unreadable {
         reason: if message.value.is_empty() {
             "the record has no value".into()
         } else {

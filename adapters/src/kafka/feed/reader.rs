@@ -314,15 +314,17 @@ fn read(partition: i32, record: Record) -> Delivery {
         offset: record.offset,
     };
     match record.content {
-        Ok(id) => Delivery {
+        Ok((id, trace)) => Delivery {
             position,
             recorded_at: time_of(id),
             content: RecordContent::Task(id),
+            trace,
         },
         Err(Unreadable { reason, key, value }) => Delivery {
             position,
             recorded_at: now(),
             content: RecordContent::Unreadable { reason, key, value },
+            trace: None,
         },
     }
 }
@@ -338,6 +340,7 @@ fn illegible(partition: i32, offset: i64, reason: &str) -> Delivery {
             key: None,
             value: None,
         },
+        trace: None,
     }
 }
 

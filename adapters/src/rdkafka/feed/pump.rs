@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ports::{Delivery, Position, RecordContent, Timestamp};
+use ports::{Delivery, Position, RecordContent, Timestamp, TraceContext};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
+use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use tokio::sync::watch;
@@ -379,8 +379,12 @@ fn note(outcome: Result<(), KafkaError>) {
 }
 
 fn read(message: &rdkafka::message::BorrowedMessage<'_>) -> Delivery {
-    let content = match message.payload().map(wire::decode_message_id) {
-        Some(Ok(id)) => RecordContent::Task(id),
+    let mut trace = None;
+    let content = match message.payload().map(wire::decode_hint) {
+        Some(Ok((id, in_body))) => {
+            trace = in_headers(message).or(in_body);
+            RecordContent::Task(id)
+        }
         Some(Err(error)) => unreadable(message, error.to_string()),
         None => unreadable(message, "the record has no value".into()),
     };
@@ -394,7 +398,18 @@ fn read(message: &rdkafka::message::BorrowedMessage<'_>) -> Delivery {
         },
         recorded_at,
         content,
+        trace,
     }
+}
+
+/// The trace in the headers of a record; what cannot be read is none.
+fn in_headers(message: &rdkafka::message::BorrowedMessage<'_>) -> Option<TraceContext> {
+    let headers = message.headers()?;
+    let text = |name| {
+        let header = headers.iter().find(|header| header.key == name)?;
+        std::str::from_utf8(header.value?).ok()
+    };
+    wire::decode_trace(text(wire::TRACEPARENT)?, text(wire::TRACESTATE))
 }
 
 fn unreadable(message: &rdkafka::message::BorrowedMessage<'_>, reason: String) -> RecordContent {

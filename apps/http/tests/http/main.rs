@@ -16,4 +16,5 @@ mod read;
 mod refusals;
 mod server;
 mod submit;
+mod trace;
 mod wait;

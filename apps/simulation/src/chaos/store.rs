@@ -50,6 +50,7 @@ impl ChaosStore {
                 id: task.id,
                 payload: task.payload.clone(),
                 priority: task.priority,
+                trace: None,
             })
             .collect();
         if !early.is_empty() {

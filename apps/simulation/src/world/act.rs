@@ -174,6 +174,7 @@ impl World {
             id,
             payload,
             priority: Priority::default(),
+            trace: None,
         };
         self.log.publish(&[message]).await;
     }

@@ -23,6 +23,7 @@ impl World {
                 priority: Priority::clamped(i64::try_from(number % 11).unwrap_or(0)),
                 run_at,
                 max_attempts: wish.max_attempts,
+                trace: None,
             });
             let max_attempts = wish.max_attempts.unwrap_or(default_attempts);
             entries.asked.push(Asked {

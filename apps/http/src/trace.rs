@@ -1,0 +1,74 @@
+//! The trace of a request: read from its headers, given to whoever answers it, named in the answer and in the log.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use domain::ports::{Event, Observer, Span, TraceContext, Work};
+use poem::http::{HeaderMap, HeaderValue};
+use poem::{Endpoint, PathPattern, Request, Response};
+use tracing::Instrument as _;
+
+/// Stands before everything else of the API.
+pub(crate) struct Traced<E> {
+    inner: E,
+    observer: Arc<dyn Observer>,
+}
+
+impl<E> Traced<E> {
+    pub(crate) fn new(inner: E, observer: Arc<dyn Observer>) -> Self {
+        Self { inner, observer }
+    }
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let parent = context_of(request.headers());
+        let span = self.observer.begin_span(parent.clone());
+        let Some(context) = span.clone().or_else(|| parent.clone()) else {
+            return self.inner.call(request).await;
+        };
+        let started = Instant::now();
+        let method = request.method().to_string();
+        request.set_data(context.clone());
+        let logged = tracing::info_span!("request", trace_id = %context.trace_id());
+        let mut response = self.inner.call(request).instrument(logged).await?;
+        let Some(context) = span else {
+            return Ok(response);
+        };
+        if context.is_sampled() {
+            let status = response.status();
+            let route = response.data::<PathPattern>();
+            self.observer.observe(&Event::Traced(Span {
+                context: context.clone(),
+                parent,
+                work: Work::Request {
+                    method,
+                    route: route.map(|pattern| pattern.0.to_string()),
+                    status: status.as_u16(),
+                },
+                took: started.elapsed(),
+                error: status.is_server_error().then(|| status.to_string()),
+            }));
+        }
+        // Hexadecimal digits and dashes are valid in a header.
+        if let Ok(value) = HeaderValue::try_from(context.traceparent()) {
+            response.headers_mut().insert("traceresponse", value);
+        }
+        Ok(response)
+    }
+}
+
+/// What the client says of its trace; rubbish, and more than one `traceparent`, is nothing.
+fn context_of(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut parents = headers.get_all("traceparent").iter();
+    let parent = parents.next().filter(|_| parents.next().is_none())?;
+    let context = TraceContext::parse(parent.to_str().ok()?)?;
+    let states: Vec<&str> = headers
+        .get_all("tracestate")
+        .iter()
+        .filter_map(|state| state.to_str().ok())
+        .collect();
+    Some(context.with_state(&states.join(",")))
+}
