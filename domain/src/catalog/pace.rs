@@ -27,7 +27,7 @@ impl Pace {
         self.looks.push_back((now, done));
         let is_recent = |(time, _): &(Timestamp, u64)| now.micros_since(*time) <= RECENT;
         // One look older than a minute is kept, in case that there is no other.
-        while self.looks.len() > 2 && !self.looks.get(1).is_some_and(is_recent) {
+        while self.looks.len() > 2 && !self.looks.front().is_some_and(is_recent) {
             self.looks.pop_front();
         }
     }

@@ -84,11 +84,11 @@ macro_rules! log_conformance {
     ($(#[$attribute:meta])* $module:ident, $subject:expr $(,)?) => {
         $crate::__conformance_cases!(log, $module, [$(#[$attribute])*], $subject, [
             publish_confirms_each_message,
+            receive_brings_the_trace_of_each_message,
             publish_takes_an_empty_slice,
             publish_takes_a_thousand_messages_at_once,
             publishes_at_once_lose_nothing,
             receive_brings_what_was_published,
-            receive_brings_the_trace_of_each_message,
             receive_returns_up_to_its_limit,
             receive_does_not_wait_for_a_batch_to_fill,
             receive_waits_until_a_record_is_there,
