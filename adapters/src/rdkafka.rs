@@ -4,7 +4,6 @@ mod context;
 mod events;
 mod feed;
 mod log;
-mod spread;
 mod topics;
 
 pub use events::RdkafkaEventFeed;

@@ -1,6 +1,6 @@
 //! Writing: task messages, results and dead letters.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +17,6 @@ use tokio::time::Instant;
 
 use super::client_config;
 use super::context::Traced;
-use super::spread::Spread;
 use crate::kafka_options::{KafkaConnectError, KafkaOptions};
 use crate::wire;
 
@@ -42,14 +41,12 @@ type Producer = FutureProducer<Traced>;
 /// Writes `tasks-input`, `tasks-output`, `tasks-dead-letter` and `tasks-events`.
 ///
 /// A whole batch is queued, then awaited. Confirmed means written by all in-sync replicas; what librdkafka repeats by itself
-/// is written once (idempotent producer). The partition of what came of a task follows from the key as in every other client
-/// (murmur2); the messages of one batch stand together, on partitions that take turns.
+/// is written once (idempotent producer). The partition follows from the key as in every other client (murmur2).
 pub struct RdkafkaLog {
     options: KafkaOptions,
     /// Messages and events: somebody waits for them.
     prompt: Line,
     outcomes: Line,
-    spread: Arc<Spread>,
 }
 
 /// A producer and what it is made of.
@@ -62,8 +59,6 @@ struct Line {
 
 /// A record to be written.
 struct Outgoing {
-    /// `None` leaves the choice to the key.
-    partition: Option<i32>,
     key: Option<Vec<u8>>,
     value: Vec<u8>,
     trace: Option<TraceContext>,
@@ -72,7 +67,6 @@ struct Outgoing {
 impl Outgoing {
     fn of_result(result: &TaskResult, trace: Option<TraceContext>) -> Self {
         Self {
-            partition: None,
             key: Some(wire::record_key(result.id).into_bytes()),
             value: wire::encode_result(result),
             trace,
@@ -148,7 +142,6 @@ impl RdkafkaLog {
             options: options.clone(),
             prompt: Line::new(options, PROMPT_LINGER)?,
             outcomes: Line::new(options, OUTCOME_LINGER)?,
-            spread: Arc::default(),
         })
     }
 
@@ -162,38 +155,6 @@ impl RdkafkaLog {
             .map(|outcome| outcome.map_err(Into::into))
             .collect()
     }
-
-    /// Asks how many partitions `tasks-input` has, now and then, while nobody waits for it.
-    fn learn_partitions(&self) {
-        if !self.spread.is_due() {
-            return;
-        }
-        let producer = self.prompt.lock().clone();
-        let topic = self.options.topics.input.clone();
-        let spread = Arc::clone(&self.spread);
-        drop(tokio::task::spawn_blocking(move || {
-            // Until it is known the key chooses.
-            let _ = partitions(producer, &topic, &spread);
-        }));
-    }
-}
-
-/// Asks for the topic, and notes how many partitions it has.
-fn partitions(producer: Option<Producer>, topic: &str, spread: &Spread) -> Result<(), KafkaError> {
-    let producer = producer.ok_or(KafkaError::Canceled)?;
-    let metadata = producer
-        .client()
-        .fetch_metadata(Some(topic), PING_TIMEOUT)?;
-    // Without the topic nothing can be published, however well the brokers are.
-    if let Some(code) = metadata.topics().iter().find_map(MetadataTopic::error) {
-        return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::from(code)));
-    }
-    let count = metadata
-        .topics()
-        .first()
-        .map_or(0, |topic| topic.partitions().len());
-    spread.learned(count);
-    Ok(())
 }
 
 impl Line {
@@ -323,9 +284,6 @@ async fn send_through(
             if let Some(key) = &outgoing.key {
                 record = record.key(key);
             }
-            if let Some(partition) = outgoing.partition {
-                record = record.partition(partition);
-            }
             if let Some(trace) = &outgoing.trace {
                 record = record.headers(headers(trace));
             }
@@ -361,22 +319,15 @@ async fn send_through(
 #[async_trait]
 impl TaskPublisher for RdkafkaLog {
     async fn publish(&self, messages: &[TaskMessage]) -> Vec<Result<(), PublishError>> {
-        self.learn_partitions();
-        let mut places = self.spread.places(messages.len());
         let records: Vec<Outgoing> = messages
             .iter()
             .map(|message| Outgoing {
-                partition: places.next(),
                 key: Some(wire::record_key(message.id).into_bytes()),
                 value: wire::encode_message(message),
                 trace: message.trace.clone(),
             })
             .collect();
         let outcomes = self.prompt.send(&self.options.topics.input, &records).await;
-        if outcomes.iter().any(Result::is_err) {
-            // The topic may have been made anew with fewer partitions.
-            self.spread.forget();
-        }
         outcomes
             .into_iter()
             .map(|outcome| outcome.map_err(Into::into))
@@ -386,8 +337,17 @@ impl TaskPublisher for RdkafkaLog {
     async fn ping(&self) -> Result<(), PublishError> {
         let producer = self.prompt.lock().clone();
         let topic = self.options.topics.input.clone();
-        let spread = Arc::clone(&self.spread);
-        let asking = tokio::task::spawn_blocking(move || partitions(producer, &topic, &spread));
+        let asking = tokio::task::spawn_blocking(move || {
+            let producer = producer.ok_or(KafkaError::Canceled)?;
+            let metadata = producer
+                .client()
+                .fetch_metadata(Some(&topic), PING_TIMEOUT)?;
+            // Without the topic nothing can be published, however well the brokers are.
+            let code = metadata.topics().iter().find_map(MetadataTopic::error);
+            code.map_or(Ok(()), |code| {
+                Err(KafkaError::MetadataFetch(RDKafkaErrorCode::from(code)))
+            })
+        });
         let outcome: Result<(), Cause> = match asking.await {
             Ok(outcome) => outcome.map_err(Into::into),
             Err(stopped) => Err(stopped.into()),
@@ -425,7 +385,6 @@ impl Announcer for RdkafkaLog {
             .map(|letter| {
                 let record = wire::encode_dead_letter(letter, &self.options.topics.input);
                 Outgoing {
-                    partition: None,
                     key: record.key,
                     value: record.value,
                     trace: None,
@@ -446,7 +405,6 @@ impl Announcer for RdkafkaLog {
         let records: Vec<Outgoing> = events
             .iter()
             .map(|event| Outgoing {
-                partition: None,
                 key: Some(wire::record_key(event.id).into_bytes()),
                 value: wire::encode_event(event),
                 trace: None,
