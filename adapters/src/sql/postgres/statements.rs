@@ -549,7 +549,7 @@ WITH task AS MATERIALIZED (
     SELECT worker_id, claimed_at FROM claims
     WHERE id >= '00000000-0000-0000-0000-000000000000' AND (SELECT status FROM task) = 'processing'
         AND fences[array_position(task_ids, $1)] = (SELECT fence FROM task)
-    LIMIT 1
+    ORDER BY id LIMIT 1
 )
 SELECT task.*, (SELECT not_before FROM waiting), (SELECT messaged FROM waiting),
     (SELECT count(*) FROM ahead_unmessaged), (SELECT count(*) FROM ahead_messaged),

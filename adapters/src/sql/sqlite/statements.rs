@@ -231,7 +231,7 @@ WITH task AS MATERIALIZED (
     SELECT worker_id, claimed_at FROM claims CROSS JOIN json_each(claims.tasks) AS held
     WHERE (SELECT status FROM task) = 'processing' AND held.value ->> 0 = ?1
         AND held.value ->> 1 = (SELECT fence FROM task)
-    LIMIT 1
+    ORDER BY claims.id LIMIT 1
 )
 SELECT task.*, (SELECT not_before FROM waiting), (SELECT messaged FROM waiting),
     (SELECT count(*) FROM (
