@@ -15,7 +15,7 @@ pub(crate) fn write(search: &Search, below: TaskId) -> String {
     bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `None` for what [`write`] did not write for this search.
+/// `None` for what [`write()`] did not write for this search.
 pub(crate) fn read(search: &Search, cursor: &str) -> Option<TaskId> {
     if cursor.len() != 2 * (16 + CHECKED) || !cursor.is_ascii() {
         return None;

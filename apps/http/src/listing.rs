@@ -242,6 +242,8 @@ impl IntoResponse for Listing {
         let headers = response.headers_mut();
         let changing = HeaderValue::from_static("private, no-cache");
         headers.insert(header::CACHE_CONTROL, changing);
+        // Another key may not be allowed to read them.
+        headers.insert(header::VARY, HeaderValue::from_static("Authorization"));
         // Names, numbers and times are always a valid header value.
         let link = next.and_then(|next| HeaderValue::try_from(self.link(&next)).ok());
         if let Some(link) = link {

@@ -1,4 +1,4 @@
-//! The suite of [`EventFeed`] and of [`Announcer::tell`](crate::Announcer::tell): what is told comes to every reader.
+//! The suite of [`EventFeed`] and of [`Announcer::tell`]: what is told comes to every reader.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub trait Subject: Send + Sync + 'static {
     async fn close(&self) {}
 }
 
-/// Expands to a module of one test per promise of [`EventFeed`](crate::EventFeed).
+/// Expands to a module of one test per promise of [`EventFeed`].
 ///
 /// `events_conformance!(#[attribute]… module_name, expression_of_a_fresh_subject)`; see
 /// [`conformance`](crate::conformance).

@@ -1,4 +1,4 @@
-//! The suite of [`TaskSurvey`](crate::TaskSurvey).
+//! The suite of [`TaskSurvey`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub trait Subject: super::store::Subject {
     }
 }
 
-/// Expands to a module of one test per promise of [`TaskSurvey`](crate::TaskSurvey).
+/// Expands to a module of one test per promise of [`TaskSurvey`].
 ///
 /// `survey_conformance!(#[attribute]… module_name, expression_of_a_fresh_subject)`; see
 /// [`conformance`](crate::conformance).
