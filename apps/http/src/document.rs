@@ -48,7 +48,7 @@ pub fn document() -> String {
 pub(crate) fn service<T: OpenApi>(routes: T) -> OpenApiService<T, ()> {
     OpenApiService::new(routes, "Task Processor", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
-        .license(LicenseObject::new("MIT"))
+        .license(LicenseObject::new("MIT").url("https://spdx.org/licenses/MIT.html"))
         .server(ServerObject::new("/").description("This server"))
 }
 
@@ -109,6 +109,7 @@ fn build() -> String {
             kinds.extend(Refusal::KINDS);
         }
         describe_problems(operation, &kinds);
+        describe_head(operation);
     }
     let mut text = serde_json::to_string_pretty(&document).unwrap_or(generated);
     text.push('\n');
@@ -193,6 +194,19 @@ fn describe_problems(operation: &mut Value, kinds: &[Kind]) {
             .collect();
         response["content"][problem::CONTENT_TYPE]["examples"] = examples.into();
     }
+}
+
+/// What the server answers before any operation sees the request.
+fn describe_head(operation: &mut Value) {
+    let Some(responses) = operation["responses"].as_object_mut() else {
+        return;
+    };
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    responses.insert(
+        status.as_str().to_owned(),
+        json!({"description": "The headers are too many or too long. The answer has no body, and the connection closes."}),
+    );
+    responses.sort_keys();
 }
 
 /// `200` to a GET of the document.

@@ -2,23 +2,43 @@
 
 use std::time::Duration;
 
-use crate::problem::{FieldError, Kind, Problem};
+use poem_openapi::registry::MetaSchema;
 
-/// The longest wait. Shorter than the time for which a connection may be silent.
-pub(crate) const LONGEST: Duration = Duration::from_secs(60);
+use crate::problem::Problem;
+use crate::query::{self, Asked, Parameter};
+use crate::schema::{matching, text};
 
-/// Reads `500ms`, `30s` and `1m`.
-pub(crate) fn read(text: &str) -> Result<Duration, Problem> {
-    parse(text).ok_or_else(|| {
-        Problem::with_errors(
-            Kind::InvalidParameter,
-            "the parameter wait is invalid",
-            vec![FieldError::new(
-                "wait",
-                "must be a duration like 500ms, 30s or 1m, at most 60s",
-            )],
+/// The longest wait in milliseconds. Shorter than the time for which a connection may be silent.
+const LONGEST: u64 = 60_000;
+
+/// How long to wait.
+pub(crate) struct Wait;
+
+impl Parameter for Wait {
+    const NAME: &'static str = "wait";
+
+    fn schema() -> MetaSchema {
+        matching(
+            text(
+                "A duration like `500ms`, `30s` or `1m`, at most `60s`.",
+                "30s",
+            ),
+            "^0*(([0-9]{1,4}|[1-5][0-9]{4}|60000)ms|([1-5]?[0-9]|60)s|[01]m)$",
         )
-    })
+    }
+}
+
+/// How long to wait, if at all.
+pub(crate) fn read(wait: &Asked<Wait>) -> Result<Option<Duration>, Problem> {
+    let mut wrong = Vec::new();
+    let limit = wait.read(&mut wrong, |text| {
+        parse(text).ok_or("must be a duration like 500ms, 30s or 1m, at most 60s")
+    });
+    if wrong.is_empty() {
+        Ok(limit)
+    } else {
+        Err(query::invalid(wrong))
+    }
 }
 
 fn parse(text: &str) -> Option<Duration> {
@@ -31,7 +51,7 @@ fn parse(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let millis = number.parse::<u64>().ok()?.checked_mul(factor)?;
-    Some(Duration::from_millis(millis)).filter(|wait| *wait <= LONGEST)
+    (millis <= LONGEST).then(|| Duration::from_millis(millis))
 }
 
 #[cfg(test)]
@@ -40,7 +60,14 @@ mod tests {
 
     #[test]
     fn durations_have_a_unit_and_a_limit() {
-        for (text, millis) in [("500ms", 500), ("0s", 0), ("30s", 30_000), ("1m", 60_000)] {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("60000ms", 60_000),
+            ("0s", 0),
+            ("30s", 30_000),
+            ("1m", 60_000),
+            ("00000000000000000000005s", 5_000),
+        ] {
             assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
         }
         for text in [
@@ -54,6 +81,8 @@ mod tests {
             "1h",
             "99999999999999999999s",
             "1S",
+            "60001ms",
+            "061s",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }

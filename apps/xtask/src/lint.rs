@@ -50,6 +50,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     steps.run("each adapter alone", || each_adapter_alone(checkout));
     steps.run("documentation", || documentation(checkout));
     steps.run("OpenAPI document", || openapi::check(checkout));
+    steps.run("style of the OpenAPI document", || {
+        openapi::check_style(checkout)
+    });
+    steps.run("breaks of the OpenAPI document", || {
+        openapi::check_breaks(checkout)
+    });
     steps.print_times();
     match steps.failed() {
         0 => Ok(()),

@@ -1,5 +1,8 @@
 //! `cargo xtask openapi`: the committed OpenAPI document, printed by the program itself.
 
+mod breaks;
+mod style;
+
 use std::fs;
 use std::path::Path;
 
@@ -8,12 +11,14 @@ use clap::Args;
 use crate::failure::Failure;
 use crate::services::Place;
 use crate::steps::{cargo, output_of};
+pub(crate) use breaks::check as check_breaks;
+pub(crate) use style::check as check_style;
 
 const DOCUMENT: &str = "docs/openapi.json";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Compare the committed document with what the program says instead of writing it
+    /// Check the committed document instead of writing it: against what the program says, for style, and for what would break clients
     #[arg(long)]
     check: bool,
 }
@@ -22,7 +27,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let place = Place::of_this_checkout()?;
     let checkout = place.checkout();
     if arguments.check {
-        return check(checkout);
+        check(checkout)?;
+        check_style(checkout)?;
+        return check_breaks(checkout);
     }
     let path = checkout.join(DOCUMENT);
     fs::write(&path, generate(checkout)?).map_err(Failure::at("write", &path))?;

@@ -11,8 +11,8 @@ use crate::steps::must_succeed;
 /// Where tests that use them find them.
 pub(crate) const VARIABLE: &str = "TASK_PROCESSOR_TOOLS";
 
-/// Where the lock files are.
-const LOCKS: &str = "apps/xtask/tools";
+/// Where the lock files and the configuration of the tools are.
+pub(crate) const LOCKS: &str = "apps/xtask/tools";
 
 /// What decides which programs there are; a change of any makes a new directory.
 const LOCK_FILES: [&str; 5] = [

@@ -4,20 +4,23 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::ports::TaskId;
 use domain::{Events, EventsError, Heard, Listener};
 use futures_util::stream;
 use poem::http::{HeaderName, HeaderValue, header};
 use poem::{Body, IntoResponse, Response};
-use poem_openapi::param::{Header, Query};
-use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry};
+use poem_openapi::param::Header;
+use poem_openapi::registry::{
+    MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
+};
 use poem_openapi::{ApiResponse, OpenApi};
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::Tag;
-use crate::answer::one_response;
-use crate::problem::{Failures, FieldError, Kind, Problem, Refused};
-use crate::schema::text;
+use crate::answer::{EXAMPLE_ID, one_response};
+use crate::problem::{Failures, Kind, Problem, Refused};
+use crate::query::{self, Asked, Parameter};
+use crate::schema::{Member, choice, id, object, text};
 
 /// After how long a silent stream says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -29,6 +32,17 @@ const HANDFUL: usize = 64;
 const OPENING: &str = "retry: 2000\n\n";
 
 const CONTENT_TYPE: &str = "text/event-stream";
+
+/// The only task to follow.
+pub(crate) struct Followed;
+
+impl Parameter for Followed {
+    const NAME: &'static str = "task";
+
+    fn schema() -> MetaSchema {
+        id("A task.", EXAMPLE_ID)
+    }
+}
 
 /// The route of the stream.
 #[derive(Clone)]
@@ -72,12 +86,16 @@ impl Stream {
     async fn follow(
         &self,
         /// The id of the only task to follow.
-        task: Query<Option<String>>,
+        task: Asked<Followed>,
         /// The `id` of the last event that the client has.
         #[oai(name = "Last-Event-ID")]
         last_event_id: Header<Option<String>>,
     ) -> Result<Following, Refused<FollowFailures>> {
-        let task = task.0.as_deref().map(read_task).transpose()?;
+        let mut wrong = Vec::new();
+        let task = task.read(&mut wrong, |id| id.parse().map_err(|_| "must be a UUID"));
+        if !wrong.is_empty() {
+            return Err(query::invalid(wrong).into());
+        }
         // What is no position of ours is as good as too old: a browser must not be refused for ever.
         let after = last_event_id
             .0
@@ -85,16 +103,6 @@ impl Stream {
         let listener = self.events.listen(task, after).await.map_err(refusal)?;
         Ok(Following(listener))
     }
-}
-
-fn read_task(id: &str) -> Result<TaskId, Problem> {
-    id.parse().map_err(|_| {
-        Problem::with_errors(
-            Kind::InvalidParameter,
-            "the parameter task is invalid",
-            vec![FieldError::new("task", "must be a UUID")],
-        )
-    })
 }
 
 fn refusal(error: EventsError) -> Problem {
@@ -176,15 +184,47 @@ impl ApiResponse for Following {
             status_range: None,
             content: vec![MetaMediaType {
                 content_type: CONTENT_TYPE,
-                schema: MetaSchemaRef::Inline(Box::new(text(
-                    "Server-sent events, each with `id` and a JSON object as `data`.",
-                    "id: 42\ndata: {\"taskId\":\"01890a5d-ac96-774b-bcce-b302099a8057\",\"status\":\"done\",\
-                     \"revision\":2,\"at\":\"2025-01-01T00:00:02.345Z\"}\n\n",
-                ))),
+                schema: MetaSchemaRef::Inline(Box::new(event())),
             }],
             headers: Vec::new(),
         })
     }
 
     fn register(_registry: &mut Registry) {}
+}
+
+/// One event of the stream.
+fn event() -> MetaSchema {
+    let data = json!({
+        "taskId": EXAMPLE_ID,
+        "status": "done",
+        "revision": 2,
+        "at": "2025-01-01T00:00:02.345Z",
+    })
+    .to_string();
+    object(
+        "A server-sent event.",
+        vec![
+            Member::optional(
+                "id",
+                text("Its position in the topic; `end` has none.", "42"),
+            ),
+            Member::optional(
+                "event",
+                choice(
+                    "A change of state, or news of the stream.",
+                    ["message", "reset", "end"],
+                    "message",
+                ),
+            ),
+            Member::required(
+                "data",
+                text(
+                    "A JSON object: of a message the task, its status, the revision and the time; otherwise the reason.",
+                    data.clone(),
+                ),
+            ),
+        ],
+        json!({"id": "42", "event": "message", "data": data}),
+    )
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::ports::{Dependency, Event, TaskId};
 use domain::{Accepted, EventsError, Explanation, Reading, Submission, SubmitError};
 use poem_openapi::OpenApi;
-use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::param::{Header, Path};
 use uuid::Uuid;
 
 use super::{Tag, store_failed};
@@ -18,7 +18,8 @@ use crate::problem::{Failures, Kind, Problem, Refused};
 use crate::query::{Asked, invalid};
 use crate::record::{Read, View};
 use crate::submission::{BatchBody, TaskBody};
-use crate::{Api, HttpConfig, wait};
+use crate::wait::{self, Wait};
+use crate::{Api, HttpConfig};
 
 /// The routes that clients come for.
 #[derive(Clone)]
@@ -294,14 +295,14 @@ impl Tasks {
         /// How much of it: `full` for the whole record.
         view: Asked<View>,
         /// How long to wait for the task to come to rest, like `30s` or `500ms`; at most `60s`.
-        wait: Query<Option<String>>,
+        wait: Asked<Wait>,
         /// The `ETag` of an answer that the client has.
         #[oai(name = "If-None-Match")]
         if_none_match: Header<Option<String>>,
     ) -> Result<Read, Refused<ReadFailures>> {
         let id = TaskId(id.0);
         let wants_all = self.wants_all(&view)?;
-        let reading = match wait.0 {
+        let reading = match wait::read(&wait)? {
             None if wants_all => return Ok(Read::Full(self.explain(id).await?)),
             None => self
                 .shared
@@ -310,7 +311,7 @@ impl Tasks {
                 .read(id)
                 .await
                 .map_err(|error| store_failed(&self.shared.api.ports, "read", error))?,
-            Some(wait) => self.wait(id, wait::read(&wait)?).await?,
+            Some(limit) => self.wait(id, limit).await?,
         };
         if wants_all {
             return Ok(Read::Full(self.explain(id).await?));

@@ -184,3 +184,17 @@ async fn a_stop_does_not_wait_for_ever() {
         .await
         .expect("the server stops");
 }
+
+#[tokio::test]
+async fn more_headers_than_anybody_needs_are_refused_before_any_operation_sees_them() {
+    let server = Server::start().await;
+    for path in ["/health/live", "/tasks", "/docs"] {
+        let headers: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
+        let answer = server
+            .answer(format!(
+                "GET {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n"
+            ))
+            .await;
+        assert_eq!((answer.status, answer.text()), (431, ""), "{path}");
+    }
+}

@@ -64,7 +64,10 @@ fn everything_is_described() {
                 .as_str()
                 .is_some_and(|text| !text.is_empty());
             assert!(described, "{code} of {name}");
-            if code.starts_with(['4', '5']) {
+            // Before a request has a head that can be read, nothing of ours can answer it.
+            if code == "431" {
+                assert_eq!(response.get("content"), None, "{name}");
+            } else if code.starts_with(['4', '5']) {
                 let content = &response["content"]["application/problem+json"];
                 assert_eq!(
                     content["schema"]["$ref"], "#/components/schemas/Problem",
