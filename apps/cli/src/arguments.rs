@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use client::Status;
 use uuid::Uuid;
 
 use crate::exit::CODES;
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Submit(Submit),
     /// Show a task
     Get(Get),
+    /// Show many tasks, the newest first
+    List(List),
     /// Print changes of state as they happen: of all tasks, or of one until it is at rest
     Watch {
         /// The id that submit printed
@@ -122,6 +126,34 @@ pub(crate) struct Get {
     /// Wait until it is at rest, this long if a duration like 30s is given (5m if none)
     #[arg(long, value_parser = duration, num_args = 0..=1, default_missing_value = "5m", require_equals = true)]
     pub(crate) wait: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// Only tasks of this status
+    #[arg(long, value_parser = PossibleValuesParser::new(Status::ALL.map(Status::as_str))
+        .try_map(|name| Status::from_name(&name).ok_or("is no status")))]
+    pub(crate) status: Option<Status>,
+
+    /// Only tasks of this priority
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=10))]
+    pub(crate) priority: Option<u8>,
+
+    /// Only tasks created at this time, like 2025-01-01T00:00:00Z, or later
+    #[arg(long, value_name = "TIME")]
+    pub(crate) created_after: Option<String>,
+
+    /// Only tasks created before this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) created_before: Option<String>,
+
+    /// How many at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: u64,
+
+    /// However many there are
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) all: bool,
 }
 
 #[derive(Args, Debug)]

@@ -4,13 +4,13 @@ use std::io::Read as _;
 
 use access::{ApiKey, NewKey};
 use clap::CommandFactory as _;
-use client::{Client, ClientOptions, Heard, NewTask, Status, Task};
+use client::{Client, ClientOptions, Filter, Heard, NewTask, Status, Task};
 use uuid::Uuid;
 
-use crate::arguments::{Arguments, Command, Get, Ids, Key, Submit};
+use crate::arguments::{Arguments, Command, Get, Ids, Key, List, Submit};
 use crate::bulk;
 use crate::exit::Exit;
-use crate::output::{MadeKey, Output};
+use crate::output::{HEADING, MadeKey, Output};
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Exit> {
     let Arguments {
@@ -37,6 +37,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Exit> {
         }) => bulk::submit(&client()?, &path, after, output).await,
         Command::Submit(wanted) => submit(&client()?, wanted, output).await,
         Command::Get(wanted) => get(&client()?, &wanted, output).await,
+        Command::List(wanted) => list(&client()?, wanted, output).await,
         Command::Watch { id } => watch(&client()?, id, output).await,
         Command::Cancel(Ids { ids }) => {
             let client = client()?;
@@ -101,6 +102,36 @@ async fn get(client: &Client, wanted: &Get, output: Output) -> Result<(), Exit> 
         Some(patience) => client.wait(wanted.id, patience).await?,
     };
     show(&task, wanted.wait.is_some(), output)
+}
+
+async fn list(client: &Client, wanted: List, output: Output) -> Result<(), Exit> {
+    /// As many as a server gives at once.
+    const PAGE: u16 = 1_000;
+    let limit = if wanted.all { u64::MAX } else { wanted.limit };
+    let mut listing = client.list(Filter {
+        status: wanted.status,
+        priority: wanted.priority,
+        created_after: wanted.created_after,
+        created_before: wanted.created_before,
+        // One more than is shown tells whether there are more.
+        page: Some(u16::try_from(limit.saturating_add(1)).map_or(PAGE, |page| page.min(PAGE))),
+    });
+    let mut shown = 0;
+    while let Some(task) = listing.next().await? {
+        if shown == limit {
+            output.remark("there are more: --limit NUMBER or --all shows them");
+            break;
+        }
+        if shown == 0 {
+            output.head(HEADING)?;
+        }
+        output.print(&task)?;
+        shown += 1;
+    }
+    if shown == 0 {
+        output.remark("there are none");
+    }
+    Ok(())
 }
 
 async fn watch(client: &Client, id: Option<Uuid>, output: Output) -> Result<(), Exit> {

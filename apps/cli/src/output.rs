@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _, stdout};
 
-use client::{Accepted, Metrics, Task, TaskEvent};
+use client::{Accepted, ListedTask, Metrics, Task, TaskEvent};
 use serde::Serialize;
 
 use crate::arguments::Form;
@@ -38,6 +38,21 @@ impl Output {
             shown.text()
         };
         Ok(writeln!(stdout().lock(), "{text}")?)
+    }
+
+    /// Prints what stands above a table, for people.
+    pub(crate) fn head(self, heading: &str) -> Result<(), Exit> {
+        if self.is_json {
+            return Ok(());
+        }
+        Ok(writeln!(stdout().lock(), "{heading}")?)
+    }
+
+    /// Says something beside the answers, to people.
+    pub(crate) fn remark(self, text: &str) {
+        if !self.is_json {
+            eprintln!("task: {text}");
+        }
     }
 }
 
@@ -75,6 +90,26 @@ impl Shown for Task {
                 rows(&all)
             }
         }
+    }
+}
+
+/// What stands above the tasks of a list.
+pub(crate) const HEADING: &str =
+    "ID                                    STATUS      PRIORITY  CREATED                   PAYLOAD";
+
+/// How much of a payload a line of a list has.
+const EXCERPT: usize = 40;
+
+impl Shown for ListedTask {
+    fn text(&self) -> String {
+        format!(
+            "{}  {:<10}  {:>8}  {:<24}  {}",
+            self.id,
+            self.status,
+            self.priority,
+            self.created_at,
+            excerpt(&self.payload)
+        )
     }
 }
 
@@ -131,6 +166,17 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
+/// The beginning of a text, on one line.
+fn excerpt(text: &str) -> String {
+    let mut letters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut beginning: String = letters.by_ref().take(EXCERPT).collect();
+    if letters.next().is_some() {
+        beginning.pop();
+        beginning.push('…');
+    }
+    beginning
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +187,35 @@ mod tests {
             printable("a\x1b[31m\r\n\tb\u{9b}"),
             "a\u{fffd}[31m\u{fffd}\n\tb\u{fffd}"
         );
+    }
+
+    #[test]
+    fn a_list_shows_the_beginning_of_a_payload_on_one_line() {
+        assert_eq!(excerpt("a\n\x1b[31mb"), "a  [31mb");
+        assert_eq!(excerpt(&"x".repeat(40)), "x".repeat(40));
+        assert_eq!(excerpt(&"é".repeat(100)), format!("{}…", "é".repeat(39)));
+    }
+
+    #[test]
+    fn the_columns_of_a_list_stand_below_their_names() {
+        let task = ListedTask {
+            id: uuid::Uuid::nil(),
+            payload: "Hello world!".into(),
+            priority: 10,
+            status: client::Status::Processing,
+            result: None,
+            created_at: "2025-01-01T00:00:00.000Z".into(),
+            updated_at: "2025-01-01T00:00:00.000Z".into(),
+            attempts: 0,
+            error: None,
+        };
+        let line = task.text();
+        for (name, value) in [
+            ("STATUS", "processing"),
+            ("CREATED", "2025"),
+            ("PAYLOAD", "Hello"),
+        ] {
+            assert_eq!(HEADING.find(name), line.find(value), "{line}");
+        }
     }
 }

@@ -98,6 +98,53 @@ async fn tasks_are_called_off_and_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_listed_for_programs_and_for_people() {
+    let shell = Shell::start().await;
+    for number in 0..4 {
+        let priority = (number % 2).to_string();
+        let payload = format!("hang {number}\nand on");
+        shell.json(&["submit", &payload, "--priority", &priority]);
+    }
+    let payloads = |arguments: &[&str]| -> Vec<String> {
+        let tasks = shell.json(arguments);
+        let texts = tasks.iter().map(|task| task["payload"].as_str());
+        let texts = texts.map(|text| text.expect("a payload"));
+        texts.map(|text| text.replace("\nand on", "")).collect()
+    };
+    let all = ["hang 3", "hang 2", "hang 1", "hang 0"];
+    assert_eq!(payloads(&["list"]), all);
+    assert_eq!(payloads(&["list", "--all"]), all);
+    assert_eq!(payloads(&["list", "--limit", "3"]), all[..3]);
+    assert_eq!(payloads(&["list", "--priority", "1"]), ["hang 3", "hang 1"]);
+    assert!(payloads(&["list", "--status", "failed"]).is_empty());
+    assert!(payloads(&["list", "--created-before", "2025-01-01T00:00:00Z"]).is_empty());
+    let table = shell.ends(&["list", "--limit", "2", "--output", "text"], 0);
+    let lines: Vec<&str> = table.out.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", table.out);
+    assert!(lines[0].starts_with("ID ") && lines[0].ends_with("PAYLOAD"));
+    assert!(lines[1].ends_with("  hang 3 and on"), "{}", lines[1]);
+    assert_eq!(
+        table.err,
+        "task: there are more: --limit NUMBER or --all shows them\n"
+    );
+    let none = shell.ends(&["list", "--status", "failed", "--output", "text"], 0);
+    assert_eq!(
+        (none.out.as_str(), none.err.as_str()),
+        ("", "task: there are none\n")
+    );
+    let refused = shell.ends(&["list", "--created-after", "yesterday"], 1);
+    assert!(refused.err.contains("createdAfter"), "{}", refused.err);
+    for wrong in [
+        &["list", "--status", "lost"][..],
+        &["list", "--priority", "11"],
+        &["list", "--limit", "0"],
+        &["list", "--limit", "1", "--all"],
+    ] {
+        shell.ends(wrong, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_end_has_its_code() {
     let shell = Shell::start().await;
     let failed = shell.ends(&["submit", "fail", "--wait"], 4);
@@ -187,7 +234,13 @@ fn help_tells_the_codes_and_completions_are_made_for_every_shell() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let said = sandbox.run(TASK, &["completions", shell], &[]);
         assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{shell}");
-        assert!(said.out.contains("metrics"), "{shell}");
+        for word in ["metrics", "list", "watch", "created-after"] {
+            assert!(said.out.contains(word), "{word} for {shell}");
+        }
+        // The scripts of the other two complete no values.
+        if matches!(shell, "bash" | "fish" | "zsh") {
+            assert!(said.out.contains("cancelled"), "{shell}");
+        }
         scripts.insert(said.out);
     }
     assert_eq!(scripts.len(), 5);

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 mod error;
+mod list;
 mod options;
 mod task;
 mod watch;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 pub use error::{Error, FieldError, InvalidOptions, Problem};
+pub use list::{Filter, ListedTask, Listing};
 pub use options::ClientOptions;
 pub use task::{Accepted, Done, Metrics, NewTask, Status, Task, TaskDetails};
 pub use watch::{Heard, TaskEvent, Watch};
@@ -166,6 +168,12 @@ impl Client {
         let timeout = self.options.timeout.saturating_add(limit);
         let request = self.http.request(Method::GET, url);
         self.read(self.send_once(timeout, request).await?).await
+    }
+
+    /// Goes through the tasks that match, the newest first. Nothing is asked before the first call of [`Listing::next`].
+    #[must_use]
+    pub fn list(&self, filter: Filter) -> Listing {
+        Listing::new(self, filter)
     }
 
     /// Follows one task, or all: what happens after this call comes to [`Watch::next`].

@@ -6,8 +6,9 @@ mod server;
 
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt as _;
 use task_processor_client::{
-    Client, ClientOptions, Error, Heard, InvalidOptions, NewTask, Status, Task,
+    Client, ClientOptions, Error, Filter, Heard, InvalidOptions, NewTask, Status, Task,
 };
 use uuid::Uuid;
 
@@ -302,4 +303,98 @@ async fn a_task_is_followed_until_it_is_done() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn tasks_are_listed_page_by_page_by_what_they_are() {
+    let server = Server::start().await;
+    let client = client(&server.url);
+    let mut urgent = Vec::new();
+    for number in 0..7 {
+        let task = NewTask {
+            priority: Some(number % 2),
+            ..NewTask::new(format!("hang {number}"))
+        };
+        let accepted = client.submit(&task).await.expect("accepted");
+        if number % 2 == 1 {
+            urgent.insert(0, accepted.id);
+        }
+    }
+    let filter = Filter {
+        priority: Some(1),
+        page: Some(2),
+        ..Filter::default()
+    };
+    let mut listing = client.list(filter.clone());
+    let mut met = Vec::new();
+    while let Some(task) = listing.next().await.expect("a page") {
+        assert_eq!((task.priority, task.result), (1, None));
+        met.push(task.id);
+    }
+    assert_eq!(met, urgent);
+    assert_eq!(listing.next().await.expect("the end"), None);
+    let streamed: Vec<Uuid> = client
+        .list(filter)
+        .into_stream()
+        .map_ok(|task| task.id)
+        .try_collect()
+        .await
+        .expect("all pages");
+    assert_eq!(streamed, urgent);
+    let done = client.submit(&NewTask::new("a")).await.expect("accepted");
+    client.wait(done.id, PATIENCE).await.expect("read");
+    let mut listing = client.list(Filter {
+        status: Some(Status::Done),
+        ..Filter::default()
+    });
+    let task = listing.next().await.expect("a page").expect("a task");
+    assert_eq!(
+        (task.id, task.result.as_deref()),
+        (done.id, Some("a (len=1)"))
+    );
+    assert_eq!(listing.next().await.expect("the end"), None);
+    let mut wrong = client.list(Filter {
+        created_after: Some("yesterday".into()),
+        page: Some(0),
+        ..Filter::default()
+    });
+    let refused = wrong.next().await.expect_err("it is wrong");
+    let fields: Vec<&str> = refused
+        .problem()
+        .into_iter()
+        .flat_map(|problem| &problem.errors)
+        .map(|error| error.field.as_str())
+        .collect();
+    assert_eq!(fields, ["createdAfter", "limit"]);
+}
+
+#[tokio::test]
+async fn a_page_that_did_not_come_is_asked_for_again() {
+    let page = |id: u8, next: &str| {
+        let body = format!(
+            r#"{{"tasks":[{{"id":"00000000-0000-0000-0000-00000000000{id}","payload":"a","priority":0,"status":"pending","result":null,"createdAt":"2025-01-01T00:00:00.000Z","updatedAt":"2025-01-01T00:00:00.000Z","attempts":0}}],"next":{next}}}"#
+        );
+        let length = body.len();
+        Act::Answer(format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        ))
+    };
+    let service = Service::start(move |number| match number {
+        0 => page(2, r#""a cursor""#),
+        1 => problem("500 Internal Server Error", ""),
+        _ => page(1, "null"),
+    })
+    .await;
+    let mut listing = client(&service.address).list(Filter::default());
+    let mut met = Vec::new();
+    met.push(listing.next().await.expect("the first page"));
+    listing.next().await.expect_err("the second is refused");
+    met.push(listing.next().await.expect("the second page"));
+    let ids: Vec<u128> = met.iter().flatten().map(|task| task.id.as_u128()).collect();
+    assert_eq!(ids, [2, 1]);
+    let lines: Vec<String> = service.requests().into_iter().map(|it| it.line).collect();
+    for again in &lines[1..] {
+        assert_eq!(again, "GET /tasks?cursor=a+cursor HTTP/1.1");
+    }
+    assert_eq!(listing.next().await.expect("the end"), None);
 }
