@@ -196,14 +196,17 @@ fn describe_problems(operation: &mut Value, kinds: &[Kind]) {
     }
 }
 
-/// What the server answers before any operation sees the request.
+/// An operation that refuses nothing itself may be refused for the head of the request, before it sees it. So may every other, but
+/// there an answer without a body would only cost generated clients the type of all the others.
 fn describe_head(operation: &mut Value) {
     let Some(responses) = operation["responses"].as_object_mut() else {
         return;
     };
-    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    if responses.keys().any(|code| code.starts_with('4')) {
+        return;
+    }
     responses.insert(
-        status.as_str().to_owned(),
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_str().to_owned(),
         json!({"description": "The headers are too many or too long. The answer has no body, and the connection closes."}),
     );
     responses.sort_keys();

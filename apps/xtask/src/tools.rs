@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::failure::Failure;
-use crate::services::{Place, cache_directory, fnv1a, python_with_environments};
+use crate::services::{self, Place, cache_directory, fnv1a, python_with_environments};
 use crate::steps::must_succeed;
 
 /// Where tests that use them find them.
@@ -28,6 +28,7 @@ const WHOLE: &str = "whole";
 
 /// `cargo xtask tools`.
 pub(crate) fn run() -> Result<(), Failure> {
+    services::browser()?;
     let tools = Tools::ready(Place::of_this_checkout()?.checkout())?;
     println!("export {VARIABLE}={}", tools.directory.display());
     Ok(())

@@ -20,7 +20,7 @@ use super::Tag;
 use crate::answer::{EXAMPLE_ID, one_response};
 use crate::problem::{Failures, Kind, Problem, Refused};
 use crate::query::{self, Asked, Parameter};
-use crate::schema::{Member, choice, id, object, text};
+use crate::schema::{Member, Shape, choice, id, object, text};
 
 /// After how long a silent stream says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -184,47 +184,66 @@ impl ApiResponse for Following {
             status_range: None,
             content: vec![MetaMediaType {
                 content_type: CONTENT_TYPE,
-                schema: MetaSchemaRef::Inline(Box::new(event())),
+                // OpenAPI 3.0 knows a stream only as one text; tools that read it event by event hold each against the other.
+                schema: MetaSchemaRef::Inline(Box::new(MetaSchema {
+                    any_of: vec![
+                        MetaSchemaRef::Inline(Box::new(text(
+                            "The whole stream.",
+                            "id: 42\ndata: {\"taskId\":\"01890a5d-ac96-774b-bcce-b302099a8057\",\"status\":\"done\",\
+                             \"revision\":2,\"at\":\"2025-01-01T00:00:02.345Z\"}\n\n",
+                        ))),
+                        StreamEvent::reference(),
+                    ],
+                    ..MetaSchema::ANY
+                })),
             }],
             headers: Vec::new(),
         })
     }
 
-    fn register(_registry: &mut Registry) {}
+    fn register(registry: &mut Registry) {
+        StreamEvent::register(registry);
+    }
 }
 
 /// One event of the stream.
-fn event() -> MetaSchema {
-    let data = json!({
-        "taskId": EXAMPLE_ID,
-        "status": "done",
-        "revision": 2,
-        "at": "2025-01-01T00:00:02.345Z",
-    })
-    .to_string();
-    object(
-        "A server-sent event.",
-        vec![
-            Member::optional(
-                "id",
-                text("Its position in the topic; `end` has none.", "42"),
-            ),
-            Member::optional(
-                "event",
-                choice(
-                    "A change of state, or news of the stream.",
-                    ["message", "reset", "end"],
-                    "message",
+struct StreamEvent;
+
+impl Shape for StreamEvent {
+    const NAME: &'static str = "StreamEvent";
+
+    fn schema() -> MetaSchema {
+        let data = json!({
+            "taskId": EXAMPLE_ID,
+            "status": "done",
+            "revision": 2,
+            "at": "2025-01-01T00:00:02.345Z",
+        })
+        .to_string();
+        object(
+            "A server-sent event.",
+            vec![
+                Member::optional(
+                    "id",
+                    text("Its position in the topic; `end` has none.", "42"),
                 ),
-            ),
-            Member::required(
-                "data",
-                text(
-                    "A JSON object: of a message the task, its status, the revision and the time; otherwise the reason.",
-                    data.clone(),
+                Member::optional(
+                    "event",
+                    choice(
+                        "A change of state, which is a `message`, or news of the stream.",
+                        ["message", "reset", "end"],
+                        "message",
+                    ),
                 ),
-            ),
-        ],
-        json!({"id": "42", "event": "message", "data": data}),
-    )
+                Member::required(
+                    "data",
+                    text(
+                        "A JSON object: of a message the task, its status, the revision and the time; otherwise the reason.",
+                        data.clone(),
+                    ),
+                ),
+            ],
+            json!({"id": "42", "event": "message", "data": data}),
+        )
+    }
 }

@@ -2,9 +2,11 @@
 //!
 //! `cargo xtask test` installs the tools, builds the programs and starts the services; the environment says where they are.
 
+mod browser;
 #[expect(dead_code, reason = "the walkthrough uses the rest")]
 #[path = "../walkthrough/clients.rs"]
 mod clients;
+mod generated;
 #[path = "../walkthrough/patience.rs"]
 mod patience;
 #[expect(dead_code, reason = "the walkthrough uses the rest")]
@@ -24,15 +26,21 @@ use world::{Kafka, World};
 const SERVER: &str = "task-processor-server";
 const WORKER: &str = "task-processor-worker";
 
+/// What clients are let in with, to everything.
+const API_KEY: &str = "only-for-tests-of-clients";
+
+/// What the programs know of it: `printf %s "$API_KEY" | sha256sum`.
+const API_KEYS: (&str, &str) = (
+    "API_KEYS",
+    "tests:admin:20187ab2547cb0d27a60637e2339279775a7ddf0b6d2c77c15bc1ac8dce8794c",
+);
+
 /// The embedded form, on an empty file.
 fn standalone(name: &str) -> Program {
     let port = free_port();
-    Program::serve(
-        "task-processor",
-        port,
-        &directory(name),
-        &[("PORT".to_owned(), port.to_string())],
-    )
+    let settings = [("PORT", port.to_string().as_str()), API_KEYS]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Program::serve("task-processor", port, &directory(name), &settings)
 }
 
 /// The distributed form, on a database of its own.
@@ -47,8 +55,8 @@ impl Distributed {
         let world = World::new(name, Kafka::Four, "rdkafka");
         world.migrate();
         Self {
-            server: world.server(),
-            _worker: world.worker(&[]),
+            server: world.server_with(&[API_KEYS]),
+            _worker: world.worker(&[API_KEYS]),
             _world: world,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::programs::{Program, directory};
 use crate::tools::{beside, must_succeed, tool};
-use crate::{Distributed, standalone};
+use crate::{API_KEY, Distributed, standalone};
 
 /// For how long requests are made, in seconds.
 const SECONDS: &str = "60";
@@ -32,6 +32,7 @@ fn check(program: &Program, name: &str) {
             .arg(beside("schemathesis.toml"))
             .args(["--no-color", "run"])
             .arg(format!("{}/openapi.json", program.url))
+            .env("API_KEY", API_KEY)
             .args([
                 "--checks",
                 "all",
@@ -40,10 +41,13 @@ fn check(program: &Program, name: &str) {
             ])
             .args(["--max-time", SECONDS, "--seed", SEED]),
     );
-    // A run that asked for next to nothing would have proved nothing.
+    // A run that asked for next to nothing would have proved nothing. A quiet machine makes a thousand requests.
     let passed = said.lines().find_map(|line| {
         let (generated, passed) = line.trim().split_once(" generated, ")?;
         (passed.split_once(' ')?.0 == generated).then(|| generated.replace(',', "").parse::<u32>())
     });
-    assert!(matches!(passed, Some(Ok(500..))), "{said}");
+    assert!(matches!(passed, Some(Ok(100..))), "{said}");
+    // All but the one that the document was read from.
+    assert!(said.contains("12 selected / 12 total"), "{said}");
+    assert!(said.contains("  Tested: 12\n"), "{said}");
 }

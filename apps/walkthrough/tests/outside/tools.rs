@@ -1,10 +1,12 @@
 //! The tools that `cargo xtask tools` installs.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Where they are.
-pub(crate) fn directory() -> PathBuf {
+fn directory() -> PathBuf {
     std::env::var_os("TASK_PROCESSOR_TOOLS")
         .map(PathBuf::from)
         .expect("TASK_PROCESSOR_TOOLS is set: run cargo xtask test")
@@ -28,6 +30,19 @@ pub(crate) fn beside(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/outside")
         .join(name)
+}
+
+/// Copies a file beside this one.
+pub(crate) fn copy(name: &str, into: &Path) {
+    let from = beside(name);
+    let name = from.file_name().expect("it is a file");
+    fs::copy(&from, into.join(name)).expect("a file can be copied");
+}
+
+/// Lets scripts in a directory import what the tools have of the npm registry.
+pub(crate) fn link_modules(into: &Path) {
+    symlink(directory().join("node_modules"), into.join("node_modules"))
+        .expect("a link can be made");
 }
 
 /// What a tool said that succeeded; otherwise the test ends here, with all that it said.

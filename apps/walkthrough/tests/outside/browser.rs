@@ -1,0 +1,33 @@
+//! The page of the documentation in a real browser, used as a person uses it.
+
+use std::path::{Path, PathBuf};
+
+use crate::programs::directory;
+use crate::tools::{copy, link_modules, must_succeed, tool};
+use crate::{API_KEY, standalone};
+
+#[test]
+#[ignore = "needs the programs, the tools and Chromium: run cargo xtask test"]
+fn a_person_authorizes_tries_a_task_and_sees_its_result() {
+    let program = standalone("browser");
+    let directory = directory("browser-script");
+    copy("browser/walk.mjs", &directory);
+    link_modules(&directory);
+    let said = must_succeed(
+        tool("node")
+            .arg(directory.join("walk.mjs"))
+            .env("TASK_URL", &program.url)
+            .env("TASK_API_KEY", API_KEY)
+            .env("CHROMIUM", chromium()),
+    );
+    assert_eq!(said, "as the document says\n");
+}
+
+/// Debian's, which `cargo xtask test` installs.
+fn chromium() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join("chromium"))
+        .find(|program| Path::is_file(program))
+        .expect("chromium is installed")
+}
