@@ -17,14 +17,39 @@ pub struct ListenError {
     source: io::Error,
 }
 
+/// Files that a program has open beside its connections: the database and its journal, pools, the log, threads.
+const OTHER_FILES: u64 = 512;
+
 /// Opens the port of the API.
 ///
 /// # Errors
 /// When it is taken, or the host is not an address of this machine.
 pub async fn listen(settings: &HttpSettings) -> Result<TcpListener, ListenError> {
     let listener = open(settings, settings.port).await?;
+    make_room(settings.max_connections);
     announce(settings, &listener);
     Ok(listener)
+}
+
+/// Raises the limit of open files, which most systems set low for the sake of old programs: who takes all of them by opening
+/// connections would keep the program from its database.
+fn make_room(connections: usize) {
+    let wanted = u64::try_from(connections)
+        .unwrap_or(u64::MAX)
+        .saturating_add(OTHER_FILES);
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit >= wanted => {}
+        Ok(limit) => warn!(
+            event = "http.few_files",
+            wanted,
+            limit,
+            "the system allows fewer open files than MAX_CONNECTIONS needs: lower it, or raise the limit"
+        ),
+        Err(error) => warn!(
+            event = "http.few_files",
+            wanted, %error, "the limit of open files could not be raised"
+        ),
+    }
 }
 
 /// Opens the port of a worker's health and metrics. Several workers may run on one machine with the same settings, and the
@@ -45,6 +70,7 @@ pub async fn listen_somewhere(settings: &HttpSettings) -> Result<TcpListener, Li
         }
         opened => opened?,
     };
+    make_room(settings.max_connections);
     announce(settings, &listener);
     Ok(listener)
 }
@@ -102,6 +128,8 @@ mod tests {
             access: AccessSettings::default(),
             max_body: 1_024,
             body_timeout: Duration::from_secs(1),
+            max_header: 8_192,
+            header_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),
             max_connections: 1,
             drain_delay: Duration::ZERO,

@@ -27,7 +27,7 @@ Accepts tasks, processes them in the background and answers with their results.
 * `POST /tasks` stores a task; `GET /tasks/{id}` shows what came of it.
 * Times are RFC 3339 in UTC with milliseconds; ids are UUIDs.
 * Every failure is a problem (`application/problem+json`, RFC 9457). A wrong method is answered `405` with `Allow`, an \
-unknown route `404`.";
+unknown route `404`, a header that is too large `431`.";
 
 /// The name under `components.securitySchemes`.
 const SCHEME: &str = "apiKey";

@@ -9,13 +9,14 @@ use std::time::Duration;
 use domain::ports::{TaskFeed, TaskSurvey};
 use domain::worker::Progress;
 use domain::{Catalog, Commander, Events, Ports, Reader, Submitter};
-use poem::{Endpoint, Response, Server};
+use poem::{Endpoint, Response};
 use tokio::net::TcpListener;
 
 mod accept;
 mod admission;
 mod answer;
 mod conditional;
+mod connection;
 mod cursor;
 mod docs_page;
 mod document;
@@ -32,6 +33,7 @@ mod record;
 mod routes;
 mod sampled;
 mod schema;
+mod serve;
 mod submission;
 mod trace;
 mod wait;
@@ -42,12 +44,8 @@ pub use meters::Meters;
 
 use front::Front;
 use guard::Guarded;
-use listener::LimitedListener;
 use routes::{Commands, Documentation, Probes, Stream, Tasks};
 use trace::Traced;
-
-/// HTTP/2 streams that one connection may have open.
-const STREAMS_PER_CONNECTION: u32 = 200;
 
 /// What the routes answer from.
 #[derive(Clone)]
@@ -112,7 +110,14 @@ pub struct HttpConfig {
     pub max_body_bytes: usize,
     /// How long a body may take to arrive; then `408`. Default 30 s.
     pub body_timeout: Duration,
-    /// How long nothing may move on a connection before it is closed; longer than any answer takes. Default 75 s.
+    /// The longest header of a request in bytes, the request line included; a longer one, or one of more than 100 fields, is
+    /// answered `431`. At least 8 KiB. Default 32 KiB.
+    pub max_header_bytes: usize,
+    /// How long the header of a request may take, from its first byte, or for the first request of a connection from when that
+    /// was accepted; then the connection is closed. Default 10 s.
+    pub header_timeout: Duration,
+    /// How long a connection may be open without a request, and how long nothing may move in the middle of one, before it is
+    /// closed; longer than any answer takes. Default 75 s.
     pub idle_timeout: Duration,
     /// How many connections may be open; more wait to be accepted. Default 8,192.
     pub max_connections: usize,
@@ -139,6 +144,8 @@ impl Default for HttpConfig {
             admission: Admission::default(),
             max_body_bytes: 256 * 1024,
             body_timeout: Duration::from_secs(30),
+            max_header_bytes: 32 * 1024,
+            header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             max_connections: 8_192,
             ping_timeout: Duration::from_secs(1),
@@ -175,7 +182,7 @@ pub async fn run(
     let observer = api.ports.observer.clone();
     let tasks = Tasks::new(api, &config);
     let routes = (tasks, commands, stream, probes.clone(), Documentation);
-    let guarded = Guarded::new(routes, config.admission.clone(), meters);
+    let guarded = Guarded::new(routes, config.admission.clone(), meters.clone());
     let front = Front::new(guarded, probes.stopping());
     let front = Traced::new(front, observer);
     let shutdown = async move {
@@ -183,7 +190,7 @@ pub async fn run(
         // Who waits or follows is answered at once, and comes again where it goes on.
         events.stop();
     };
-    serve(front, probes, config, listener, shutdown).await
+    serve(front, probes, meters, config, listener, shutdown).await
 }
 
 /// Serves health and metrics alone, for a process that does not serve the API; otherwise as [`run`].
@@ -203,26 +210,23 @@ pub async fn run_probes(
 ) -> io::Result<()> {
     let reader = Reader::new(ports);
     let probes = Probes::new(reader, ports, watched, meters.clone(), config.ping_timeout);
-    let guarded = Guarded::new(probes.clone(), config.admission.clone(), meters);
+    let guarded = Guarded::new(probes.clone(), config.admission.clone(), meters.clone());
     let front = Front::new(guarded, probes.stopping());
-    serve(front, probes, config, listener, shutdown).await
+    serve(front, probes, meters, config, listener, shutdown).await
 }
 
 async fn serve(
     front: impl Endpoint<Output = Response> + 'static,
     probes: Probes,
+    meters: Arc<Meters>,
     config: HttpConfig,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let listener = LimitedListener::new(listener, config.max_connections, config.idle_timeout)?;
     let stop = async {
         shutdown.await;
         probes.stop();
         tokio::time::sleep(config.drain_delay).await;
     };
-    Server::new_with_acceptor(listener)
-        .http2_max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .run_with_graceful_shutdown(front, stop, Some(config.stop_timeout))
-        .await
+    serve::serve(front, meters, &config, listener, stop).await
 }

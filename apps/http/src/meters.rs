@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::admission::Refusal;
+use crate::connection::Cut;
 
 type Label = [(&'static str, &'static str); 1];
 type Labels = [(&'static str, &'static str); 2];
@@ -54,6 +55,8 @@ pub struct Meters {
     dependency_recoveries: Family<Label, Counter>,
     dependency_failing: Family<Label, Gauge>,
     refused: Family<Label, Counter>,
+    connections: Gauge,
+    cut: Family<Label, Counter>,
     other: Counter,
 }
 
@@ -96,6 +99,10 @@ impl Meters {
         let refused = Family::<Label, Counter>::default();
         for reason in Refusal::REASONS {
             drop(refused.get_or_create(&[("reason", reason)]));
+        }
+        let cut = Family::<Label, Counter>::default();
+        for reason in Cut::ALL.map(Cut::reason) {
+            drop(cut.get_or_create(&[("reason", reason)]));
         }
         let lookups = Family::<Label, Counter>::default();
         let runs = Family::<Label, Histogram>::new_with_constructor(run_histogram);
@@ -269,6 +276,18 @@ impl Meters {
                 "Requests that were not let in: no API key, an unknown one, or one without the scope, by reason",
                 refused,
             ),
+            connections: register(
+                &mut names,
+                "http_connections",
+                "Connections that are open",
+                Gauge::default(),
+            ),
+            cut: register(
+                &mut names,
+                "http_connections_cut",
+                "Connections that were cut because their client took too long, by reason",
+                cut,
+            ),
             other: register(
                 &mut names,
                 "events_other",
@@ -301,11 +320,31 @@ impl Meters {
             .inc();
     }
 
+    /// Counts a connection as open until what is returned is dropped.
+    pub(crate) fn connected(&self) -> Open {
+        self.connections.inc();
+        Open(self.connections.clone())
+    }
+
+    /// Counts a connection that was cut.
+    pub(crate) fn cut(&self, cut: Cut) {
+        self.cut.get_or_create(&[("reason", cut.reason())]).inc();
+    }
+
     fn encoded(&self) -> String {
         let mut text = String::with_capacity(16 * 1024);
         // Writing into a String cannot fail.
         let _ = encode_registry(&mut text, &self.registry);
         text
+    }
+}
+
+/// A connection that is counted as open.
+pub(crate) struct Open(Gauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

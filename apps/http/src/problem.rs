@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     MethodNotAllowed,
     SlowBody,
     BodyTooLarge,
+    MalformedRequest,
+    HeaderTooLarge,
     UnsupportedMediaType,
     Overloaded,
     TooManyWaiters,
@@ -57,6 +59,7 @@ impl Kind {
     pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::MalformedBody
+            | Self::MalformedRequest
             | Self::InvalidTask
             | Self::InvalidId
             | Self::InvalidParameter
@@ -69,6 +72,7 @@ impl Kind {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Overloaded
             | Self::TooManyWaiters
@@ -99,6 +103,8 @@ impl Kind {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::SlowBody => "slow-body",
             Self::BodyTooLarge => "body-too-large",
+            Self::MalformedRequest => "malformed-request",
+            Self::HeaderTooLarge => "header-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::Overloaded => "overloaded",
             Self::TooManyWaiters => "too-many-waiters",
@@ -128,6 +134,8 @@ impl Kind {
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::SlowBody => "The body did not arrive in time",
             Self::BodyTooLarge => "The body is too large",
+            Self::MalformedRequest => "The request cannot be read",
+            Self::HeaderTooLarge => "The header is too large",
             Self::UnsupportedMediaType => "The content type is not supported",
             Self::Overloaded => "Too many requests are waiting",
             Self::TooManyWaiters => "Too many clients wait for tasks",
@@ -176,6 +184,10 @@ impl Kind {
             Self::MethodNotAllowed => "The route does not take this method.",
             Self::SlowBody => "The body did not arrive in time.",
             Self::BodyTooLarge => "The body is over the limit.",
+            Self::MalformedRequest => "What came is not a request of HTTP.",
+            Self::HeaderTooLarge => {
+                "The header of the request is over the limit, in bytes or in fields."
+            }
             Self::UnsupportedMediaType => "The body is not declared as `application/json`.",
             Self::Overloaded => "Too many requests are waiting; nothing was stored.",
             Self::TooManyWaiters => {
@@ -230,6 +242,11 @@ impl Kind {
             Self::MethodNotAllowed => ("/tasks/batch", "this route takes POST"),
             Self::SlowBody => ("/tasks", "the body did not arrive within 30 s"),
             Self::BodyTooLarge => ("/tasks", "the body is over the limit of 262144 bytes"),
+            Self::MalformedRequest => ("", "this is not a request of HTTP"),
+            Self::HeaderTooLarge => (
+                "",
+                "the request line and the header fields together are too long, or too many",
+            ),
             Self::UnsupportedMediaType => ("/tasks", "send the body as application/json"),
             Self::TooManyWaiters => (
                 "/tasks/01890a5d-ac96-774b-bcce-b302099a8057",
@@ -399,14 +416,18 @@ impl Problem {
         }
     }
 
+    /// The body of the response, about the path that was asked for.
+    pub(crate) fn text(&self, instance: &str) -> Vec<u8> {
+        // Serializing text and numbers into memory cannot fail.
+        serde_json::to_vec(&self.body(instance)).unwrap_or_default()
+    }
+
     /// The response, about the path that was asked for.
     pub(crate) fn respond(&self, instance: &str) -> Response {
-        // Serializing text and numbers into memory cannot fail.
-        let body = serde_json::to_vec(&self.body(instance)).unwrap_or_default();
         let mut response = Response::builder()
             .status(self.status())
             .content_type(CONTENT_TYPE)
-            .body(body);
+            .body(self.text(instance));
         if let Some(seconds) = self.kind.retry_after_seconds() {
             response
                 .headers_mut()

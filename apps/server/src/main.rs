@@ -37,6 +37,8 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
         admission: Admission::following(keys::follow(&settings.http.access)?),
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
+        max_header_bytes: settings.http.max_header,
+        header_timeout: settings.http.header_timeout,
         idle_timeout: settings.http.idle_timeout,
         max_connections: settings.http.max_connections,
         drain_delay: settings.http.drain_delay,

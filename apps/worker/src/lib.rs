@@ -38,6 +38,8 @@ pub async fn work(
         admission: Admission::following(keys::follow(&settings.http.access)?),
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
+        max_header_bytes: settings.http.max_header,
+        header_timeout: settings.http.header_timeout,
         idle_timeout: settings.http.idle_timeout,
         max_connections: settings.http.max_connections,
         // Health and metrics are served, with readiness red, until the worker has stopped, which is sooner.

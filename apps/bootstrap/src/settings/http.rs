@@ -6,6 +6,8 @@ use super::{AccessSettings, Reader};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_HEADER: usize = 32 << 10;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const MAX_CONNECTIONS: usize = 8_192;
 /// As long as a load balancer that asks once a second needs to notice, and to be asked again.
@@ -24,6 +26,10 @@ pub struct HttpSettings {
     pub max_body: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// The longest header of a request in bytes.
+    pub max_header: usize,
+    /// How long a header may take to arrive.
+    pub header_timeout: Duration,
     /// How long nothing may move on a connection before it is closed.
     pub idle_timeout: Duration,
     /// How many connections may be open; more wait.
@@ -61,11 +67,23 @@ impl HttpSettings {
                 SECOND..=SECOND * 3_600,
                 "how long a request body may take to arrive; then it is answered 408",
             ),
+            max_header: reader.bytes(
+                "MAX_HEADER",
+                MAX_HEADER,
+                8 << 10..=1 << 20,
+                "the longest header of a request, its first line included; a longer one, or more than 100 fields, is answered 431",
+            ),
+            header_timeout: reader.duration(
+                "HEADER_TIMEOUT",
+                HEADER_TIMEOUT,
+                SECOND..=SECOND * 3_600,
+                "how long the header of a request may take to arrive; then the connection is closed",
+            ),
             idle_timeout: reader.duration(
                 "IDLE_TIMEOUT",
                 IDLE_TIMEOUT,
                 SECOND..=SECOND * 3_600,
-                "how long nothing may move on a connection before it is closed",
+                "how long a connection may be without a request, and how long nothing may move in the middle of one, before it is closed",
             ),
             max_connections: reader.number(
                 "MAX_CONNECTIONS",
@@ -99,6 +117,8 @@ impl HttpSettings {
             access: AccessSettings::read(reader),
             max_body: 1 << 10,
             body_timeout: BODY_TIMEOUT,
+            max_header: MAX_HEADER,
+            header_timeout: HEADER_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             max_connections: MAX_CONNECTIONS,
             drain_delay: read_drain_delay(

@@ -9,6 +9,7 @@ mod connections;
 mod documentation;
 mod events;
 mod health;
+mod hostile;
 mod idempotency;
 mod listing;
 mod metrics;

@@ -73,6 +73,42 @@ impl Process {
         self.exchange("GET", path, "")
     }
 
+    /// A connection on which nothing was sent yet.
+    pub(crate) fn connect(&self) -> io::Result<TcpStream> {
+        TcpStream::connect(self.address)
+    }
+
+    /// The value of a meter without labels.
+    pub(crate) fn meter(&self, name: &str) -> f64 {
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: text/plain\r\n\r\n";
+        let mut stream = self.connect().expect("the program accepts");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+            .unwrap_or_else(|| panic!("no {name} in {answer}"))
+    }
+
+    /// The memory that it holds, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))
+            .expect("the system tells");
+        status
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix("VmRSS:")?
+                    .trim()
+                    .split(' ')
+                    .next()?
+                    .parse()
+                    .ok()
+            })
+            .expect("it holds some")
+    }
+
     /// Waits until a task is done, as a client that polls.
     pub(crate) fn result_of(&self, id: &str, patience: Duration) -> String {
         let until = Instant::now() + patience;
