@@ -92,7 +92,8 @@ async fn open(settings: &HttpSettings, port: u16) -> Result<TcpListener, ListenE
 
 fn announce(settings: &HttpSettings, listener: &TcpListener) {
     if let Ok(address) = listener.local_addr() {
-        info!(event = "http.listening", %address, "listening on http://{address}");
+        let scheme = settings.scheme();
+        info!(event = "http.listening", %address, "listening on {scheme}://{address}");
     }
     if !settings.access.keys.is_empty() {
         info!(
@@ -125,6 +126,7 @@ mod tests {
         HttpSettings {
             host: "127.0.0.1".to_owned(),
             port,
+            tls: None,
             access: AccessSettings::default(),
             max_body: 1_024,
             body_timeout: Duration::from_secs(1),

@@ -14,6 +14,7 @@ mod programs;
 mod redis;
 mod source;
 mod submit;
+mod tls;
 mod value;
 mod work;
 
@@ -34,6 +35,7 @@ pub use self::programs::{
 pub use self::redis::RedisSettings;
 use self::source::NotUnicode;
 pub use self::source::Source;
+pub use self::tls::TlsSettings;
 
 /// What `--help` says of one setting.
 #[derive(Clone, Debug, PartialEq, Eq)]

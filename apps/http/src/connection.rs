@@ -29,6 +29,8 @@ pub(crate) struct Patience {
 /// Why a connection was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
+    /// TLS was not agreed on, or not in time.
+    Handshake,
     /// The header of a request took too long.
     Header,
     /// Nothing was asked, or nothing moved, for too long.
@@ -36,10 +38,11 @@ pub(crate) enum Cut {
 }
 
 impl Cut {
-    pub(crate) const ALL: [Self; 2] = [Self::Header, Self::Idle];
+    pub(crate) const ALL: [Self; 3] = [Self::Handshake, Self::Header, Self::Idle];
 
     pub(crate) const fn reason(self) -> &'static str {
         match self {
+            Self::Handshake => "handshake",
             Self::Header => "header",
             Self::Idle => "idle",
         }
@@ -182,6 +185,18 @@ impl<S> Connection<S> {
         self.poll_alarm(context).map(Err)
     }
 
+    /// What is no move and may have to wait, as it does where TLS has bytes of its own to send.
+    fn or_alarm(
+        &mut self,
+        polled: Poll<io::Result<()>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if polled.is_ready() {
+            return polled;
+        }
+        self.poll_alarm(context).map(Err)
+    }
+
     /// Whether these bytes are an answer without words that HTTP itself gave; then it will be written with them.
     fn owes(&mut self, bytes: &[u8]) -> bool {
         if self.pulse.is_busy() || !self.owed.is_empty() {
@@ -275,12 +290,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(self.poll_owed(context))?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.or_alarm(polled, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_owed(context))?;
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let polled = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.or_alarm(polled, context)
     }
 }
 

@@ -35,12 +35,14 @@ mod sampled;
 mod schema;
 mod serve;
 mod submission;
+mod tls;
 mod trace;
 mod wait;
 
 pub use admission::Admission;
 pub use document::document;
 pub use meters::Meters;
+pub use tls::Tls;
 
 use front::Front;
 use guard::Guarded;
@@ -106,6 +108,8 @@ impl Api {
 pub struct HttpConfig {
     /// Who is let in. Default: everybody.
     pub admission: Admission,
+    /// With which certificate TLS is spoken. Default: none, and no TLS.
+    pub tls: Option<Tls>,
     /// The longest body in bytes; a longer one is answered `413`. Default 256 KiB. That of a batch may be 16 times as long.
     pub max_body_bytes: usize,
     /// How long a body may take to arrive; then `408`. Default 30 s.
@@ -142,6 +146,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             admission: Admission::default(),
+            tls: None,
             max_body_bytes: 256 * 1024,
             body_timeout: Duration::from_secs(30),
             max_header_bytes: 32 * 1024,

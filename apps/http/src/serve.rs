@@ -16,14 +16,15 @@ use poem::http::uri::Scheme;
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Endpoint, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::server::TlsStream;
 
-use crate::connection::{Connection, Patience, Pulse, Underway};
+use crate::connection::{Connection, Cut, Patience, Pulse, Underway};
 use crate::listener::{Accepted, LimitedListener};
-use crate::{HttpConfig, Meters};
+use crate::{HttpConfig, Meters, Tls};
 
 /// HTTP/2 streams that one connection may have open.
 const STREAMS_PER_CONNECTION: u32 = 200;
@@ -51,6 +52,7 @@ pub(crate) async fn serve(
     let host = Arc::new(Host {
         endpoint,
         meters,
+        tls: config.tls.clone(),
         local: listener.local(),
         patience: Patience {
             header: config.header_timeout,
@@ -100,6 +102,7 @@ fn protocol(max_header_bytes: usize) -> Builder<TokioExecutor> {
 struct Host<E> {
     endpoint: E,
     meters: Arc<Meters>,
+    tls: Option<Tls>,
     local: SocketAddr,
     patience: Patience,
     protocol: Builder<TokioExecutor>,
@@ -114,21 +117,52 @@ impl<E: Endpoint<Output = Response> + 'static> Host<E> {
             peer,
             place: _place,
         } = accepted;
-        let pulse = Arc::new(Pulse::default());
-        let connection = Connection::new(stream, Instant::now(), self.patience, pulse.clone());
-        self.converse(connection, &pulse, Scheme::HTTP, peer).await;
-        if let Some(cut) = pulse.cut() {
+        let now = Instant::now();
+        let cut = match &self.tls {
+            None => self.converse(stream, now, Scheme::HTTP, peer).await,
+            // In a box, so that connections without TLS need no room for it.
+            Some(tls) => {
+                Box::pin(async {
+                    match self.agree(tls, stream).await {
+                        Some(stream) => self.converse(stream, now, Scheme::HTTPS, peer).await,
+                        None => Some(Cut::Handshake),
+                    }
+                })
+                .await
+            }
+        };
+        if let Some(cut) = cut {
             self.meters.cut(cut);
         }
     }
 
+    /// TLS on a connection, unless its client fails to agree on it in the time that it has for its first header.
+    async fn agree(&self, tls: &Tls, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+        let mut closes = self.closes.clone();
+        tokio::select! {
+            agreed = timeout(self.patience.header, tls.acceptor().accept(stream)) => match agreed {
+                Ok(Ok(stream)) => Some(stream),
+                Ok(Err(error)) => {
+                    tracing::debug!(event = "tls.refused", %error, "a client and this server do not agree on TLS");
+                    None
+                }
+                Err(_) => None,
+            },
+            // Nothing was asked yet.
+            _ = closes.wait_for(|closes| *closes) => None,
+        }
+    }
+
+    /// Answers what is asked on a connection until its end; says why it was cut, if it was.
     async fn converse(
         self: &Arc<Self>,
-        connection: Connection<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
-        pulse: &Arc<Pulse>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        accepted: Instant,
         scheme: Scheme,
         peer: SocketAddr,
-    ) {
+    ) -> Option<Cut> {
+        let pulse = Arc::new(Pulse::default());
+        let connection = Connection::new(stream, accepted, self.patience, Arc::clone(&pulse));
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let underway = pulse.begin(request.version());
             let host = Arc::clone(self);
@@ -151,7 +185,7 @@ impl<E: Endpoint<Output = Response> + 'static> Host<E> {
         tokio::select! {
             ended = &mut conversation => {
                 if ended.is_ok() || pulse.cut().is_some() {
-                    return;
+                    return pulse.cut();
                 }
                 // A client that closed its half may still read: what is under way is answered.
             }
@@ -161,6 +195,7 @@ impl<E: Endpoint<Output = Response> + 'static> Host<E> {
         conversation.as_mut().graceful_shutdown();
         // How it ends changes nothing any more.
         let _ = conversation.await;
+        pulse.cut()
     }
 }
 

@@ -7,9 +7,9 @@ use bootstrap::listen::listen;
 use bootstrap::settings::StandaloneSettings;
 use bootstrap::shutdown::last_share;
 use bootstrap::wiring::{embedded, processing};
-use bootstrap::{Failure, Program, Start, keys, launch, say, telemetry};
+use bootstrap::{Failure, Program, Start, keys, launch, say, telemetry, tls};
 use domain::{Events, EventsConfig, Submitter, Worker};
-use http_api::{Admission, Api, HttpConfig, Meters};
+use http_api::{Admission, Api, HttpConfig, Meters, Tls};
 
 const PROGRAM: Program = Program {
     name: env!("CARGO_PKG_NAME"),
@@ -45,6 +45,7 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     let last_share = last_share(settings.work.drain_deadline);
     let config = HttpConfig {
         admission: Admission::following(keys::follow(&settings.http.access)?),
+        tls: tls::follow(settings.http.tls.as_ref())?.map(Tls::following),
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
         max_header_bytes: settings.http.max_header,
@@ -56,8 +57,9 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
         ..HttpConfig::default()
     };
     let address = listener.local_addr()?;
+    let scheme = settings.http.scheme();
     say(&format!(
-        "API         http://{address}\nSwagger UI  http://{address}/docs\n"
+        "API         {scheme}://{address}\nSwagger UI  {scheme}://{address}/docs\n"
     ));
     // The API stops taking first, and the worker may still finish what came last.
     let (worked, served) = tokio::join!(

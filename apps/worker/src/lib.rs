@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bootstrap::listen::listen_somewhere;
 use bootstrap::settings::WorkerSettings;
 use bootstrap::wiring::distributed;
-use bootstrap::{Failure, Start, keys, telemetry};
+use bootstrap::{Failure, Start, keys, telemetry, tls};
 use domain::Worker;
 use domain::ports::Processor;
-use http_api::{Admission, HttpConfig, Meters, Watched, run_probes};
+use http_api::{Admission, HttpConfig, Meters, Tls, Watched, run_probes};
 
 /// Works until it is told to stop: what a `main` gives to [`bootstrap::launch`].
 ///
@@ -36,6 +36,7 @@ pub async fn work(
     let drain_delay = settings.http.drain_delay;
     let config = HttpConfig {
         admission: Admission::following(keys::follow(&settings.http.access)?),
+        tls: tls::follow(settings.http.tls.as_ref())?.map(Tls::following),
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
         max_header_bytes: settings.http.max_header,

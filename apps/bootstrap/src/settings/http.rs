@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AccessSettings, Reader};
+use super::{AccessSettings, Reader, TlsSettings};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,6 +20,8 @@ pub struct HttpSettings {
     pub host: String,
     /// 0 takes a free one.
     pub port: u16,
+    /// With which certificate it speaks TLS, if it does.
+    pub tls: Option<TlsSettings>,
     /// Who is let in.
     pub access: AccessSettings,
     /// The longest request body in bytes.
@@ -59,6 +61,7 @@ impl HttpSettings {
         Self {
             host,
             port,
+            tls: TlsSettings::read(reader),
             access: AccessSettings::read(reader),
             max_body,
             body_timeout: reader.duration(
@@ -114,6 +117,7 @@ impl HttpSettings {
         Self {
             host,
             port,
+            tls: TlsSettings::read(reader),
             access: AccessSettings::read(reader),
             max_body: 1 << 10,
             body_timeout: BODY_TIMEOUT,
@@ -127,6 +131,12 @@ impl HttpSettings {
                 "at a stop, how long to go on taking tasks with readiness red, so that whoever watches it knows first",
             ),
         }
+    }
+
+    /// How its addresses begin.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// Whether other machines can reach it.

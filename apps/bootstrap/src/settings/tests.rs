@@ -429,3 +429,56 @@ fn keys_are_read_or_refused_by_name_and_never_shown() {
     assert_eq!(names::<ServerSettings>(&both), ["API_KEYS"]);
     std::fs::remove_file(&file).expect("it goes away");
 }
+
+#[test]
+fn a_certificate_and_its_key_are_checked_before_anything_starts() {
+    let directory = std::env::temp_dir().join(format!("task-processor-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let path = |name: &str| directory.join(name).to_str().expect("text").to_owned();
+    for name in ["ours", "other"] {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+        let files = [
+            (format!("{name}.pem"), made.cert.pem()),
+            (format!("{name}.key"), made.signing_key.serialize_pem()),
+        ];
+        for (file, text) in files {
+            std::fs::write(path(&file), text).expect("a file");
+        }
+    }
+    std::fs::write(path("empty"), "").expect("a file");
+    let torn = "-----BEGIN CERTIFICATE-----\nc2VjcmV0\n-----END CERTIFICATE-----\n";
+    std::fs::write(path("torn"), torn).expect("a file");
+    let (certificate, key) = ("TLS_CERTIFICATE_FILE", "TLS_KEY_FILE");
+    let (ours, ours_key) = (path("ours.pem"), path("ours.key"));
+    let good = [(certificate, ours.as_str()), (key, ours_key.as_str())];
+    let read_well = read::<ServerSettings>(&good).expect("they belong together");
+    assert!(read_well.http.tls.is_some());
+    assert_eq!(read_well.http.scheme(), "https");
+    assert!(read::<WorkerSettings>(&good).is_ok());
+    assert!(read::<StandaloneSettings>(&good).is_ok());
+    let check = |pairs: &[(&str, &str)], named: &str, reason: &str| {
+        let Mistakes(mistakes) = read::<ServerSettings>(pairs).expect_err("a mistake");
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert_eq!(mistakes[0].name, named);
+        assert!(mistakes[0].reason.contains(reason), "{mistakes:?}");
+    };
+    check(&good[..1], key, "must be set when TLS_CERTIFICATE_FILE is");
+    check(&good[1..], certificate, "must be set when TLS_KEY_FILE is");
+    for (file, reason) in [
+        ("nowhere", "cannot be read"),
+        ("empty", "holds no certificate"),
+        ("ours.key", "holds no certificate"),
+        ("torn", "can be used"),
+    ] {
+        check(&[(certificate, &path(file)), good[1]], certificate, reason);
+    }
+    for (file, reason) in [
+        ("nowhere", "cannot be read"),
+        ("empty", "holds no private key"),
+        ("ours.pem", "holds no private key"),
+        ("other.key", "does not fit the certificate"),
+    ] {
+        check(&[good[0], (key, &path(file))], key, reason);
+    }
+    std::fs::remove_dir_all(&directory).expect("it goes away");
+}

@@ -112,6 +112,15 @@ impl Client {
         }
     }
 
+    /// Whatever the server still sends before it closes the connection, which it must.
+    pub(crate) async fn receive_rest(&mut self) {
+        let mut rest = Vec::new();
+        // A connection that is reset is closed too.
+        let _ = timeout(PATIENCE, self.stream.read_to_end(&mut rest))
+            .await
+            .expect("the server closes the connection");
+    }
+
     /// The head of an answer whose body does not end by itself, or the whole of one that is refused.
     pub(crate) async fn receive_opening(&mut self) -> Answer {
         self.receive_to(true).await

@@ -17,5 +17,6 @@ mod read;
 mod refusals;
 mod server;
 mod submit;
+mod tls;
 mod trace;
 mod wait;

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ const ANSWER: Duration = Duration::from_secs(20);
 pub(crate) struct Process {
     address: SocketAddr,
     child: Mutex<Child>,
-    log: Mutex<Option<JoinHandle<String>>>,
+    log: Arc<Mutex<String>>,
+    logging: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Process {
@@ -32,26 +33,33 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let mut errors = child.stderr.take().expect("it is piped");
-        let log = thread::spawn(move || {
-            let mut text = Vec::new();
+        let errors = BufReader::new(child.stderr.take().expect("it is piped"));
+        let log = Arc::new(Mutex::new(String::new()));
+        let lines = Arc::clone(&log);
+        let logging = thread::spawn(move || {
             // What was read before the pipe broke is all there is.
-            let _ = errors.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
+            for line in errors.split(b'\n').map_while(Result::ok) {
+                let mut log = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                log.push_str(&String::from_utf8_lossy(&line));
+                log.push('\n');
+            }
         });
         let out = BufReader::new(child.stdout.take().expect("it is piped"));
         let address = out
             .lines()
             .map_while(Result::ok)
-            .find_map(|line| line.split_once("http://")?.1.parse().ok());
+            .find_map(|line| line.split_once("://")?.1.parse().ok());
         let Some(address) = address else {
             let code = child.wait();
-            panic!("it did not start ({code:?}): {:?}", log.join());
+            // Then the log is whole.
+            let _ = logging.join();
+            panic!("it did not start ({code:?}): {log:?}");
         };
         Self {
             address,
             child: Mutex::new(child),
-            log: Mutex::new(Some(log)),
+            log,
+            logging: Mutex::new(Some(logging)),
         }
     }
 
@@ -146,13 +154,36 @@ impl Process {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         let code = child.wait().expect("it ends").code();
         drop(child);
-        let log = self
-            .log
+        let logging = self
+            .logging
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let log = log.map(|reading| reading.join().unwrap_or_default());
-        (code, log.unwrap_or_default())
+        if let Some(logging) = logging {
+            logging.join().expect("the log is read");
+        }
+        (code, self.log_so_far())
+    }
+
+    /// What it has logged.
+    pub(crate) fn log_so_far(&self) -> String {
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The status of an answer to whoever has this key.
+    pub(crate) fn status_with_key(&self, key: &str) -> u16 {
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\r\n"
+        );
+        let mut stream = self.connect().expect("the program accepts");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+        status.unwrap_or_else(|| panic!("no status in {answer}"))
     }
 
     fn exchange(&self, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
