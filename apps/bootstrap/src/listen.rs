@@ -128,6 +128,7 @@ mod tests {
             port,
             tls: None,
             access: AccessSettings::default(),
+            rate: None,
             max_body: 1_024,
             body_timeout: Duration::from_secs(1),
             max_header: 8_192,

@@ -11,6 +11,7 @@ mod kafka;
 mod logging;
 mod processing;
 mod programs;
+mod rate;
 mod redis;
 mod source;
 mod submit;
@@ -32,6 +33,7 @@ pub use self::processing::ProcessingSettings;
 pub use self::programs::{
     MigrateSettings, ServerSettings, Settings, StandaloneSettings, StartSettings, WorkerSettings,
 };
+pub use self::rate::RateSettings;
 pub use self::redis::RedisSettings;
 use self::source::NotUnicode;
 pub use self::source::Source;

@@ -92,6 +92,11 @@ impl Caller {
         request.data().cloned().unwrap_or_default()
     }
 
+    /// The name of the key, if there is one.
+    pub(crate) fn key(&self) -> Option<Arc<str>> {
+        self.0.clone()
+    }
+
     /// The name of the key; what no key is named where there is none.
     pub(crate) fn name(&self) -> &str {
         self.0.as_deref().unwrap_or(ApiKey::ANONYMOUS)

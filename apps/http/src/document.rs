@@ -107,6 +107,8 @@ fn build() -> String {
         let mut kinds = kinds.to_vec();
         if need.is_some() {
             kinds.extend(Refusal::KINDS);
+            kinds.push(Kind::RateLimited);
+            describe_rate(operation);
         }
         describe_problems(operation, &kinds);
         describe_head(operation);
@@ -167,6 +169,37 @@ fn describe_security(operation: &mut Value, need: Option<Scope>) {
                 })
             });
     }
+    responses.sort_keys();
+}
+
+/// That an operation may be asked too often.
+fn describe_rate(operation: &mut Value) {
+    let Some(responses) = operation["responses"].as_object_mut() else {
+        return;
+    };
+    let header = |description: &str, schema: Value| json!({"description": description, "required": true, "schema": schema});
+    let text = |example: &str| json!({"type": "string", "example": example});
+    responses.insert(
+        Kind::RateLimited.status().as_str().to_owned(),
+        json!({
+            "headers": {
+                "RateLimit": header(
+                    "How many requests are left now, and in how many seconds all are (draft-ietf-httpapi-ratelimit-headers-10). \
+                     Where rates are limited, every answer of the operation carries it.",
+                    text("\"default\";r=0;t=20"),
+                ),
+                "RateLimit-Policy": header(
+                    "How many requests may come at once, and in how many seconds that many are regained.",
+                    text("\"default\";q=100;w=20"),
+                ),
+                "Retry-After": header(
+                    "After how many seconds to try again.",
+                    json!({"type": "integer", "minimum": 1, "example": 1}),
+                ),
+            },
+            "content": {problem::CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }),
+    );
     responses.sort_keys();
 }
 

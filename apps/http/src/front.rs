@@ -16,6 +16,7 @@ use poem_openapi::OpenApi;
 use crate::document;
 use crate::health::Stopping;
 use crate::problem::Problem;
+use crate::rate::Standing;
 
 /// The outermost endpoint.
 pub(crate) struct Front {
@@ -41,6 +42,7 @@ impl Front {
             .flatten()
             .and_then(|pattern| self.allowed.get(&*pattern.0))
             .cloned();
+        let standing = error.data::<Standing>().cloned();
         let mut response = if allow.is_some() && method == Method::OPTIONS {
             StatusCode::NO_CONTENT.into()
         } else {
@@ -48,6 +50,9 @@ impl Front {
         };
         if let Some(allow) = allow {
             response.headers_mut().insert(header::ALLOW, allow);
+        }
+        if let Some(standing) = standing {
+            standing.tell(response.headers_mut());
         }
         response
     }

@@ -10,9 +10,10 @@ use poem::{Endpoint, EndpointExt, Request, Response};
 use poem_openapi::OpenApi;
 use poem_openapi::registry::{MetaApi, Registry};
 
-use crate::Meters;
 use crate::admission::Admission;
+use crate::rate::Rates;
 use crate::submission::let_go_of_body;
+use crate::{HttpConfig, Meters};
 
 /// What each operation needs, by its `operationId`; `None` is open to everybody. A test compares it with the document.
 const NEEDS: &[(&str, Option<Scope>)] = &[
@@ -46,14 +47,16 @@ pub(crate) fn need_of(operation: &str) -> Option<Scope> {
 pub(crate) struct Guarded<T> {
     routes: T,
     admission: Admission,
+    rates: Option<Arc<Rates>>,
     meters: Arc<Meters>,
 }
 
 impl<T> Guarded<T> {
-    pub(crate) const fn new(routes: T, admission: Admission, meters: Arc<Meters>) -> Self {
+    pub(crate) fn new(routes: T, config: &HttpConfig, meters: Arc<Meters>) -> Self {
         Self {
             routes,
-            admission,
+            admission: config.admission.clone(),
+            rates: config.rate_limit.map(|limit| Arc::new(Rates::new(limit))),
             meters,
         }
     }
@@ -82,10 +85,12 @@ impl<T: OpenApi> OpenApi for Guarded<T> {
                     None => endpoint,
                     Some(need) => {
                         let (admission, meters) = (self.admission.clone(), self.meters.clone());
+                        let rates = self.rates.clone();
                         let guard = Guard {
                             endpoint,
                             need,
                             admission,
+                            rates,
                             meters,
                         };
                         guard.boxed()
@@ -133,6 +138,7 @@ struct Guard {
     endpoint: BoxEndpoint<'static>,
     need: Scope,
     admission: Admission,
+    rates: Option<Arc<Rates>>,
     meters: Arc<Meters>,
 }
 
@@ -142,8 +148,29 @@ impl Endpoint for Guard {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         match self.admission.admit(request.headers(), self.need) {
             Ok(caller) => {
+                let Some(rates) = &self.rates else {
+                    request.set_data(caller);
+                    return self.endpoint.call(request).await;
+                };
+                let standing = rates.spend(&request, &caller);
+                if standing.is_over() {
+                    self.meters.limited();
+                    let response = standing.refuse(request.uri().path());
+                    let_go_of_body(&mut request);
+                    return Ok(response);
+                }
                 request.set_data(caller);
-                self.endpoint.call(request).await
+                match self.endpoint.call(request).await {
+                    Ok(mut response) => {
+                        standing.tell(response.headers_mut());
+                        Ok(response)
+                    }
+                    Err(mut error) => {
+                        // Whoever makes an answer of it tells.
+                        error.set_data(standing);
+                        Err(error)
+                    }
+                }
             }
             Err(refusal) => {
                 self.meters.refused(refusal);

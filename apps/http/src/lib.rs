@@ -29,6 +29,7 @@ mod listing;
 mod meters;
 mod problem;
 mod query;
+mod rate;
 mod record;
 mod routes;
 mod sampled;
@@ -42,6 +43,7 @@ mod wait;
 pub use admission::Admission;
 pub use document::document;
 pub use meters::Meters;
+pub use rate::RateLimit;
 pub use tls::Tls;
 
 use front::Front;
@@ -108,6 +110,9 @@ impl Api {
 pub struct HttpConfig {
     /// Who is let in. Default: everybody.
     pub admission: Admission,
+    /// How often each client may ask: each API key, or without keys each address. Health and documentation are not counted.
+    /// Default: as often as it likes.
+    pub rate_limit: Option<RateLimit>,
     /// With which certificate TLS is spoken. Default: none, and no TLS.
     pub tls: Option<Tls>,
     /// The longest body in bytes; a longer one is answered `413`. Default 256 KiB. That of a batch may be 16 times as long.
@@ -146,6 +151,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             admission: Admission::default(),
+            rate_limit: None,
             tls: None,
             max_body_bytes: 256 * 1024,
             body_timeout: Duration::from_secs(30),
@@ -187,7 +193,7 @@ pub async fn run(
     let observer = api.ports.observer.clone();
     let tasks = Tasks::new(api, &config);
     let routes = (tasks, commands, stream, probes.clone(), Documentation);
-    let guarded = Guarded::new(routes, config.admission.clone(), meters.clone());
+    let guarded = Guarded::new(routes, &config, meters.clone());
     let front = Front::new(guarded, probes.stopping());
     let front = Traced::new(front, observer);
     let shutdown = async move {
@@ -215,7 +221,7 @@ pub async fn run_probes(
 ) -> io::Result<()> {
     let reader = Reader::new(ports);
     let probes = Probes::new(reader, ports, watched, meters.clone(), config.ping_timeout);
-    let guarded = Guarded::new(probes.clone(), config.admission.clone(), meters.clone());
+    let guarded = Guarded::new(probes.clone(), &config, meters.clone());
     let front = Front::new(guarded, probes.stopping());
     serve(front, probes, meters, config, listener, shutdown).await
 }

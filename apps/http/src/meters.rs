@@ -21,6 +21,9 @@ type Labels = [(&'static str, &'static str); 2];
 
 const PREFIX: &str = "task_processor";
 
+/// Why a request was refused that was one too many.
+const LIMITED: &str = "rate";
+
 /// Counts every [`Event`] by kind and reason.
 ///
 /// All names begin with `task_processor_`; counters end in `_total`, durations are histograms in seconds. A series whose
@@ -97,7 +100,7 @@ impl Meters {
             drop(repaired.get_or_create(&[("what", what.as_str())]));
         }
         let refused = Family::<Label, Counter>::default();
-        for reason in Refusal::REASONS {
+        for reason in Refusal::REASONS.into_iter().chain([LIMITED]) {
             drop(refused.get_or_create(&[("reason", reason)]));
         }
         let cut = Family::<Label, Counter>::default();
@@ -273,7 +276,7 @@ impl Meters {
             refused: register(
                 &mut names,
                 "http_refusals",
-                "Requests that were not let in: no API key, an unknown one, or one without the scope, by reason",
+                "Requests that were not let in: no API key, an unknown one, one without the scope, or too many, by reason",
                 refused,
             ),
             connections: register(
@@ -318,6 +321,11 @@ impl Meters {
         self.refused
             .get_or_create(&[("reason", refusal.reason())])
             .inc();
+    }
+
+    /// Counts a request that was one too many.
+    pub(crate) fn limited(&self) {
+        self.refused.get_or_create(&[("reason", LIMITED)]).inc();
     }
 
     /// Counts a connection as open until what is returned is dropped.

@@ -9,7 +9,7 @@ use bootstrap::shutdown::last_share;
 use bootstrap::wiring::distributed;
 use bootstrap::{Failure, Program, Start, keys, launch, telemetry, tls};
 use domain::{Events, EventsConfig, Submitter};
-use http_api::{Admission, Api, HttpConfig, Meters, Tls};
+use http_api::{Admission, Api, HttpConfig, Meters, RateLimit, Tls};
 
 const PROGRAM: Program = Program {
     name: env!("CARGO_PKG_NAME"),
@@ -35,6 +35,10 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
     let last_share = last_share(settings.drain_deadline);
     let config = HttpConfig {
         admission: Admission::following(keys::follow(&settings.http.access)?),
+        rate_limit: settings.http.rate.map(|rate| RateLimit {
+            per_second: rate.per_second,
+            burst: rate.burst,
+        }),
         tls: tls::follow(settings.http.tls.as_ref())?.map(Tls::following),
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,

@@ -9,7 +9,7 @@ use bootstrap::shutdown::last_share;
 use bootstrap::wiring::{embedded, processing};
 use bootstrap::{Failure, Program, Start, keys, launch, say, telemetry, tls};
 use domain::{Events, EventsConfig, Submitter, Worker};
-use http_api::{Admission, Api, HttpConfig, Meters, Tls};
+use http_api::{Admission, Api, HttpConfig, Meters, RateLimit, Tls};
 
 const PROGRAM: Program = Program {
     name: env!("CARGO_PKG_NAME"),
@@ -45,6 +45,10 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     let last_share = last_share(settings.work.drain_deadline);
     let config = HttpConfig {
         admission: Admission::following(keys::follow(&settings.http.access)?),
+        rate_limit: settings.http.rate.map(|rate| RateLimit {
+            per_second: rate.per_second,
+            burst: rate.burst,
+        }),
         tls: tls::follow(settings.http.tls.as_ref())?.map(Tls::following),
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,

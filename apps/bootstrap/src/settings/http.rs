@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AccessSettings, Reader, TlsSettings};
+use super::{AccessSettings, RateSettings, Reader, TlsSettings};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,6 +24,8 @@ pub struct HttpSettings {
     pub tls: Option<TlsSettings>,
     /// Who is let in.
     pub access: AccessSettings,
+    /// How often each client may ask; `None` sets no limit.
+    pub rate: Option<RateSettings>,
     /// The longest request body in bytes.
     pub max_body: usize,
     /// How long a body may take to arrive.
@@ -63,6 +65,7 @@ impl HttpSettings {
             port,
             tls: TlsSettings::read(reader),
             access: AccessSettings::read(reader),
+            rate: RateSettings::read(reader),
             max_body,
             body_timeout: reader.duration(
                 "BODY_TIMEOUT",
@@ -119,6 +122,7 @@ impl HttpSettings {
             port,
             tls: TlsSettings::read(reader),
             access: AccessSettings::read(reader),
+            rate: None,
             max_body: 1 << 10,
             body_timeout: BODY_TIMEOUT,
             max_header: MAX_HEADER,

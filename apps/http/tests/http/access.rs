@@ -2,13 +2,20 @@
 
 use ::access::{ApiKeys, KeyHash};
 use serde_json::Value;
-use task_processor_http::{Admission, HttpConfig, document};
+use std::num::NonZeroU32;
+
+use task_processor_http::{Admission, HttpConfig, RateLimit, document};
 
 use crate::client::Answer;
 use crate::server::Server;
 
 /// A server with a key for each scope: its secret is its name with `-secret` behind.
 async fn guarded() -> Server {
+    limited(None).await
+}
+
+/// The same where each key may ask only so often.
+async fn limited(rate_limit: Option<RateLimit>) -> Server {
     let entry = |scope: &str| {
         format!(
             "{scope}:{scope}:{}",
@@ -18,6 +25,7 @@ async fn guarded() -> Server {
     let keys = ["submit", "read", "admin"].map(entry).join(",");
     let config = HttpConfig {
         admission: Admission::by_keys(ApiKeys::parse(&keys).expect("entries")),
+        rate_limit,
         ..HttpConfig::default()
     };
     Server::start_with(config, |_| {}).await
@@ -192,6 +200,64 @@ async fn no_spelling_of_a_path_leads_around_the_guard() {
         .send("HEAD /metrics HTTP/1.1\r\nhost: test\r\n\r\n")
         .await;
     assert_eq!(client.receive_head().await.status, 401);
+}
+
+/// A client that asks as fast as it can, until it is one request too many.
+async fn exhaust(server: &Server, headers: &str) -> Answer {
+    for _ in 0..1_000 {
+        let answer = ask(server, "POST", "/tasks", headers, TASK).await;
+        if answer.status != 201 {
+            return answer;
+        }
+    }
+    panic!("a thousand requests were let in");
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_come_back_and_nobody_else_notices() {
+    let limit = RateLimit {
+        per_second: NonZeroU32::MIN,
+        burst: NonZeroU32::new(5).expect("not zero"),
+    };
+    let server = limited(Some(limit)).await;
+    let submit = with_key("submit-secret");
+    let first = ask(&server, "POST", "/tasks", &submit, TASK).await;
+    assert_eq!(
+        first.header("ratelimit-policy"),
+        Some("\"default\";q=5;w=5")
+    );
+    assert_eq!(first.header("ratelimit"), Some("\"default\";r=4;t=1"));
+    // A failure tells too.
+    let failed = ask(&server, "POST", "/tasks", &submit, "{}").await;
+    assert_eq!(failed.status, 400);
+    assert!(failed.header("ratelimit").is_some(), "{failed:?}");
+    let refused = exhaust(&server, &submit).await;
+    let problem = refused.problem(429);
+    assert_eq!(problem["type"], "urn:task-processor:problem:rate-limited");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let told = refused.header("ratelimit").expect("it is told");
+    assert!(told.starts_with("\"default\";r=0;t="), "{told}");
+    assert_eq!(refusals(&server, "rate").await, 1);
+    let other = ask(&server, "POST", "/tasks", &with_key("admin-secret"), TASK).await;
+    assert_eq!(other.status, 201);
+    let live = ask(&server, "GET", "/health/live", "", "").await;
+    assert_eq!((live.status, live.header("ratelimit")), (200, None));
+}
+
+#[tokio::test]
+async fn without_keys_an_address_has_its_rate_and_without_a_limit_nothing_is_told() {
+    let config = HttpConfig {
+        rate_limit: Some(RateLimit {
+            per_second: NonZeroU32::MIN,
+            burst: NonZeroU32::MIN,
+        }),
+        ..HttpConfig::default()
+    };
+    let server = Server::start_with(config, |_| {}).await;
+    exhaust(&server, "").await.problem(429);
+    let server = Server::start().await;
+    let answer = server.post(TASK).await;
+    assert_eq!((answer.status, answer.header("ratelimit")), (201, None));
 }
 
 #[tokio::test]
