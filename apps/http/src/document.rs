@@ -230,7 +230,7 @@ fn describe_problems(operation: &mut Value, kinds: &[Kind]) {
 }
 
 /// An operation that refuses nothing itself may be refused for the head of the request, before it sees it. So may every other, but
-/// there an answer without a body would only cost generated clients the type of all the others.
+/// there one more answer would only cost generated clients the type of all the others.
 fn describe_head(operation: &mut Value) {
     let Some(responses) = operation["responses"].as_object_mut() else {
         return;
@@ -240,7 +240,7 @@ fn describe_head(operation: &mut Value) {
     }
     responses.insert(
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_str().to_owned(),
-        json!({"description": "The headers are too many or too long. The answer has no body, and the connection closes."}),
+        json!({"description": "The headers are too many or too long: a problem, after which the connection closes."}),
     );
     responses.sort_keys();
 }

@@ -64,7 +64,7 @@ fn everything_is_described() {
                 .as_str()
                 .is_some_and(|text| !text.is_empty());
             assert!(described, "{code} of {name}");
-            // Before a request has a head that can be read, nothing of ours can answer it.
+            // What comes before a request can be read is described in words alone.
             if code == "431" {
                 assert_eq!(response.get("content"), None, "{name}");
             } else if code.starts_with(['4', '5']) {
