@@ -14,6 +14,7 @@ pub mod catalog;
 pub mod command;
 pub mod error_text;
 pub mod events;
+mod gather;
 pub mod heart;
 pub mod lifecycle;
 pub mod metrics;

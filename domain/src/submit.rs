@@ -20,10 +20,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
+use crate::gather::Gather;
 use crate::{Ports, chain};
 
 pub use keyed::KEPT_FOR;
 use keyed::Keyed;
+
+/// How many commits may share a batch for the log.
+const PUBLISHED_TOGETHER: usize = 8;
 
 /// To the publish loop.
 type Batches = mpsc::Sender<Vec<TaskMessage>>;
@@ -38,7 +42,8 @@ pub struct SubmitConfig {
     pub queue: usize,
     /// How many submissions may share a commit; those of one request stay together. Default 512.
     pub batch: usize,
-    /// How many commits may be under way at once. Default 2.
+    /// How many commits may be under way at once. Default 1: the next commit is the larger for it, and the cheaper each of its
+    /// submissions.
     pub writers: usize,
     /// How many batches may wait to be published; beyond it their tasks are left to be claimed by age. Default 256.
     pub publish_queue: usize,
@@ -59,7 +64,7 @@ impl Default for SubmitConfig {
         Self {
             queue: 8_192,
             batch: 512,
-            writers: 2,
+            writers: 1,
             publish_queue: 256,
             publishers: 4,
             patience: Duration::from_secs(3),
@@ -546,13 +551,24 @@ async fn publish_loop(
     let mut sends = JoinSet::new();
     let mut probe = interval(config.probe_interval.max(Duration::from_millis(1)));
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut gather = Gather::new();
+    let mut batches = Vec::new();
     loop {
         tokio::select! {
             biased;
             Some(_) = sends.join_next(), if !sends.is_empty() => {}
-            batch = outgoing.recv(), if sends.len() < config.publishers.max(1) => {
-                let Some(batch) = batch else { break };
-                sends.spawn(publish(ports.clone(), batch, Arc::clone(&log_is_down)));
+            received = gathered(&gather, &mut outgoing, &mut batches),
+                if sends.len() < config.publishers.max(1) =>
+            {
+                if received == 0 {
+                    break;
+                }
+                let mut messages = std::mem::take(&mut batches[0]);
+                for more in batches.drain(..).skip(1) {
+                    messages.extend(more);
+                }
+                gather.began(Instant::now(), messages.len());
+                sends.spawn(publish(ports.clone(), messages, Arc::clone(&log_is_down)));
             }
             _ = probe.tick(), if log_is_down.load(Ordering::Relaxed) => {
                 if ports.publisher.ping().await.is_ok() {
@@ -563,6 +579,16 @@ async fn publish_loop(
         }
     }
     while sends.join_next().await.is_some() {}
+}
+
+/// What the commits have left for the log since the last batch went; 0 when no more comes.
+async fn gathered(
+    gather: &Gather,
+    outgoing: &mut mpsc::Receiver<Vec<TaskMessage>>,
+    batches: &mut Vec<Vec<TaskMessage>>,
+) -> usize {
+    gather.wait().await;
+    outgoing.recv_many(batches, PUBLISHED_TOGETHER).await
 }
 
 async fn publish(ports: Ports, mut messages: Vec<TaskMessage>, log_is_down: Arc<AtomicBool>) {

@@ -323,6 +323,7 @@ impl Life {
         let (to_runs, runs) = mpsc::unbounded_channel();
         let (to_settle, ran) = mpsc::unbounded_channel();
         let (to_announce, settled) = mpsc::unbounded_channel();
+        let (to_release, ended) = mpsc::unbounded_channel();
         let (to_acknowledge, received) = mpsc::unbounded_channel();
 
         // Bounded by `in_flight`: every task in a channel holds a permit.
@@ -332,7 +333,8 @@ impl Life {
         running.spawn(run::run_all(Arc::clone(&self), runs, to_settle));
         let mut finishing = JoinSet::new();
         finishing.spawn(settle::settle_all(Arc::clone(&self), ran, to_announce));
-        finishing.spawn(announce::announce_all(Arc::clone(&self), settled));
+        finishing.spawn(announce::announce_all(Arc::clone(&self), settled, to_release));
+        finishing.spawn(announce::release_all(Arc::clone(&self), ended));
         let mut acknowledging = JoinSet::new();
         acknowledging.spawn(acknowledge::acknowledge_all(Arc::clone(&self), received));
         let mut aside = JoinSet::new();

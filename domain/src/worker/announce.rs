@@ -1,18 +1,30 @@
-//! The last stage: cache and log are told, then the claim is released.
+//! The last stages: cache and log are told, then the claim is released.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use ports::{ClaimId, Dependency, StoreError, TaskEvent, Work};
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Life;
 use super::settle::{News, Settled};
 use crate::resolve::{PAGE, Unfinished, announce, announce_at_rest, resolve};
 
-pub(super) async fn announce_all(life: Arc<Life>, mut settled: UnboundedReceiver<Settled>) {
+/// How many claims may be released together.
+const RELEASED_TOGETHER: usize = 1_024;
+
+/// At least so long from one release to the next. Nobody waits for it: a crash before it has a few tasks announced once more. And
+/// it is a commit, as dear for one claim as for many.
+const PACE: Duration = Duration::from_millis(20);
+
+pub(super) async fn announce_all(
+    life: Arc<Life>,
+    mut settled: UnboundedReceiver<Settled>,
+    release: UnboundedSender<ClaimId>,
+) {
     let mut batch = Vec::new();
     while settled
         .recv_many(&mut batch, life.config.batch.max(1))
@@ -22,13 +34,22 @@ pub(super) async fn announce_all(life: Arc<Life>, mut settled: UnboundedReceiver
         let announced = life.tell(&mut batch).await;
         let ended = life.cross_off(&batch, announced);
         batch.clear();
-        if ended.is_empty() {
-            continue;
+        for claim in ended {
+            let _ = release.send(claim);
         }
-        if let Err(error) = life.ports.store.release(&ended).await {
+    }
+}
+
+/// Whatever ended since the last release goes into the next.
+pub(super) async fn release_all(life: Arc<Life>, mut ended: UnboundedReceiver<ClaimId>) {
+    let mut claims = Vec::new();
+    while ended.recv_many(&mut claims, RELEASED_TOGETHER).await > 0 {
+        if let Err(error) = life.ports.store.release(&claims).await {
             life.owing.store(true, Ordering::Relaxed);
             life.failed(Dependency::Store, "release", &error);
         }
+        claims.clear();
+        sleep(PACE).await;
     }
 }
 

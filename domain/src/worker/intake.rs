@@ -18,6 +18,7 @@ use super::acknowledge::Receipt;
 use super::brake::Allowance;
 use super::leftover::Received;
 use super::{Held, Life, Page, Placed};
+use crate::gather::Gather;
 
 /// How long a feed that fails is left alone.
 const FEED_PAUSE: Duration = Duration::from_millis(200);
@@ -30,7 +31,9 @@ pub(super) async fn take(
     let mut next_look = Instant::now();
     let mut feed_failed_until = None;
     let mut waiting_since = None;
+    let mut gather = Gather::new();
     loop {
+        gather.wait().await;
         let room = life.room().await;
         if Instant::now() >= next_look {
             // A log that says it has more but brings nothing is as good as none.
@@ -70,6 +73,7 @@ pub(super) async fn take(
                 if feed_failed_until.take().is_some() {
                     life.recovered(Dependency::Log);
                 }
+                gather.began(Instant::now(), deliveries.len());
                 let claimed = life.claim_delivered(deliveries, &receipts).await;
                 if !claimed.is_empty() {
                     let _ = runs.send(claimed);

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, sleep};
 
 use super::{Held, Life, Ran};
+use crate::gather::Gather;
 use crate::lifecycle;
 
 /// A task that left the hands of this worker, and what the world must be told of it.
@@ -44,11 +45,14 @@ pub(super) async fn settle_all(
     announce: UnboundedSender<Settled>,
 ) {
     let mut batch = Vec::new();
+    let mut gather = Gather::new();
     while ran.recv_many(&mut batch, life.config.batch.max(1)).await > 0 {
+        gather.began(Instant::now(), batch.len());
         let moves = batch.drain(..).map(|ran| life.decide(ran)).collect();
         for settled in life.write(moves).await {
             let _ = announce.send(settled);
         }
+        gather.wait().await;
     }
 }
 
