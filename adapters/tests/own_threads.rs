@@ -1,21 +1,20 @@
 //! A processing function that computes for long holds up nobody but itself.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use adapters::own_threads::OwnThreads;
 use async_trait::async_trait;
 use ports::{Cancellation, Failure, Fence, Job, Payload, Priority, Processor, TaskId};
+use task_processor_adapters::own_threads::OwnThreads;
 
 fn job(payload: &str) -> Job {
     Job {
-        id: TaskId::from_uuid(uuid::Uuid::now_v7()),
+        id: TaskId(uuid::Uuid::now_v7()),
         payload: Payload::new(payload).expect("a payload"),
-        priority: Priority::Normal,
+        priority: Priority::default(),
         attempt: 1,
-        fence: Fence::default(),
+        fence: Fence(1),
         cancellation: Cancellation::default(),
         trace: None,
     }
@@ -78,8 +77,7 @@ impl Processor for Panicking {
 #[tokio::test]
 async fn a_panic_comes_to_the_worker_as_it_is() {
     let processor = OwnThreads::start(Panicking, 1).expect("threads");
-    let run = AssertUnwindSafe(processor.process(job("any")));
-    let panic = tokio::spawn(async move { run.0.await })
+    let panic = tokio::spawn(async move { processor.process(job("any")).await })
         .await
         .expect_err("a panic")
         .into_panic();

@@ -26,6 +26,10 @@ use crate::{Ports, chain};
 pub use keyed::KEPT_FOR;
 use keyed::Keyed;
 
+/// While as many submissions as this are being committed, those that come gather for the next commit: it is the larger for it, and
+/// each of its submissions the cheaper. With fewer another writer may go ahead, so that nobody waits for a neighbour's commit.
+const MANY: usize = 4;
+
 /// How many commits may share a batch for the log.
 const PUBLISHED_TOGETHER: usize = 8;
 
@@ -42,8 +46,7 @@ pub struct SubmitConfig {
     pub queue: usize,
     /// How many submissions may share a commit; those of one request stay together. Default 512.
     pub batch: usize,
-    /// How many commits may be under way at once. Default 1: the next commit is the larger for it, and the cheaper each of its
-    /// submissions.
+    /// How many commits may be under way at once, while they are of a few submissions. Default 2.
     pub writers: usize,
     /// How many batches may wait to be published; beyond it their tasks are left to be claimed by age. Default 256.
     pub publish_queue: usize,
@@ -64,7 +67,7 @@ impl Default for SubmitConfig {
         Self {
             queue: 8_192,
             batch: 512,
-            writers: 1,
+            writers: 2,
             publish_queue: 256,
             publishers: 4,
             patience: Duration::from_secs(3),
@@ -351,10 +354,18 @@ async fn commit_loop(
     batches: Batches,
 ) {
     let mut commits = JoinSet::new();
+    let mut under_way = 0;
     let mut requests = Vec::new();
     loop {
-        while commits.len() >= config.writers.max(1) {
-            commits.join_next().await;
+        while let Some(committed) = commits.try_join_next() {
+            under_way -= committed.unwrap_or(0);
+        }
+        while commits.len() >= config.writers.max(1) || under_way >= MANY {
+            match commits.join_next().await {
+                Some(committed) => under_way -= committed.unwrap_or(0),
+                // Also when a commit panicked, which then does not say how many it had.
+                None => under_way = 0,
+            }
         }
         let received = tokio::select! {
             biased;
@@ -369,11 +380,17 @@ async fn commit_loop(
             break;
         }
         let mut taken = std::mem::take(&mut requests);
+        let mut count = 0;
         for request in &mut taken {
             request.places = None;
+            count += request.tasks.len();
         }
-        commits.spawn(commit(ports.clone(), config, taken, batches.clone()));
-        while commits.try_join_next().is_some() {}
+        under_way += count;
+        let commit = commit(ports.clone(), config, taken, batches.clone());
+        commits.spawn(async move {
+            commit.await;
+            count
+        });
     }
     while commits.join_next().await.is_some() {}
 }

@@ -333,7 +333,11 @@ impl Life {
         running.spawn(run::run_all(Arc::clone(&self), runs, to_settle));
         let mut finishing = JoinSet::new();
         finishing.spawn(settle::settle_all(Arc::clone(&self), ran, to_announce));
-        finishing.spawn(announce::announce_all(Arc::clone(&self), settled, to_release));
+        finishing.spawn(announce::announce_all(
+            Arc::clone(&self),
+            settled,
+            to_release,
+        ));
         finishing.spawn(announce::release_all(Arc::clone(&self), ended));
         let mut acknowledging = JoinSet::new();
         acknowledging.spawn(acknowledge::acknowledge_all(Arc::clone(&self), received));

@@ -51,6 +51,9 @@ pub enum Failure {
 ///
 /// Runs at least once per task, possibly on two workers at once after one was presumed dead; only one result counts.
 /// A panic and a run past its deadline are [`Failure::Retryable`]. When the future is dropped the run has been given up.
+///
+/// It runs on the threads of the worker. A function that computes for long without awaiting anything belongs on threads of its own:
+/// the adapter `OwnThreads` puts any processor there.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Processor: Send + Sync {

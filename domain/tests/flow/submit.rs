@@ -1,7 +1,9 @@
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use domain::{SubmitConfig, SubmitError, Submitter};
+use adapters::faulty::{Fault, Faulty};
+use domain::{Ports, SubmitConfig, SubmitError, Submitter};
 use ports::{Event, TaskFeed, TaskStatus, Timestamp};
 
 use crate::world::{World, all, submission, submit};
@@ -45,6 +47,37 @@ async fn concurrent_submissions_share_commits_and_each_gets_its_own_answer() {
         .observer
         .count(|event| matches!(event, Event::Submitted { .. }));
     assert!(commits < 20, "{commits} commits for 1,000 submissions");
+}
+
+/// How long a submission waits that comes while this many are being committed, when a commit takes 10 ms and 1 has passed.
+async fn wait_behind(at_once: usize) -> Duration {
+    let world = World::new();
+    let store = Faulty::new(world.memory.store.clone());
+    store
+        .faults()
+        .always(Fault::Delay(Duration::from_millis(10)));
+    let ports = Ports {
+        store: Arc::new(store),
+        ..world.ports.clone()
+    };
+    let submitter = Submitter::start(&ports, SubmitConfig::default());
+    let first = submitter.submit(vec![submission("a"); at_once]);
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let started = tokio::time::Instant::now();
+        let one = submitter.submit(vec![submission("b")]).await;
+        (one, started.elapsed())
+    };
+    let (first, (later, waited)) = tokio::join!(first, later);
+    assert!(first.is_ok() && later.is_ok());
+    waited
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_neighbours_commit_until_many_share_it() {
+    assert_eq!(wait_behind(1).await, Duration::from_millis(10));
+    assert_eq!(wait_behind(3).await, Duration::from_millis(10));
+    assert_eq!(wait_behind(4).await, Duration::from_millis(9 + 10));
 }
 
 #[tokio::test(start_paused = true)]

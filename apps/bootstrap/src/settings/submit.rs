@@ -38,7 +38,7 @@ pub(super) fn read(reader: &mut Reader, max_body: usize) -> SubmitConfig {
             default.writers,
             1..=64,
             "commits",
-            "how many commits may be under way at once",
+            "how many commits may be under way at once, while they are of a few submissions",
         ),
         patience: reader.duration(
             "SUBMIT_PATIENCE",
