@@ -106,7 +106,8 @@ impl Default for KafkaFeedOptions {
 /// How topics that are missing are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicSettings {
-    /// Partitions, at least 1; that of the events has one whatever this says. Default 12. Topics that exist keep theirs.
+    /// Partitions, at least 1; that of the events has one whatever this says. Default 4: a batch is a request for each of its
+    /// partitions, and a request costs the brokers far more than a record in it. Topics that exist keep theirs.
     pub partitions: i32,
     /// Replicas of each partition; `None` (the default) is what the broker is configured for.
     pub replication: Option<i16>,
@@ -115,7 +116,7 @@ pub struct TopicSettings {
 impl Default for TopicSettings {
     fn default() -> Self {
         Self {
-            partitions: 12,
+            partitions: 4,
             replication: None,
         }
     }

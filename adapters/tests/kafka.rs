@@ -9,7 +9,7 @@ mod proxy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cluster::{Client, Cluster, message, messages, proxy_of, task_ids};
+use cluster::{Client, Cluster, TWELVE, message, messages, proxy_of, task_ids};
 use ports::{
     Delivery, FeedError, Payload, Position, PublishError, RecordContent, Standing, TaskFeed, TaskId,
 };
@@ -146,8 +146,7 @@ async fn combinations() -> Vec<Cluster> {
 async fn topics_that_are_missing_are_created() {
     for cluster in combinations().await {
         let cluster = cluster.with_fresh_topics();
-        let twelve = TopicSettings::default();
-        let states = cluster.ensure(twelve).await.expect("created");
+        let states = cluster.ensure(TWELVE).await.expect("created");
         assert_eq!(states.len(), 4);
         // The order of the events is one.
         let of = |name: &str| {
@@ -164,7 +163,7 @@ async fn topics_that_are_missing_are_created() {
         // Those that are there stay as they are.
         let twenty = TopicSettings {
             partitions: 20,
-            ..twelve
+            ..TWELVE
         };
         let states = cluster.ensure(twenty).await.expect("looked at");
         for state in &states {

@@ -131,6 +131,12 @@ pub(crate) fn task_ids(deliveries: &[Delivery]) -> Vec<TaskId> {
         .collect()
 }
 
+/// Enough partitions for every group of the tests, and more than a batch has of its own accord.
+pub(crate) const TWELVE: TopicSettings = TopicSettings {
+    partitions: 12,
+    replication: None,
+};
+
 impl Cluster {
     /// Kafka 3.9, with topics of 12 partitions.
     pub(crate) async fn three(client: Client) -> Self {
@@ -149,7 +155,7 @@ impl Cluster {
         let cluster = Self::new(client, KafkaOptions::new(brokers_of(&brokers)), "");
         let cluster = cluster.with_fresh_topics();
         cluster
-            .ensure(TopicSettings::default())
+            .ensure(TWELVE)
             .await
             .expect("the topics are created");
         cluster

@@ -54,10 +54,10 @@ impl KafkaSettings {
         );
         let partitions = reader.number(
             "KAFKA_PARTITIONS",
-            12,
+            4,
             1..=10_000,
             "partitions",
-            "how many a topic gets that does not exist yet; at least as many as there will be workers",
+            "how many a topic gets that does not exist yet; workers beyond as many take what waits by age",
         );
         Self {
             brokers,

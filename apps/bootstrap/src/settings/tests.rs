@@ -29,7 +29,7 @@ fn the_contracts_defaults_are_the_defaults() {
     );
     assert_eq!(server.redis.url, "redis://localhost:6379");
     assert_eq!(server.kafka.brokers, ["localhost:9092"]);
-    assert_eq!(server.kafka.partitions, 12);
+    assert_eq!(server.kafka.partitions, 4);
     assert_eq!(server.http.max_body, 262_144);
     let worker = read::<WorkerSettings>(&[]).expect("defaults are right");
     assert_eq!(worker.kafka.group, "task-processor-group");
