@@ -11,6 +11,8 @@ pub mod kafka_options;
 pub mod kafka_probe;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 #[cfg(feature = "own-threads")]
 pub mod own_threads;
 #[cfg(feature = "rdkafka")]

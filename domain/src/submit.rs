@@ -168,6 +168,13 @@ pub struct Submitter {
     work: Mutex<JoinSet<()>>,
 }
 
+/// A traced request that waits for its commit.
+struct Wait {
+    context: TraceContext,
+    parent: TraceContext,
+    began: Instant,
+}
+
 struct Request {
     tasks: Vec<NewTask>,
     traces: Traces,
@@ -241,6 +248,7 @@ impl Submitter {
             return Ok(Vec::new());
         }
         let traces = traces_of(&submissions);
+        let wait = self.begin_span(&traces);
         let tasks = self.to_tasks(submissions)?;
         let places = Some(self.take_places(tasks.len())?);
         let (reply, answer) = oneshot::channel();
@@ -251,7 +259,9 @@ impl Submitter {
             reply,
         };
         self.requests.try_send(request).map_err(refusal)?;
-        answer.await.unwrap_or(Err(SubmitError::Stopped))
+        let answer = answer.await.unwrap_or(Err(SubmitError::Stopped));
+        self.end_span(wait, &answer);
+        answer
     }
 
     /// The same under a key: of all requests with this key, on whichever server, however often repeated, the first is
@@ -269,6 +279,7 @@ impl Submitter {
             return Ok(Vec::new());
         }
         let traces = traces_of(&submissions);
+        let wait = self.begin_span(&traces);
         let tasks = self.to_tasks(submissions)?;
         let places = Some(self.take_places(tasks.len())?);
         let (reply, answer) = oneshot::channel();
@@ -284,7 +295,38 @@ impl Submitter {
             reply,
         };
         self.keyed.try_send(keyed).map_err(refusal)?;
-        answer.await.unwrap_or(Err(SubmitError::Stopped))
+        let answer = answer.await.unwrap_or(Err(SubmitError::Stopped));
+        self.end_span(wait, &answer);
+        answer
+    }
+
+    /// The wait for a commit begins; `None` when nobody traces the request, or its trace is not sampled.
+    fn begin_span(&self, traces: &Traces) -> Option<Wait> {
+        let mut parents = traces.iter().flatten();
+        let parent = parents.find(|parent| parent.is_sampled())?.clone();
+        let context = self.ports.observer.begin_span(Some(parent.clone()))?;
+        let is_sampled = context.is_sampled();
+        is_sampled.then(|| Wait {
+            context,
+            parent,
+            began: Instant::now(),
+        })
+    }
+
+    /// It ended.
+    fn end_span(&self, wait: Option<Wait>, answer: &Result<Vec<Accepted>, SubmitError>) {
+        let Some(wait) = wait else { return };
+        let stored = answer.as_deref().unwrap_or_default();
+        self.ports.observer.observe(&Event::Traced(Span {
+            context: wait.context,
+            parent: Some(wait.parent),
+            work: Work::Submit {
+                id: stored.first().map(|accepted| accepted.id),
+                count: stored.len(),
+            },
+            took: wait.began.elapsed(),
+            error: answer.as_ref().err().map(|error| chain(error)),
+        }));
     }
 
     /// One request may be larger than the whole queue: it then waits alone.

@@ -14,9 +14,14 @@ pub enum Dependency {
     Log,
     /// The result cache.
     Cache,
+    /// Whoever collects traces. Nothing but traces is lost while it is down.
+    Collector,
 }
 
 impl Dependency {
+    /// Every dependency.
+    pub const ALL: [Self; 4] = [Self::Store, Self::Log, Self::Cache, Self::Collector];
+
     /// A name for logs and labels.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -24,6 +29,7 @@ impl Dependency {
             Self::Store => "store",
             Self::Log => "log",
             Self::Cache => "cache",
+            Self::Collector => "collector",
         }
     }
 }
@@ -333,7 +339,8 @@ pub enum Event {
         /// Whether it was found.
         hit: bool,
     },
-    /// A dependency failed; told at every failure, what it was doing and why.
+    /// A dependency failed; told at every failure, what it was doing and why. Of the collector only the first of several in a
+    /// row is told.
     DependencyFailed {
         /// Which.
         dependency: Dependency,
@@ -349,6 +356,16 @@ pub enum Event {
     },
     /// A piece of work of a sampled trace ended.
     Traced(Span),
+    /// The collector took spans.
+    SpansSent {
+        /// How many.
+        count: usize,
+    },
+    /// Spans were lost: the collector did not take them, or not fast enough.
+    SpansDropped {
+        /// How many.
+        count: usize,
+    },
 }
 
 /// Is told what happened. Must return quickly: it is called in the middle of the work.

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::observer::ClaimedBy;
+use crate::observer::{ClaimedBy, RunOutcome};
 use crate::task::{TaskId, TaskStatus};
 
 /// The longest `tracestate` that is passed on, in bytes. A longer one is left out, which the standard allows.
@@ -169,10 +169,19 @@ pub enum Work {
     Request {
         /// Its method.
         method: String,
+        /// Its path, as it came.
+        path: String,
         /// The pattern of its route; `None` for one that is not ours.
         route: Option<String>,
         /// The answer's status.
         status: u16,
+    },
+    /// Tasks of one request were stored: from when they began to wait for a commit until it was durable.
+    Submit {
+        /// The first of them; `None` when nothing was stored.
+        id: Option<TaskId>,
+        /// How many.
+        count: usize,
     },
     /// A task's message was sent.
     Publish {
@@ -192,6 +201,8 @@ pub enum Work {
         id: TaskId,
         /// Which attempt it was, from 1.
         attempt: u32,
+        /// How it ended.
+        outcome: RunOutcome,
     },
     /// What came of a run was written.
     Settle {

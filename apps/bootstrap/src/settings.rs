@@ -16,6 +16,7 @@ mod redis;
 mod source;
 mod submit;
 mod tls;
+mod traces;
 mod value;
 mod work;
 
@@ -38,6 +39,7 @@ pub use self::redis::RedisSettings;
 use self::source::NotUnicode;
 pub use self::source::Source;
 pub use self::tls::TlsSettings;
+pub use self::traces::TraceSettings;
 
 /// What `--help` says of one setting.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -230,6 +230,13 @@ impl Observer for LogObserver {
             }
             // Spans are for a collector.
             Event::Traced(_) => {}
+            Event::SpansSent { count } => {
+                trace!(event = "spans.sent", count, "the collector took spans");
+            }
+            // Why, was said when it began to fail.
+            Event::SpansDropped { count } => {
+                debug!(event = "spans.dropped", count, "spans were lost");
+            }
             // Kinds that a later version of the ports adds.
             other => debug!(event = "other", detail = ?other, "something else happened"),
         }

@@ -4,4 +4,5 @@
 pub mod distributed;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod observers;
 pub mod processing;

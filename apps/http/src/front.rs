@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use poem::endpoint::BoxEndpoint;
@@ -14,15 +15,24 @@ use poem::{Endpoint, IntoEndpoint, PathPattern, Request, Response};
 use poem_openapi::OpenApi;
 
 use crate::document;
+use crate::guard::shape;
 use crate::health::Stopping;
 use crate::problem::Problem;
 use crate::rate::Standing;
 
-/// The outermost endpoint.
+/// A route, as others are told of it.
+struct Known {
+    /// Its path, as the document has it.
+    path: PathPattern,
+    /// Its methods, as `Allow` lists them.
+    allow: HeaderValue,
+}
+
+/// The outermost endpoint. Its answers name their route as the document does, in a [`PathPattern`].
 pub(crate) struct Front {
     routes: BoxEndpoint<'static, Response>,
-    /// The methods of every route by its pattern, as `Allow` lists them.
-    allowed: HashMap<String, HeaderValue>,
+    /// What is known of every route, by its pattern in the router.
+    known: HashMap<String, Known>,
     stopping: Stopping,
 }
 
@@ -30,18 +40,17 @@ impl Front {
     pub(crate) fn new(routes: impl OpenApi + Clone + 'static, stopping: Stopping) -> Self {
         Self {
             stopping,
-            allowed: allowed(routes.clone()),
+            known: known(routes.clone()),
             routes: document::service(routes).into_endpoint(),
         }
     }
 
     fn refuse(&self, error: poem::Error, method: &Method, path: &str) -> Response {
-        let allow = error
-            .is::<MethodNotAllowedError>()
-            .then(|| error.data::<PathPattern>())
-            .flatten()
-            .and_then(|pattern| self.allowed.get(&*pattern.0))
-            .cloned();
+        let known = error.data::<PathPattern>();
+        let known = known.and_then(|pattern| self.known.get(&*pattern.0));
+        let allow = known
+            .filter(|_| error.is::<MethodNotAllowedError>())
+            .map(|known| known.allow.clone());
         let standing = error.data::<Standing>().cloned();
         let mut response = if allow.is_some() && method == Method::OPTIONS {
             StatusCode::NO_CONTENT.into()
@@ -53,6 +62,9 @@ impl Front {
         }
         if let Some(standing) = standing {
             standing.tell(response.headers_mut());
+        }
+        if let Some(known) = known {
+            response.set_data(known.path.clone());
         }
         response
     }
@@ -74,7 +86,14 @@ impl Endpoint for Front {
             .catch_unwind()
             .await;
         let mut response = match answered {
-            Ok(Ok(response)) => response,
+            Ok(Ok(mut response)) => {
+                if let Some(pattern) = response.extensions_mut().get_mut::<PathPattern>()
+                    && let Some(known) = self.known.get(&*pattern.0)
+                {
+                    *pattern = known.path.clone();
+                }
+                response
+            }
             Ok(Err(error)) => self.refuse(error, &method, uri.path()),
             Err(_) => {
                 // The panic hook has told what and where.
@@ -91,7 +110,11 @@ impl Endpoint for Front {
     }
 }
 
-fn allowed(routes: impl OpenApi) -> HashMap<String, HeaderValue> {
+fn known<T: OpenApi>(routes: T) -> HashMap<String, Known> {
+    let paths = T::meta().into_iter().flat_map(|api| api.paths);
+    let documented: HashMap<String, Arc<str>> = paths
+        .map(|path| (shape(&path.path), path.path.into()))
+        .collect();
     let mut table = HashMap::new();
     routes.add_routes(&mut table);
     table
@@ -109,8 +132,12 @@ fn allowed(routes: impl OpenApi) -> HashMap<String, HeaderValue> {
                 // Writing into a String cannot fail.
                 let _ = write!(list, "{separator}{method}");
             }
-            // Names of methods are valid in a header.
-            Some((pattern, HeaderValue::try_from(list).ok()?))
+            let known = Known {
+                path: PathPattern(documented.get(&shape(&pattern))?.clone()),
+                // Names of methods are valid in a header.
+                allow: HeaderValue::try_from(list).ok()?,
+            };
+            Some((pattern, known))
         })
         .collect()
 }

@@ -104,7 +104,7 @@ impl<T: OpenApi> OpenApi for Guarded<T> {
 }
 
 /// A path with its parameters nameless: the document and the router call them differently.
-fn shape(path: &str) -> String {
+pub(crate) fn shape(path: &str) -> String {
     let parts: Vec<&str> = path
         .split('/')
         .map(|part| {

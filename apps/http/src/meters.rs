@@ -60,6 +60,8 @@ pub struct Meters {
     refused: Family<Label, Counter>,
     connections: Gauge,
     cut: Family<Label, Counter>,
+    spans_sent: Counter,
+    spans_dropped: Counter,
     other: Counter,
 }
 
@@ -111,7 +113,7 @@ impl Meters {
         let runs = Family::<Label, Histogram>::new_with_constructor(run_histogram);
         let recoveries = Family::<Label, Counter>::default();
         let failing = Family::<Label, Gauge>::default();
-        for dependency in [Dependency::Store, Dependency::Log, Dependency::Cache] {
+        for dependency in Dependency::ALL {
             drop(recoveries.get_or_create(&dependency_label(dependency)));
             drop(failing.get_or_create(&dependency_label(dependency)));
         }
@@ -291,6 +293,18 @@ impl Meters {
                 "Connections that were cut because their client took too long, by reason",
                 cut,
             ),
+            spans_sent: register(
+                &mut names,
+                "spans_sent",
+                "Spans that the collector of traces took",
+                Counter::default(),
+            ),
+            spans_dropped: register(
+                &mut names,
+                "spans_dropped",
+                "Spans lost: the collector of traces did not take them, or not fast enough",
+                Counter::default(),
+            ),
             other: register(
                 &mut names,
                 "events_other",
@@ -431,6 +445,10 @@ impl Observer for Meters {
                 self.dependency_recoveries.get_or_create(&label).inc();
                 self.dependency_failing.get_or_create(&label).set(0);
             }
+            // Its end is counted, when the collector has it.
+            Event::Traced(_) => {}
+            Event::SpansSent { count } => add(&self.spans_sent, *count),
+            Event::SpansDropped { count } => add(&self.spans_dropped, *count),
             _ => add(&self.other, 1),
         }
     }
@@ -661,6 +679,8 @@ mod tests {
             check(Event::Repaired { what, count: 6 }, &[&line]);
         }
         check(Event::Pruned { count: 4 }, &["tasks_pruned_total 4"]);
+        check(Event::SpansSent { count: 8 }, &["spans_sent_total 8"]);
+        check(Event::SpansDropped { count: 9 }, &["spans_dropped_total 9"]);
         check(
             Event::Outlived { abandoned: 3 },
             &["worker_outlived_total 1", "runs_abandoned_total 3"],

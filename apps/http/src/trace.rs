@@ -25,12 +25,17 @@ impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let parent = context_of(request.headers());
-        let span = self.observer.begin_span(parent.clone());
+        // Whoever looks every few seconds begins no traces.
+        let is_traced = parent.is_some() || !is_probe(request.uri().path());
+        let span = is_traced
+            .then(|| self.observer.begin_span(parent.clone()))
+            .flatten();
         let Some(context) = span.clone().or_else(|| parent.clone()) else {
             return self.inner.call(request).await;
         };
         let started = Instant::now();
         let method = request.method().to_string();
+        let path = request.uri().path().to_owned();
         request.set_data(context.clone());
         let logged = tracing::info_span!("request", trace_id = %context.trace_id());
         let mut response = self.inner.call(request).instrument(logged).await?;
@@ -45,6 +50,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
                 parent,
                 work: Work::Request {
                     method,
+                    path,
                     route: route.map(|pattern| pattern.0.to_string()),
                     status: status.as_u16(),
                 },
@@ -58,6 +64,10 @@ impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
         }
         Ok(response)
     }
+}
+
+fn is_probe(path: &str) -> bool {
+    path == "/metrics" || path.starts_with("/health/")
 }
 
 /// What the client says of its trace; rubbish, and more than one `traceparent`, is nothing.

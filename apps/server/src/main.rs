@@ -7,7 +7,8 @@ use bootstrap::listen::listen;
 use bootstrap::settings::ServerSettings;
 use bootstrap::shutdown::last_share;
 use bootstrap::wiring::distributed;
-use bootstrap::{Failure, Program, Start, keys, launch, telemetry, tls};
+use bootstrap::wiring::observers::Observers;
+use bootstrap::{Failure, Program, Start, keys, launch, tls};
 use domain::{Events, EventsConfig, Submitter};
 use http_api::{Admission, Api, HttpConfig, Meters, RateLimit, Tls};
 
@@ -26,7 +27,8 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
         settings, shutdown, ..
     } = start;
     let meters = Arc::new(Meters::new());
-    let observer = telemetry::observed_by(meters.clone());
+    let observers = Observers::start(&settings.traces, meters.clone())?;
+    let observer = observers.observer.clone();
     let wired = distributed::server(&settings, observer, &shutdown).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
     let events = Events::start(&wired.ports, wired.events.clone(), EventsConfig::default());
@@ -54,5 +56,6 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
     let served = http_api::run(api, config, listener, shutdown.requested()).await;
     submitter.stop(last_share).await;
     wired.close().await;
+    observers.close().await;
     Ok(served?)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bootstrap::listen::listen;
 use bootstrap::settings::StandaloneSettings;
 use bootstrap::shutdown::last_share;
+use bootstrap::wiring::observers::Observers;
 use bootstrap::wiring::{embedded, processing};
 use bootstrap::{Failure, Program, Start, keys, launch, say, telemetry, tls};
 use domain::{Events, EventsConfig, Submitter, Worker};
@@ -28,7 +29,8 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     // Before the database: a program whose port is taken leaves no file behind.
     let listener = listen(&settings.http).await?;
     let meters = Arc::new(Meters::new());
-    let observer = telemetry::observed_by(meters.clone());
+    let observers = Observers::start(&settings.traces, meters.clone())?;
+    let observer = observers.observer.clone();
     let wired = embedded::open(&settings, observer).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
     let events = Events::start(&wired.ports, wired.events.clone(), EventsConfig::default());
@@ -72,6 +74,7 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     );
     submitter.stop(last_share).await;
     wired.close().await;
+    observers.close().await;
     served?;
     telemetry::stopped(worked);
     Ok(())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bootstrap::listen::listen_somewhere;
 use bootstrap::settings::WorkerSettings;
 use bootstrap::wiring::distributed;
+use bootstrap::wiring::observers::Observers;
 use bootstrap::{Failure, Start, keys, telemetry, tls};
 use domain::Worker;
 use domain::ports::Processor;
@@ -23,7 +24,8 @@ pub async fn work(
         settings, shutdown, ..
     } = start;
     let meters = Arc::new(Meters::new());
-    let observer = telemetry::observed_by(meters.clone());
+    let observers = Observers::start(&settings.traces, meters.clone())?;
+    let observer = observers.observer.clone();
     let wired = distributed::worker(&settings, observer, &shutdown).await?;
     let (ports, feed) = (wired.ports.clone(), wired.feed.clone());
     let worker = Worker::new(ports, feed.clone(), processor, settings.work.clone());
@@ -58,5 +60,6 @@ pub async fn work(
     };
     telemetry::stopped(stopped);
     wired.close().await;
+    observers.close().await;
     Ok(())
 }

@@ -92,6 +92,7 @@ impl Life {
             let work = Work::Run {
                 id: held.task.id,
                 attempt,
+                outcome: how,
             };
             self.end_span(context, held.trace.clone(), work, took, error.clone());
         }

@@ -4,10 +4,11 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use adapters::faulty::{Fault, Faulty};
 use adapters::memory::MemoryObserver;
 use domain::{Submission, processor_fn};
 use ports::observer::ClaimedBy;
-use ports::{Event, Observer, Span, TaskStatus, TraceContext, Work};
+use ports::{Event, Observer, RunOutcome, Span, TaskStatus, TraceContext, Work};
 
 use crate::world::{World, scripted, submission, submit};
 
@@ -82,14 +83,27 @@ async fn one_trace_leads_from_the_submission_to_the_announcement() {
     let id = submitter.submit(vec![of_client]).await.expect("accepted")[0].id;
     at_the_end(&world, &[id]).await;
 
-    let spans = spans(&world);
+    let mut spans = spans(&world);
+    // Whoever submits may hear of the commit only when the message has gone.
+    let stored = Work::Submit {
+        id: Some(id),
+        count: 1,
+    };
+    let wait = spans.iter().position(|span| span.work == stored);
+    let wait = spans.remove(wait.expect("the commit is a span"));
+    assert_eq!(wait.parent, Some(client("01")));
     let [publish, claim, run, settle, announce] = spans.as_slice() else {
         panic!("{spans:#?}");
     };
     assert_eq!(publish.work, Work::Publish { id });
     let by = ClaimedBy::Delivery;
     assert_eq!(claim.work, Work::Claim { id, by });
-    assert_eq!(run.work, Work::Run { id, attempt: 1 });
+    let ran = Work::Run {
+        id,
+        attempt: 1,
+        outcome: RunOutcome::Success,
+    };
+    assert_eq!(run.work, ran);
     let status = Some(TaskStatus::Done);
     assert_eq!(settle.work, Work::Settle { id, status });
     assert_eq!(announce.work, Work::Announce { id });
@@ -98,7 +112,7 @@ async fn one_trace_leads_from_the_submission_to_the_announcement() {
     for part in [run, settle, announce] {
         assert_eq!(part.parent, Some(claim.context.clone()), "{part:?}");
     }
-    for span in &spans {
+    for span in spans.iter().chain([&wait]) {
         assert_eq!(span.context.trace_id(), client("01").trace_id());
         assert_eq!(span.context.tracestate(), Some("vendor=a"));
         assert_eq!(span.error, None);
@@ -183,7 +197,31 @@ async fn only_the_traced_of_a_batch_are_traced() {
     let ids: Vec<_> = accepted.iter().map(|accepted| accepted.id).collect();
     at_the_end(&world, &ids).await;
     let spans = spans(&world);
-    assert_eq!(spans.len(), 5, "{spans:#?}");
+    assert_eq!(spans.len(), 6, "{spans:#?}");
     let announced = Work::Announce { id: ids[1] };
     assert!(spans.iter().any(|span| span.work == announced));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_stores_nothing_says_why_in_its_trace() {
+    let mut world = traced_world(true);
+    let faulty = Arc::new(Faulty::new(Arc::clone(&world.memory.store)));
+    world.ports.store = faulty.clone();
+    faulty.faults().always(Fault::FailBefore);
+    let submitter = world.submitter();
+    let of_client = Submission {
+        trace: Some(client("01")),
+        ..submission("hello")
+    };
+    assert!(submitter.submit(vec![of_client]).await.is_err());
+    let spans = spans(&world);
+    let [wait] = spans.as_slice() else {
+        panic!("{spans:#?}");
+    };
+    assert_eq!(wait.work, Work::Submit { id: None, count: 0 });
+    let error = wait.error.as_deref().unwrap_or_default();
+    assert!(
+        error.starts_with("the task store is unavailable"),
+        "{error}"
+    );
 }

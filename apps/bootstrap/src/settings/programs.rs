@@ -9,7 +9,7 @@ use super::http::DRAIN_DELAY;
 use super::redis::read_cache_bytes;
 use super::{
     EmbeddedDatabase, HttpSettings, KafkaSettings, LogSettings, PostgresSettings,
-    ProcessingSettings, Reader, RedisSettings, submit, work,
+    ProcessingSettings, Reader, RedisSettings, TraceSettings, submit, work,
 };
 
 /// The settings of a program.
@@ -48,6 +48,8 @@ pub struct ServerSettings {
     pub cache_bytes: usize,
     /// Whether and how long to wait at the start.
     pub start: StartSettings,
+    /// Where traces go.
+    pub traces: TraceSettings,
     /// What is logged.
     pub log: LogSettings,
 }
@@ -69,6 +71,8 @@ pub struct WorkerSettings {
     pub redis: RedisSettings,
     /// Whether and how long to wait at the start.
     pub start: StartSettings,
+    /// Where traces go.
+    pub traces: TraceSettings,
     /// What is logged.
     pub log: LogSettings,
 }
@@ -88,6 +92,8 @@ pub struct StandaloneSettings {
     pub database: EmbeddedDatabase,
     /// How many bytes of results it keeps in memory.
     pub cache_bytes: usize,
+    /// Where traces go.
+    pub traces: TraceSettings,
     /// What is logged.
     pub log: LogSettings,
 }
@@ -152,6 +158,7 @@ impl Settings for ServerSettings {
             redis: RedisSettings::read(reader),
             cache_bytes: read_cache_bytes(reader),
             start: StartSettings::read(reader),
+            traces: TraceSettings::read(reader, "task-processor-server"),
             log: LogSettings::read(reader),
         }
     }
@@ -177,6 +184,7 @@ impl Settings for WorkerSettings {
             kafka: KafkaSettings::read(reader),
             redis: RedisSettings::read(reader),
             start: StartSettings::read(reader),
+            traces: TraceSettings::read(reader, "task-processor-worker"),
             log: LogSettings::read(reader),
         }
     }
@@ -222,6 +230,7 @@ impl Settings for StandaloneSettings {
             work,
             database: EmbeddedDatabase::read(reader),
             cache_bytes: read_cache_bytes(reader),
+            traces: TraceSettings::read(reader, "task-processor"),
             log: LogSettings::read(reader),
         }
     }

@@ -81,12 +81,59 @@ async fn a_traced_request_is_a_span_and_is_named_in_its_answer() {
     assert_eq!(Some(&span.context), TraceContext::parse(own).as_ref());
     let work = Work::Request {
         method: "POST".into(),
+        path: "/tasks".into(),
         route: Some("/tasks".into()),
         status: 201,
     };
     assert_eq!(span.work, work);
     let trace = message_trace(&server).await.expect("it has one");
     assert_eq!(trace.trace_id(), span.context.trace_id());
+}
+
+#[tokio::test]
+async fn routes_are_named_as_in_the_document_however_the_request_ends() {
+    let told = Arc::new(MemoryObserver::default());
+    let observer = Arc::new(Tracing(told.clone()));
+    let server = Server::start_with(HttpConfig::default(), |ports| ports.observer = observer).await;
+    let unknown = "/tasks/01890a5d-ac96-774b-bcce-b302099a8057";
+    for (request, route, status) in [
+        (format!("GET {unknown}"), Some("/tasks/{id}"), 404),
+        ("GET /tasks/rubbish".to_owned(), Some("/tasks/{id}"), 400),
+        (format!("DELETE {unknown}"), Some("/tasks/{id}"), 405),
+        ("GET /tasks".to_owned(), Some("/tasks"), 200),
+        ("GET /nothing".to_owned(), None, 404),
+    ] {
+        let answer = server
+            .answer(format!("{request} HTTP/1.1\r\nhost: a\r\n\r\n"))
+            .await;
+        assert_eq!(answer.status, status, "{request}");
+        let Some(Event::Traced(span)) = told.events().pop() else {
+            panic!("{request} is no span");
+        };
+        let (method, path) = request.split_once(' ').expect("two words");
+        let work = Work::Request {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            route: route.map(str::to_owned),
+            status,
+        };
+        assert_eq!(span.work, work);
+    }
+}
+
+#[tokio::test]
+async fn whoever_probes_begins_no_trace() {
+    let told = Arc::new(MemoryObserver::default());
+    let observer = Arc::new(Tracing(told.clone()));
+    let server = Server::start_with(HttpConfig::default(), |ports| ports.observer = observer).await;
+    for path in ["/health/live", "/health/ready", "/metrics"] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.header("traceresponse"), None, "{path}");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\ntraceparent: {PARENT}\r\n\r\n");
+        let answer = server.answer(request).await;
+        assert!(answer.header("traceresponse").is_some(), "{path}");
+    }
+    assert_eq!(told.count(|event| matches!(event, Event::Traced(_))), 3);
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod standalone;
 mod start;
 mod stop;
 mod strangers;
+mod tracing;
 mod world;
 
 use patience::eventually;
