@@ -23,10 +23,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask,
-    DeliveryOutcome, Horizon, InsertOutcome, Inspection, KeptRequest, KeyedRequest, Listed,
-    Listing, NewTask, RemoveReply, StoreError, Survey, Task, TaskAudit, TaskCatalog, TaskId,
-    TaskStore, TaskSurvey, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts,
-    WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    ConnectionPool, Connections, DeliveryOutcome, Horizon, InsertOutcome, Inspection, KeptRequest,
+    KeyedRequest, Listed, Listing, NewTask, RemoveReply, StoreError, Survey, Task, TaskAudit,
+    TaskCatalog, TaskId, TaskStore, TaskSurvey, Timestamp, Totals, Transition, TransitionOutcome,
+    Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 use sea_orm::DatabaseConnection;
 
@@ -423,5 +423,17 @@ impl TaskCatalog for SqlTaskStore {
 impl TaskSurvey for SqlTaskStore {
     async fn survey(&self) -> Result<Survey, StoreError> {
         dispatch!(self, survey())
+    }
+}
+
+/// Of a file, which has one writer and no pool, nothing is known.
+impl ConnectionPool for SqlTaskStore {
+    fn connections(&self) -> Connections {
+        match &self.backend {
+            #[cfg(feature = "postgres")]
+            Backend::Postgres(store) => store.connections(),
+            #[cfg(feature = "sqlite")]
+            Backend::Sqlite(_) => Connections::default(),
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use ports::observer::Tier;
 use ports::{CacheError, Dependency, Event, Observer, ResultCache, TaskId, TaskResult};
 
 /// Asks a near cache first and a far one for the rest, and remembers near what it found far.
@@ -57,6 +58,13 @@ impl Tiered {
         }
     }
 
+    fn tell(&self, tier: Tier, found: &[Option<TaskResult>]) {
+        let hits = found.iter().flatten().count();
+        let misses = found.len() - hits;
+        self.observer
+            .observe(&Event::TierLookup { tier, hits, misses });
+    }
+
     fn report(&self, doing: &'static str, error: &CacheError) {
         self.failing.store(true, Ordering::Relaxed);
         self.observer.observe(&Event::DependencyFailed {
@@ -100,6 +108,7 @@ impl ResultCache for Tiered {
         let missing: Vec<usize> = (0..ids.len())
             .filter(|place| found[*place].is_none())
             .collect();
+        self.tell(Tier::Process, &found);
         if missing.is_empty() {
             return Ok(found);
         }
@@ -112,6 +121,7 @@ impl ResultCache for Tiered {
             }
         };
         self.report_recovery();
+        self.tell(Tier::Shared, &far);
         let fresh: Vec<TaskResult> = far.iter().flatten().cloned().collect();
         if !fresh.is_empty()
             && let Err(error) = self.near.put(&fresh).await
@@ -218,7 +228,14 @@ mod tests {
         for _ in 0..2 {
             tiered.get(&[result(3).id]).await.expect("get");
         }
-        let events = memory.observer.events();
+        let mut events = memory.observer.events();
+        let looked = |event: &Event| match event {
+            Event::TierLookup { tier, hits, misses } => Some((*tier, *hits, *misses)),
+            _ => None,
+        };
+        let told: Vec<_> = events.iter().filter_map(looked).collect();
+        assert_eq!(told.last(), Some(&(Tier::Shared, 0, 1)), "{told:?}");
+        events.retain(|event| looked(event).is_none());
         assert!(
             matches!(
                 &events[..],

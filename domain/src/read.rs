@@ -4,7 +4,7 @@ mod lookup;
 
 use std::sync::Arc;
 
-use ports::{Dependency, Event, StoreError, Task, TaskId, TaskResult};
+use ports::{Dependency, Event, StoreError, Task, TaskId, TaskResult, Tier};
 
 use crate::{Metrics, Ports, chain};
 use lookup::Lookup;
@@ -46,10 +46,17 @@ impl Reader {
         if let Some(result) = self.cached(id).await {
             return Ok(Reading::Done(result));
         }
-        let Some(task) = self.lookup.get(self.ports.store.as_ref(), id).await? else {
+        let found = self.lookup.get(self.ports.store.as_ref(), id).await?;
+        let result = found.as_ref().and_then(Task::to_result);
+        self.ports.observer.observe(&Event::TierLookup {
+            tier: Tier::Store,
+            hits: usize::from(result.is_some()),
+            misses: usize::from(result.is_none()),
+        });
+        let Some(task) = found else {
             return Ok(Reading::Unknown);
         };
-        let Some(result) = task.to_result() else {
+        let Some(result) = result else {
             return Ok(Reading::Unfinished(Box::new(task)));
         };
         if let Err(error) = self.ports.cache.put(std::slice::from_ref(&result)).await {

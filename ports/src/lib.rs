@@ -33,7 +33,7 @@ pub use events::{EventFeed, EventFeedError, EventReader, PlacedEvent, TaskEvent}
 pub use feed::{Delivery, FeedError, Position, RecordContent, Standing, TaskFeed};
 pub use ids::{ClaimId, IdSource, WorkerId};
 pub use observer::{
-    ClaimedBy, Dependency, Event, NoObserver, Observer, Repair, RunOutcome, SkipReason, Step,
+    ClaimedBy, Dependency, Event, NoObserver, Observer, Repair, RunOutcome, SkipReason, Step, Tier,
 };
 pub use processor::{Failure, Job, Processor};
 pub use publisher::{PublishError, TaskMessage, TaskPublisher};
@@ -44,7 +44,7 @@ pub use store::{
     InsertOutcome, InvalidRequestKey, KeptRequest, KeyedRequest, Next, RequestKey, Spent,
     StoreError, TaskStore, Totals, Transition, TransitionOutcome, Whereabouts, WriteOutcome,
 };
-pub use survey::{Survey, TaskSurvey};
+pub use survey::{ConnectionPool, Connections, Survey, TaskSurvey};
 pub use task::{
     Fence, InvalidPayload, InvalidPriority, NewTask, Payload, Priority, Task, TaskId, TaskResult,
     TaskStatus,

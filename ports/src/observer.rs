@@ -132,6 +132,32 @@ impl Repair {
     }
 }
 
+/// Where a finished task is looked for, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// In the memory of this process.
+    Process,
+    /// In the cache that processes share.
+    Shared,
+    /// In the store.
+    Store,
+}
+
+impl Tier {
+    /// Every tier.
+    pub const ALL: [Self; 3] = [Self::Process, Self::Shared, Self::Store];
+
+    /// A name for logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Shared => "shared",
+            Self::Store => "store",
+        }
+    }
+}
+
 /// How a run of a processing function ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RunOutcome {
@@ -338,6 +364,15 @@ pub enum Event {
     CacheLookup {
         /// Whether it was found.
         hit: bool,
+    },
+    /// One tier was asked for the results of tasks.
+    TierLookup {
+        /// Which.
+        tier: Tier,
+        /// For how many tasks it held one.
+        hits: usize,
+        /// For how many it did not.
+        misses: usize,
     },
     /// A dependency failed; told at every failure, what it was doing and why. Of the collector only the first of several in a
     /// row is told.

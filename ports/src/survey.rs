@@ -39,3 +39,25 @@ pub trait TaskSurvey: Send + Sync {
     /// [`StoreError::Unavailable`].
     async fn survey(&self) -> Result<Survey, StoreError>;
 }
+
+/// The connections of this process to the store, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// How many there may be.
+    pub limit: u32,
+    /// How many there are.
+    pub open: u32,
+    /// Those of them that nobody uses.
+    pub idle: u32,
+    /// How many statements wait for one.
+    pub waiting: u64,
+    /// For how long statements have waited for one, all of them together, since this process began.
+    pub waited: Duration,
+}
+
+/// Holds connections that whoever asks the store shares.
+#[cfg_attr(feature = "mock", mockall::automock)]
+pub trait ConnectionPool: Send + Sync {
+    /// How the connections stand. Asks nobody and waits for nobody.
+    fn connections(&self) -> Connections;
+}

@@ -57,6 +57,10 @@ impl PostgresStore {
         self.pool.current()
     }
 
+    pub(super) fn connections(&self) -> ports::Connections {
+        self.pool.standing()
+    }
+
     pub(super) async fn close(&self) {
         self.pool.close().await;
     }

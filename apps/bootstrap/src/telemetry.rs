@@ -203,6 +203,13 @@ impl Observer for LogObserver {
             Event::CacheLookup { hit } => {
                 trace!(event = "cache.lookup", hit, "the cache was asked");
             }
+            Event::TierLookup { tier, hits, misses } => {
+                let tier = tier.as_str();
+                trace!(
+                    event = "cache.tier_lookup",
+                    tier, hits, misses, "a tier was asked"
+                );
+            }
             Event::DependencyFailed {
                 dependency,
                 doing,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use domain::Ports;
-use domain::ports::{Dependency, Standing, Survey};
+use domain::ports::{Connections, Dependency, Standing, Survey};
 use domain::worker::Pace;
 use poem_openapi::registry::{MetaSchema, Registry};
 use serde::Serialize;
@@ -31,6 +31,7 @@ pub(crate) struct Health {
     ping_timeout: Duration,
     round: Sampled<Dependencies>,
     survey: Sampled<Option<Survey>>,
+    alive: Sampled<Option<usize>>,
     stopping: Stopping,
 }
 
@@ -52,6 +53,7 @@ impl Health {
             ping_timeout,
             round: Sampled::new(KEPT, 0),
             survey: Sampled::new(SURVEY_KEPT, 19),
+            alive: Sampled::new(SURVEY_KEPT, 19),
             stopping: Stopping::default(),
         }
     }
@@ -121,6 +123,21 @@ impl Health {
         let survey = self.watched.survey.as_ref()?;
         let look = async { timeout(self.ping_timeout, survey.survey()).await.ok()?.ok() };
         self.survey.get(look).await
+    }
+
+    /// How many workers are registered and not declared dead, as it was a second ago or later; `None` when it is not known.
+    pub(crate) async fn workers_alive(&self) -> Option<usize> {
+        let registry = &self.ports.registry;
+        let look = async {
+            let workers = timeout(self.ping_timeout, registry.workers()).await.ok()?;
+            Some(workers.ok()?.iter().filter(|worker| !worker.dead).count())
+        };
+        self.alive.get(look).await
+    }
+
+    /// How the connections of this process to the store stand.
+    pub(crate) fn connections(&self) -> Option<Connections> {
+        Some(self.watched.pool.as_ref()?.connections())
     }
 
     /// How the worker of this process gets on; `None` when there is none, or when it is not known what waits.

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::ports::{TaskFeed, TaskSurvey};
+use domain::ports::{ConnectionPool, TaskFeed, TaskSurvey};
 use domain::worker::Progress;
 use domain::{Catalog, Commander, Events, Ports, Reader, Submitter};
 use poem::{Endpoint, Response};
@@ -38,6 +38,7 @@ mod serve;
 mod submission;
 mod tls;
 mod trace;
+mod traffic;
 mod wait;
 
 pub use admission::Admission;
@@ -50,6 +51,7 @@ use front::Front;
 use guard::Guarded;
 use routes::{Commands, Documentation, Probes, Stream, Tasks};
 use trace::Traced;
+use traffic::Metered;
 
 /// What the routes answer from.
 #[derive(Clone)]
@@ -81,6 +83,8 @@ pub struct Watched {
     pub feed: Option<Arc<dyn TaskFeed>>,
     /// Tells whether the worker of this process gets on.
     pub progress: Option<Progress>,
+    /// Holds the connections to the store.
+    pub pool: Option<Arc<dyn ConnectionPool>>,
 }
 
 impl Api {
@@ -193,9 +197,10 @@ pub async fn run(
     let observer = api.ports.observer.clone();
     let tasks = Tasks::new(api, &config);
     let routes = (tasks, commands, stream, probes.clone(), Documentation);
+    let traffic = meters.requests.of(&routes);
     let guarded = Guarded::new(routes, &config, meters.clone());
     let front = Front::new(guarded, probes.stopping());
-    let front = Traced::new(front, observer);
+    let front = Metered::new(Traced::new(front, observer), traffic);
     let shutdown = async move {
         shutdown.await;
         // Who waits or follows is answered at once, and comes again where it goes on.
@@ -221,8 +226,9 @@ pub async fn run_probes(
 ) -> io::Result<()> {
     let reader = Reader::new(ports);
     let probes = Probes::new(reader, ports, watched, meters.clone(), config.ping_timeout);
+    let traffic = meters.requests.of(&probes);
     let guarded = Guarded::new(probes.clone(), &config, meters.clone());
-    let front = Front::new(guarded, probes.stopping());
+    let front = Metered::new(Front::new(guarded, probes.stopping()), traffic);
     serve(front, probes, meters, config, listener, shutdown).await
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use domain::ports::{
-    ClaimedBy, Dependency, Event, Observer, Repair, RunOutcome, SkipReason, Step, TaskStatus,
+    ClaimedBy, Dependency, Event, Observer, Repair, RunOutcome, SkipReason, Step, TaskStatus, Tier,
 };
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -13,8 +13,10 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use crate::accept::MetricsFormat;
 use crate::admission::Refusal;
 use crate::connection::Cut;
+use crate::traffic::RequestMeters;
 
 type Label = [(&'static str, &'static str); 1];
 type Labels = [(&'static str, &'static str); 2];
@@ -60,6 +62,9 @@ pub struct Meters {
     refused: Family<Label, Counter>,
     connections: Gauge,
     cut: Family<Label, Counter>,
+    /// By tier, in the order of [`Tier::ALL`]: hits, misses.
+    tiers: [[Counter; 2]; Tier::ALL.len()],
+    pub(crate) requests: RequestMeters,
     spans_sent: Counter,
     spans_dropped: Counter,
     other: Counter,
@@ -117,6 +122,13 @@ impl Meters {
             drop(recoveries.get_or_create(&dependency_label(dependency)));
             drop(failing.get_or_create(&dependency_label(dependency)));
         }
+        let tiers = Family::<Labels, Counter>::default();
+        names.register(
+            "cache_tier_lookups",
+            "Lookups of results by tier and result: in this process, in the cache that processes share, in the store",
+            tiers.clone(),
+        );
+        let requests = RequestMeters::new(&mut names);
         let elapsed = elapsed_histogram();
         let waited = elapsed_histogram();
         let batches = Family::<Label, Histogram>::new_with_constructor(batch_histogram);
@@ -293,6 +305,12 @@ impl Meters {
                 "Connections that were cut because their client took too long, by reason",
                 cut,
             ),
+            tiers: Tier::ALL.map(|tier| {
+                ["hit", "miss"].map(|result| {
+                    tiers.get_or_create_owned(&[("tier", tier.as_str()), ("result", result)])
+                })
+            }),
+            requests,
             spans_sent: register(
                 &mut names,
                 "spans_sent",
@@ -431,6 +449,11 @@ impl Observer for Meters {
                     1,
                 );
             }
+            Event::TierLookup { tier, hits, misses } => {
+                let [hit, miss] = &self.tiers[*tier as usize];
+                add(hit, *hits);
+                add(miss, *misses);
+            }
             Event::DependencyFailed {
                 dependency, doing, ..
             } => {
@@ -488,6 +511,25 @@ pub(crate) fn write_gauge(text: &mut String, name: &str, help: &str, value: impl
     let _ = write!(
         text,
         "# HELP {PREFIX}_{name} {help}\n# TYPE {PREFIX}_{name} gauge\n{PREFIX}_{name} {value}\n"
+    );
+}
+
+/// A counter as further lines. OpenMetrics names it without the suffix that its line has.
+pub(crate) fn write_counter(
+    text: &mut String,
+    format: MetricsFormat,
+    name: &str,
+    help: &str,
+    value: impl fmt::Display,
+) {
+    let family = match format {
+        MetricsFormat::OpenMetrics => "",
+        _ => "_total",
+    };
+    // Writing into a String cannot fail.
+    let _ = write!(
+        text,
+        "# HELP {PREFIX}_{name}{family} {help}\n# TYPE {PREFIX}_{name}{family} counter\n{PREFIX}_{name}_total {value}\n"
     );
 }
 
@@ -693,6 +735,17 @@ mod tests {
             Event::CacheLookup { hit: false },
             &["cache_lookups_total{result=\"miss\"} 1"],
         );
+        for tier in Tier::ALL {
+            let label = format!("tier=\"{}\"", tier.as_str());
+            let hits = format!("cache_tier_lookups_total{{{label},result=\"hit\"}} 3");
+            let misses = format!("cache_tier_lookups_total{{{label},result=\"miss\"}} 2");
+            let looked = Event::TierLookup {
+                tier,
+                hits: 3,
+                misses: 2,
+            };
+            check(looked, &[&hits, &misses]);
+        }
         check(
             Event::DependencyFailed {
                 dependency: Dependency::Cache,

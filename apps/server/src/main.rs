@@ -34,6 +34,7 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
     let events = Events::start(&wired.ports, wired.events.clone(), EventsConfig::default());
     let mut api = Api::new(&wired.ports, submitter.clone(), Arc::new(events), meters);
     api.watched.survey = Some(wired.survey());
+    api.watched.pool = Some(wired.pool());
     let last_share = last_share(settings.drain_deadline);
     let config = HttpConfig {
         admission: Admission::following(keys::follow(&settings.http.access)?),

@@ -34,6 +34,7 @@ pub async fn work(
         survey: Some(wired.survey()),
         feed: Some(feed),
         progress: Some(worker.progress()),
+        pool: Some(wired.pool()),
     };
     let drain_delay = settings.http.drain_delay;
     let config = HttpConfig {

@@ -1,5 +1,6 @@
 //! Connections to PostgreSQL, and what every session of ours is set to.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,26 @@ const SESSION: [(&str, &str); 12] = [
 pub(super) struct Pool {
     current: RwLock<Arc<Connections>>,
     options: SqlOptions,
+    waits: Waits,
+}
+
+/// How many statements wait for a connection, and for how long they ever have.
+#[derive(Default)]
+struct Waits {
+    now: AtomicU64,
+    micros: AtomicU64,
+}
+
+impl Waits {
+    async fn during<T>(&self, wait: impl Future<Output = T>) -> T {
+        self.now.fetch_add(1, Ordering::Relaxed);
+        let began = Instant::now();
+        let outcome = wait.await;
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+        self.now.fetch_sub(1, Ordering::Relaxed);
+        outcome
+    }
 }
 
 /// One pool of the driver's, and when it last proved to be of use.
@@ -104,11 +125,26 @@ impl Pool {
         Ok(Arc::new(Self {
             current: RwLock::new(connections),
             options,
+            waits: Waits::default(),
         }))
     }
 
     pub(super) fn current(&self) -> DatabaseConnection {
         self.connections().database.clone()
+    }
+
+    pub(super) fn standing(&self) -> ports::Connections {
+        let connections = self.connections();
+        let driver = connections.database.get_postgres_connection_pool();
+        let idle = u32::try_from(driver.num_idle()).unwrap_or(u32::MAX);
+        ports::Connections {
+            limit: self.options.max_connections,
+            open: driver.size(),
+            // The driver counts the two one after the other.
+            idle: idle.min(driver.size()),
+            waiting: self.waits.now.load(Ordering::Relaxed),
+            waited: Duration::from_micros(self.waits.micros.load(Ordering::Relaxed)),
+        }
     }
 
     fn connections(&self) -> Arc<Connections> {
@@ -182,8 +218,14 @@ impl Pool {
         work: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
         let limit = self.patience();
-        let place = timeout(self.options.acquire_timeout, connections.places.acquire());
-        let outcome = match place.await {
+        let place = match connections.places.try_acquire() {
+            Ok(place) => Ok(Ok(place)),
+            Err(_) => {
+                let place = timeout(self.options.acquire_timeout, connections.places.acquire());
+                self.waits.during(place).await
+            }
+        };
+        let outcome = match place {
             Ok(_place) => tokio::select! {
                 biased;
                 outcome = timeout(limit, work) => outcome,

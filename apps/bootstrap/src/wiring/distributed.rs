@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use adapters::sql::SqlTaskStore;
 use adapters::system::{SystemClock, SystemRandom, UuidV7Ids};
-use domain::ports::{Clock, EventFeed, Observer, ResultCache, TaskFeed, TaskSurvey};
+use domain::ports::{
+    Clock, ConnectionPool, EventFeed, Observer, ResultCache, TaskFeed, TaskSurvey,
+};
 use domain::{Ports, Worker};
 use tokio::task::JoinSet;
 
@@ -132,6 +134,12 @@ impl Server {
         self.store.clone()
     }
 
+    /// The connections to the database.
+    #[must_use]
+    pub fn pool(&self) -> Arc<dyn ConnectionPool> {
+        self.store.clone()
+    }
+
     /// Waits for the statements that run and closes every connection.
     pub async fn close(self) {
         self.store.close().await;
@@ -142,6 +150,12 @@ impl Workshop {
     /// What stands in the queue and the claims.
     #[must_use]
     pub fn survey(&self) -> Arc<dyn TaskSurvey> {
+        self.store.clone()
+    }
+
+    /// The connections to the database.
+    #[must_use]
+    pub fn pool(&self) -> Arc<dyn ConnectionPool> {
         self.store.clone()
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::ports::{Standing, Survey};
+use domain::ports::{Connections, Standing, Survey};
 use domain::worker::Pace;
 use domain::{Ports, Reader};
 use poem::http::HeaderMap;
@@ -13,7 +13,7 @@ use super::{Tag, store_failed};
 use crate::accept::MetricsFormat;
 use crate::answer::{Json, Measured};
 use crate::health::{Health, Live, Ready, Stopping};
-use crate::meters::{write_gauge, write_states};
+use crate::meters::{write_counter, write_gauge, write_states};
 use crate::problem::{Failures, Kind, Problem, Refused};
 use crate::{Meters, Watched};
 
@@ -93,6 +93,17 @@ impl Probes {
         if let Some(survey) = health.survey().await {
             write_survey(&mut text, survey);
         }
+        if let Some(alive) = health.workers_alive().await {
+            write_gauge(
+                &mut text,
+                "workers_alive",
+                "Workers that are registered and were not declared dead.",
+                alive,
+            );
+        }
+        if let Some(connections) = health.connections() {
+            write_connections(&mut text, format, connections);
+        }
         if let Some(standing) = health.standing() {
             write_standing(&mut text, &standing);
         }
@@ -149,6 +160,40 @@ fn write_survey(text: &mut String, survey: Survey) {
         "store_oldest_transaction_seconds",
         "Age of the oldest transaction that keeps vacuum from its work; 0 when there is none, and on SQLite.",
         survey.oldest_transaction.unwrap_or_default().as_secs_f64(),
+    );
+}
+
+fn write_connections(text: &mut String, format: MetricsFormat, connections: Connections) {
+    write_gauge(
+        text,
+        "store_connections_limit",
+        "How many connections to the store this process may have.",
+        connections.limit,
+    );
+    write_gauge(
+        text,
+        "store_connections_open",
+        "How many it has.",
+        connections.open,
+    );
+    write_gauge(
+        text,
+        "store_connections_idle",
+        "Those of them that nobody uses.",
+        connections.idle,
+    );
+    write_gauge(
+        text,
+        "store_connections_waiting",
+        "Statements that wait for a connection.",
+        connections.waiting,
+    );
+    write_counter(
+        text,
+        format,
+        "store_connections_wait_seconds",
+        "For how long statements have waited for a connection, all together.",
+        connections.waited.as_secs_f64(),
     );
 }
 
@@ -241,12 +286,14 @@ mod tests {
     use ports::Totals;
     use ports::feed::MockTaskFeed;
     use ports::store::MockTaskStore;
-    use ports::survey::MockTaskSurvey;
+    use ports::survey::{MockConnectionPool, MockTaskSurvey};
     use serde_json::Value;
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use super::*;
     use crate::front::Front;
+    use crate::traffic::Metered;
 
     const PING: Duration = Duration::from_secs(1);
 
@@ -377,6 +424,7 @@ mod tests {
                 survey: Some(Arc::new(survey)),
                 feed: None,
                 progress: Some(idle_worker(&memory).progress()),
+                pool: None,
             };
             let ports = ports(&memory);
             let probes = Probes::new(
@@ -425,8 +473,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_scrape_shows_the_documented_metrics_and_no_others() {
+    /// Everything that any of the programs shows.
+    async fn scrape(accept: &str) -> String {
         let memory = Memory::new();
         let mut store = MockTaskStore::new();
         store.expect_totals().returning(|| {
@@ -447,24 +495,37 @@ mod tests {
                 error: "refused".into(),
             },
         );
+        let mut pool = MockConnectionPool::new();
+        pool.expect_connections()
+            .return_const(Connections::default());
         let watched = Watched {
             survey: Some(memory.store.clone()),
             feed: Some(Arc::new(memory.log.feed())),
             progress: Some(idle_worker(&memory).progress()),
+            pool: Some(Arc::new(pool)),
         };
-        let probes = Probes::new(Reader::new(&ports), &ports, watched, meters, PING);
+        let probes = Probes::new(Reader::new(&ports), &ports, watched, meters.clone(), PING);
+        let traffic = meters.requests.of(&probes);
         let request = Request::builder()
             .uri_str("/metrics")
-            .header("accept", "text/plain;version=0.0.4")
+            .header("accept", accept)
             .finish();
-        let response = Front::new(probes, Stopping::default())
+        let response = Metered::new(Front::new(probes, Stopping::default()), traffic)
             .get_response(request)
             .await;
-        let text = response.into_body().into_string().await.expect("text");
-        let mut shown: Vec<(&str, &str)> = text
-            .lines()
+        response.into_body().into_string().await.expect("text")
+    }
+
+    fn types(text: &str) -> Vec<(&str, &str)> {
+        text.lines()
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-            .collect();
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_scrape_shows_the_documented_metrics_and_no_others() {
+        let text = scrape("text/plain;version=0.0.4").await;
+        let mut shown = types(&text);
         let mut documented: Vec<(&str, &str)> = include_str!("../../../../docs/OPERATIONS.md")
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
@@ -474,5 +535,80 @@ mod tests {
         shown.sort_unstable();
         documented.sort_unstable();
         assert_eq!(shown, documented);
+    }
+
+    /// The names of our metrics in a text.
+    fn named(text: &str) -> BTreeSet<&str> {
+        let is_of_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        text.match_indices("task_processor_")
+            .map(|(at, _)| {
+                let rest = &text[at..];
+                &rest[..rest
+                    .find(|character| !is_of_name(character))
+                    .unwrap_or(rest.len())]
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn the_dashboard_and_the_alerts_ask_for_metrics_that_exist() {
+        let text = scrape("text/plain;version=0.0.4").await;
+        let shown: BTreeSet<String> = types(&text)
+            .into_iter()
+            .flat_map(|(name, kind)| {
+                let parts: &[&str] = match kind {
+                    "histogram" => &["_bucket", "_sum", "_count"],
+                    _ => &[""],
+                };
+                parts.iter().map(move |part| format!("{name}{part}"))
+            })
+            .collect();
+        let alerts = include_str!("../../../../deploy/alerts.yaml");
+        let dashboard = include_str!("../../../../deploy/dashboard.json");
+        for (file, text) in [("alerts.yaml", alerts), ("dashboard.json", dashboard)] {
+            let asked = named(text);
+            assert!(asked.len() > 8, "{file} asks for {asked:?}");
+            let missing: Vec<_> = asked
+                .iter()
+                .filter(|name| !shown.contains(**name))
+                .collect();
+            assert!(missing.is_empty(), "{file}: {missing:?}");
+        }
+        let dashboard: Value = serde_json::from_str(dashboard).expect("JSON");
+        let panels = dashboard["panels"].as_array().expect("panels");
+        for panel in panels.iter().filter(|panel| panel["type"] != "row") {
+            let targets = panel["targets"].as_array().expect("targets");
+            assert!(!targets.is_empty(), "{panel}");
+            for target in targets {
+                let expression = target["expr"].as_str().expect("an expression");
+                assert!(!named(expression).is_empty(), "{expression}");
+                let count = |of| expression.matches(of).count();
+                assert_eq!(count('('), count(')'), "{expression}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn both_formats_show_the_same_metrics() {
+        let text = scrape("text/plain;version=0.0.4").await;
+        let openmetrics = scrape("application/openmetrics-text;version=1.0.0").await;
+        let bare = |name: &str| {
+            let bare = name.strip_suffix("_total").unwrap_or(name);
+            bare.strip_suffix("_info").unwrap_or(bare).to_owned()
+        };
+        let names = |text: &str| -> BTreeSet<String> {
+            types(text)
+                .into_iter()
+                .map(|(name, _)| bare(name))
+                .collect()
+        };
+        assert_eq!(names(&text), names(&openmetrics));
+        let counters = types(&openmetrics)
+            .into_iter()
+            .filter(|(_, kind)| *kind == "counter");
+        for (name, _) in counters {
+            assert!(!name.ends_with("_total"), "{name}");
+            assert!(openmetrics.contains(&format!("\n{name}_total")), "{name}");
+        }
     }
 }

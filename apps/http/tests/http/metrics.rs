@@ -113,3 +113,55 @@ async fn while_the_store_is_down_a_scrape_still_shows_the_process() {
             .contains("task_processor_dependency_failing{dependency=\"store\"} 1\n")
     );
 }
+
+/// How often a request to this route ended so.
+async fn ended(server: &Server, labels: &str) -> u64 {
+    let answer = server.get_as("/metrics", "text/plain").await;
+    let text = answer.text();
+    let series = format!("task_processor_http_requests_total{{{labels}}} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&series));
+    let count = line.unwrap_or_else(|| panic!("{series} is not in {text}"));
+    count.parse().expect("a number")
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_method_and_end() {
+    let server = server_with(Totals::default()).await;
+    for (request, labels) in [
+        (
+            "GET /tasks/rubbish",
+            "route=\"/tasks/{id}\",method=\"GET\",status=\"4xx\"",
+        ),
+        (
+            "HEAD /health/live",
+            "route=\"/health/live\",method=\"GET\",status=\"2xx\"",
+        ),
+        ("GET /", "route=\"/\",method=\"GET\",status=\"3xx\""),
+        (
+            "DELETE /tasks",
+            "route=\"other\",method=\"other\",status=\"4xx\"",
+        ),
+        (
+            "GET /nothing",
+            "route=\"other\",method=\"other\",status=\"4xx\"",
+        ),
+    ] {
+        let before = ended(&server, labels).await;
+        let mut client = server.connect().await;
+        client
+            .send(format!("{request} HTTP/1.1\r\nhost: a\r\n\r\n"))
+            .await;
+        // The answer to a `HEAD` has no body.
+        client.receive_head().await;
+        assert_eq!(ended(&server, labels).await, before + 1, "{request}");
+    }
+    let answer = server.get_as("/metrics", "text/plain").await;
+    let text = answer.text();
+    // The scrape itself is under way.
+    assert!(
+        text.contains("\ntask_processor_http_requests_in_flight 1\n"),
+        "{text}"
+    );
+    let took = "task_processor_http_request_duration_seconds_count{route=\"/tasks/{id}\",method=\"GET\"} 1\n";
+    assert!(text.contains(took), "{text}");
+}
