@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use adapters::memory::StoreSnapshot;
 use domain::Metrics;
 use ports::{
     DeadLetter, Fence, Spent, Task, TaskEvent, TaskId, TaskResult, TaskStatus, Timestamp, Totals,
 };
 
-use crate::ledger::{Asked, Entries, Said, Told};
-use crate::plan::ProbeLog;
-use crate::record::{Life, Records};
+use crate::ledger::{Answer, Asked, Entries, Heard, Keyed, Ordered, Said, Told};
+use crate::plan::{Order, ProbeLog};
+use crate::record::{Life, Moved, Records};
 use crate::script::{RunEnd, RunsState, Script, result_of};
 use crate::world::{Bereaved, World};
 
@@ -43,6 +42,12 @@ pub enum Promise {
     Announced,
     /// The metrics are exact.
     Metrics,
+    /// A cancel or a retry wins or loses against whatever else moves the task, and its answer is the truth.
+    Orders,
+    /// Of all requests with one key the first is stored, and every one has its answer.
+    Keys,
+    /// Only what is at rest, announced and old is deleted, and then it is.
+    Kept,
     /// No component panics or spins.
     Sound,
 }
@@ -65,6 +70,9 @@ impl Promise {
             Self::RunAt => "nothing before its runAt",
             Self::Announced => "every outcome is announced",
             Self::Metrics => "the metrics are exact",
+            Self::Orders => "an order wins or loses, never half",
+            Self::Keys => "one key, one request",
+            Self::Kept => "only what is old and at rest is pruned",
             Self::Sound => "nothing panics or spins",
         }
     }
@@ -95,7 +103,10 @@ const PLANTED_ATTEMPTS: u32 = 5;
 
 /// Everything the checker looks at.
 struct Evidence<'a> {
-    snapshot: &'a StoreSnapshot,
+    /// Every task there is, and what was pruned as it last was.
+    tasks: &'a [Task],
+    /// When each was pruned.
+    pruned_at: BTreeMap<TaskId, i64>,
     entries: &'a Entries,
     records: &'a Records,
     runs: &'a RunsState,
@@ -107,6 +118,7 @@ struct Evidence<'a> {
     max_rescues: u32,
     lease: i64,
     probe_log: ProbeLog,
+    quiet_at: i64,
     has_brakes: bool,
     has_audit: bool,
     found: Vec<Violation>,
@@ -125,6 +137,12 @@ pub(crate) fn check(world: &World, panics: Vec<String>) -> Vec<Violation> {
     for event in world.log.events() {
         events.entry(event.id).or_default().push(event);
     }
+    let mut tasks = snapshot.tasks;
+    let mut pruned_at = BTreeMap::new();
+    for (task, at) in &records.pruned {
+        tasks.push(task.clone());
+        pruned_at.insert(task.id, *at);
+    }
     let mut rubbish = Vec::new();
     for letter in world.log.dead_letters() {
         match letter {
@@ -133,7 +151,8 @@ pub(crate) fn check(world: &World, panics: Vec<String>) -> Vec<Violation> {
         }
     }
     let mut evidence = Evidence {
-        snapshot: &snapshot,
+        tasks: &tasks,
+        pruned_at,
         entries: &entries,
         records: &records,
         runs: &runs,
@@ -145,6 +164,7 @@ pub(crate) fn check(world: &World, panics: Vec<String>) -> Vec<Violation> {
         max_rescues: world.plan.work.max_rescues,
         lease: i64::try_from(world.plan.work.lease.as_micros()).unwrap_or(i64::MAX),
         probe_log: world.plan.probe_log,
+        quiet_at: world.quiet_at,
         has_brakes: world.plan.has_brakes(),
         has_audit: world.plan.has_audit(),
         found: Vec::new(),
@@ -157,6 +177,8 @@ pub(crate) fn check(world: &World, panics: Vec<String>) -> Vec<Violation> {
     }
     evidence.check_what_was_seen();
     evidence.check_submissions();
+    evidence.check_keys();
+    evidence.check_orders();
     evidence.check_planted();
     evidence.check_tasks();
     evidence.check_deaths();
@@ -188,7 +210,9 @@ impl Evidence<'_> {
             self.report(Promise::Stopping, what.clone());
         }
         for what in &self.records.wrong {
-            let promise = if what.contains("transition") {
+            let promise = if what.contains("pruning") {
+                Promise::Kept
+            } else if what.contains("transition") {
                 Promise::OneTruth
             } else if what.contains("totals") {
                 Promise::Metrics
@@ -211,7 +235,7 @@ impl Evidence<'_> {
 
     fn check_submissions(&mut self) {
         let mut rows: BTreeMap<&str, Vec<&Task>> = BTreeMap::new();
-        for task in &self.snapshot.tasks {
+        for task in self.tasks {
             rows.entry(task.payload.as_str()).or_default().push(task);
         }
         let mut requests: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
@@ -314,11 +338,7 @@ impl Evidence<'_> {
 
     fn check_planted(&mut self) {
         for planted in &self.entries.planted {
-            let task = self
-                .snapshot
-                .tasks
-                .iter()
-                .find(|task| task.id == planted.id);
+            let task = self.tasks.iter().find(|task| task.id == planted.id);
             let Some(task) = task else {
                 let what = format!("{} is gone", planted.payload);
                 self.report(Promise::Accepted, what);
@@ -333,11 +353,170 @@ impl Evidence<'_> {
         }
     }
 
+    /// Under each key one body is stored at most, and whoever sent it was told so.
+    fn check_keys(&mut self) {
+        let (entries, tasks) = (self.entries, self.tasks);
+        let mut keys: BTreeMap<usize, Vec<&Keyed>> = BTreeMap::new();
+        for keyed in &entries.keyed {
+            keys.entry(keyed.key).or_default().push(keyed);
+        }
+        for (key, bodies) in keys {
+            let rows_of = |body: &&Keyed| rows_of(&entries.asked[body.asked.clone()], tasks);
+            let stored: Vec<Vec<Option<&Task>>> = bodies.iter().map(rows_of).collect();
+            let is_stored = |rows: &Vec<Option<&Task>>| rows.iter().any(Option::is_some);
+            let count = stored.iter().filter(|rows| is_stored(rows)).count();
+            self.expect(count <= 1, Promise::Keys, || {
+                format!("under key {key} {count} different requests were stored")
+            });
+            for (body, rows) in bodies.into_iter().zip(&stored) {
+                let is_first = is_stored(rows);
+                for heard in &body.heard {
+                    self.check_heard(body, heard, rows, count > usize::from(is_first));
+                }
+            }
+        }
+    }
+
+    fn check_heard(
+        &mut self,
+        body: &Keyed,
+        heard: &Heard,
+        rows: &[Option<&Task>],
+        is_another_stored: bool,
+    ) {
+        let asked = &self.entries.asked[body.asked.clone()];
+        let (key, payload) = (body.key, &asked[0].payload);
+        match heard {
+            Heard::Accepted(accepted) => {
+                let stored = rows.iter().flatten();
+                let stored = stored.map(|task| (task.id, task.created_at));
+                let told = accepted.iter();
+                let told = told.map(|accepted| (accepted.id, accepted.created_at));
+                let is_right = told.eq(stored) && accepted.len() == asked.len();
+                self.expect(is_right, Promise::Keys, || {
+                    format!(
+                        "{payload} with key {key} was answered {accepted:?}, and {rows:?} is stored"
+                    )
+                });
+            }
+            Heard::Reused => self.expect(is_another_stored, Promise::Keys, || {
+                format!(
+                    "{payload} was told that key {key} was used for another request; none is stored"
+                )
+            }),
+            Heard::Refused(reason) => {
+                let is_load = reason.contains("too many") || reason.contains("no one");
+                let is_poisoned = asked.iter().any(|asked| asked.is_poison);
+                self.expect(is_poisoned || is_load, Promise::Limits, || {
+                    format!("{payload} with key {key} was refused for another's data: {reason}")
+                });
+            }
+            Heard::Nothing => {}
+        }
+    }
+
+    // ---- what clients ordered ----
+
+    fn check_orders(&mut self) {
+        let (entries, records) = (self.entries, self.records);
+        for ordered in &entries.orders {
+            let life = records.lives.get(&ordered.id).cloned().unwrap_or_default();
+            self.check_answer(ordered, &life);
+        }
+        for (id, life) in &records.lives {
+            for moved in &life.moves {
+                let order = if moved.to == TaskStatus::Cancelled {
+                    Order::Cancel
+                } else if moved.spent == Spent::Reset {
+                    Order::Retry
+                } else {
+                    continue;
+                };
+                let mut orders = entries.orders.iter();
+                let was_ordered = orders.any(|ordered| {
+                    ordered.id == *id && ordered.order == order && ordered.began_at <= moved.at
+                });
+                self.expect(was_ordered, Promise::Orders, || {
+                    format!("nobody ordered the {order:?} that moved {id}")
+                });
+            }
+        }
+    }
+
+    fn check_answer(&mut self, ordered: &Ordered, life: &Life) {
+        let Ordered {
+            id,
+            order,
+            began_at,
+            answer,
+            must_be,
+        } = *ordered;
+        let pruned_at = self.pruned_at.get(&id).copied();
+        let Some((answer, ended_at)) = answer else {
+            self.expect(must_be.is_none(), Promise::Orders, || {
+                format!("a client waits in vain for the answer to {order:?} {id}")
+            });
+            return;
+        };
+        let was_pruned = pruned_at.is_some_and(|at| at <= ended_at);
+        if answer == Answer::Unknown {
+            self.expect(was_pruned, Promise::Orders, || {
+                format!("{order:?} {id} was answered that there is no such task")
+            });
+            return;
+        }
+        self.expect(
+            must_be.is_none_or(|right| right == answer),
+            Promise::Orders,
+            || format!("{order:?} {id} was answered {answer:?} and not {must_be:?}"),
+        );
+        let moved_to = |status: TaskStatus, until: i64| {
+            let mut moves = life.moves.iter();
+            moves.any(|moved| moved.to == status && moved.at <= until)
+        };
+        let was_reset = life
+            .moves
+            .iter()
+            .any(|moved| moved.spent == Spent::Reset && moved.at <= ended_at);
+        // The answer is what the task was at some moment between the question and the answer.
+        let is_true = match (order, answer) {
+            (Order::Cancel, Answer::Obeyed) => {
+                moved_to(TaskStatus::Cancelled, ended_at) && !moved_to(TaskStatus::Done, i64::MAX)
+            }
+            (Order::Retry, Answer::Obeyed) => was_reset,
+            (Order::Cancel, Answer::Refused(status)) => {
+                matches!(status, TaskStatus::Done | TaskStatus::Failed)
+                    && moved_to(status, ended_at)
+            }
+            (Order::Retry, Answer::Refused(status)) => {
+                let is_final = matches!(status, TaskStatus::Done | TaskStatus::Cancelled);
+                status != TaskStatus::Failed && (!is_final || moved_to(status, ended_at))
+            }
+            (_, Answer::Unavailable | Answer::Unknown) => true,
+        };
+        self.expect(is_true, Promise::Orders, || {
+            format!(
+                "{order:?} {id} was answered {answer:?}, and it went {:?}",
+                life.moves
+            )
+        });
+        let was_over = [TaskStatus::Done, TaskStatus::Cancelled]
+            .into_iter()
+            .find(|status| moved_to(*status, began_at));
+        let is_refused = match (was_over, answer) {
+            (None, _) | (_, Answer::Unavailable) => true,
+            (Some(TaskStatus::Cancelled), Answer::Obeyed) => order == Order::Cancel,
+            (Some(status), answer) => answer == Answer::Refused(status),
+        };
+        self.expect(is_refused, Promise::Orders, || {
+            format!("{order:?} {id} was answered {answer:?} when it was {was_over:?}")
+        });
+    }
+
     // ---- what became of tasks ----
 
     fn check_tasks(&mut self) {
-        let snapshot = self.snapshot;
-        for task in &snapshot.tasks {
+        for task in self.tasks {
             let Some((script, max_attempts)) = self.script_of(task) else {
                 continue;
             };
@@ -377,6 +556,10 @@ impl Evidence<'_> {
     fn check_ending(&mut self, task: &Task, script: Script, max_attempts: u32) {
         let payload = task.payload.as_str();
         let ending = script.ending(max_attempts);
+        if task.status == TaskStatus::Cancelled {
+            // Whether somebody ordered it is checked with the orders.
+            return;
+        }
         if task.status == TaskStatus::Failed && task.rescues > self.max_rescues {
             // It was taken for the killer of its workers.
             return;
@@ -414,14 +597,18 @@ impl Evidence<'_> {
                 task.fence.0
             )
         });
-        let outcomes = life
-            .moves
-            .iter()
-            .filter(|moved| moved.to.is_at_rest())
-            .count();
-        self.expect(outcomes <= 1, Promise::OneTruth, || {
-            format!("{payload} came to {outcomes} outcomes")
-        });
+        // Nothing leaves an outcome but a failed task that someone has tried again.
+        let mut outcome = None;
+        for moved in &life.moves {
+            let may_move = match outcome {
+                None => true,
+                Some(outcome) => outcome == TaskStatus::Failed && moved.spent == Spent::Reset,
+            };
+            self.expect(may_move, Promise::OneTruth, || {
+                format!("{payload} was {outcome:?} and moved to {}", moved.to)
+            });
+            outcome = moved.to.is_at_rest().then_some(moved.to);
+        }
         // What had begun and was taken back is due at once, even if the store's clock has gone back since.
         if let (Some(run_at), Some(claim)) = (life.run_at, life.claims.first()) {
             let stamped = claim.stamped;
@@ -434,9 +621,13 @@ impl Evidence<'_> {
     /// Every attempt counted is a run that ended by itself, and none is counted for what befell its worker.
     fn check_attempts(&mut self, task: &Task, life: &Life) {
         let payload = task.payload.as_str();
+        // A retry begins the count anew.
+        let resets = |moved: &Moved| moved.spent == Spent::Reset;
+        let since = life.moves.iter().rposition(resets).unwrap_or(0);
         let count = |spent: Spent| {
-            let same = |moved: &&crate::record::Moved| moved.spent == spent;
-            u32::try_from(life.moves.iter().filter(same).count()).unwrap_or(u32::MAX)
+            let moves = life.moves[since..].iter();
+            let same = moves.filter(|moved| moved.spent == spent);
+            u32::try_from(same.count()).unwrap_or(u32::MAX)
         };
         let counts = (count(Spent::Attempt), count(Spent::Rescue));
         self.expect(
@@ -455,7 +646,8 @@ impl Evidence<'_> {
                     self.check_run(task, moved.fence, ended);
                 }
                 Spent::Rescue => self.check_rescue(task, life, moved.fence, moved.at),
-                Spent::Nothing | Spent::Reset => {}
+                Spent::Reset => ended = 0,
+                Spent::Nothing => {}
             }
         }
     }
@@ -542,12 +734,17 @@ impl Evidence<'_> {
         });
         let letters = self.letters.remove(&task.id).unwrap_or_default();
         let has_failed = task.status == TaskStatus::Failed;
+        let has_letter = letters.iter().any(|letter| is_letter_of(letter, task));
         self.expect(
-            !has_failed || !letters.is_empty() || !is_settled,
+            !has_failed || has_letter || !is_settled,
             Promise::Announced,
             || format!("{payload} has failed and there is no dead letter of it"),
         );
-        let wrong = letters.iter().find(|letter| !is_letter_of(letter, task));
+        let is_of_a_rest = |letter: &&DeadLetter| {
+            let mut rests = life.rests.iter();
+            rests.any(|task| is_letter_of(letter, task))
+        };
+        let wrong = letters.iter().find(|letter| !is_of_a_rest(letter));
         self.expect(wrong.is_none(), Promise::Announced, || {
             format!("the dead letter {wrong:?} is not of {task:?}")
         });
@@ -555,17 +752,32 @@ impl Evidence<'_> {
         let is_told = events
             .iter()
             .any(|event| (event.status, event.fence) == (task.status, task.fence));
+        let may_be_untold = !is_settled || self.was_cancelled_in_a_storm(life);
         self.expect(
-            !task.status.is_at_rest() || is_told || !is_settled,
+            !task.status.is_at_rest() || is_told || may_be_untold,
             Promise::Announced,
             || format!("{payload} is {} and no event told so", task.status),
         );
+        let is_a_rest = |event: &TaskEvent| {
+            let mut rests = life.rests.iter();
+            rests.any(|task| (task.status, task.fence) == (event.status, event.fence))
+        };
         let wrong = events.iter().find(|event| {
-            event.fence > task.fence || (event.status.is_at_rest() && event.fence != task.fence)
+            event.fence > task.fence || (event.status.is_at_rest() && !is_a_rest(event))
         });
         self.expect(wrong.is_none(), Promise::Announced, || {
             format!("the event {wrong:?} is not of {task:?}")
         });
+    }
+
+    /// That a waiting task was cancelled is told by the server that did it, once: no worker holds it, and whoever waits for
+    /// it looks for himself. It must be told when nothing strikes.
+    fn was_cancelled_in_a_storm(&self, life: &Life) -> bool {
+        life.moves.last().is_some_and(|moved| {
+            let was_waiting = moved.from == TaskStatus::Pending;
+            let is_calm = moved.at >= self.quiet_at && self.probe_log == ProbeLog::Up;
+            moved.to == TaskStatus::Cancelled && was_waiting && !is_calm
+        })
     }
 
     // ---- the rest ----
@@ -607,7 +819,7 @@ impl Evidence<'_> {
     fn check_reads(&mut self) {
         let entries = self.entries;
         let mut rows: BTreeMap<TaskId, &Task> = BTreeMap::new();
-        for task in &self.snapshot.tasks {
+        for task in self.tasks {
             rows.insert(task.id, task);
         }
         let mut told_at: BTreeMap<TaskId, i64> = BTreeMap::new();
@@ -630,13 +842,18 @@ impl Evidence<'_> {
         for read in &entries.reads {
             let id = read.id;
             let was_done = done_at.get(&id).is_some_and(|at| *at <= read.began_at);
+            let pruned_at = self.pruned_at.get(&id);
+            let was_pruned = pruned_at.is_some_and(|at| *at <= read.ended_at);
+            let is_gone = was_pruned && read.said == Said::Unknown;
             let is_done = matches!(read.said, Said::Done(_) | Said::Nothing);
-            self.expect(!was_done || is_done, Promise::OnlyDoneIsFinal, || {
-                format!("{id} was read as done and then as {:?}", read.said)
-            });
+            self.expect(
+                !was_done || is_done || is_gone,
+                Promise::OnlyDoneIsFinal,
+                || format!("{id} was read as done and then as {:?}", read.said),
+            );
             let was_told = told_at.get(&id).is_some_and(|at| *at <= read.began_at);
             self.expect(
-                !(was_told && read.said == Said::Unknown),
+                !(was_told && read.said == Said::Unknown) || is_gone,
                 Promise::Accepted,
                 || format!("{id} was accepted and then unknown"),
             );
@@ -657,7 +874,7 @@ impl Evidence<'_> {
         let Some(metrics) = metrics else {
             return;
         };
-        let done = self.snapshot.tasks.iter();
+        let done = self.tasks.iter();
         let done = done.filter(|task| task.status == TaskStatus::Done);
         let mut totals = Totals::default();
         for task in done {
@@ -669,6 +886,15 @@ impl Evidence<'_> {
             format!("the metrics are {metrics:?} and not {right:?}")
         });
     }
+}
+
+/// What is stored of each of these submissions.
+fn rows_of<'a>(asked: &[Asked], tasks: &'a [Task]) -> Vec<Option<&'a Task>> {
+    let row = |asked: &Asked| {
+        let mut tasks = tasks.iter();
+        tasks.find(|task| task.payload.as_str() == asked.payload)
+    };
+    asked.iter().map(row).collect()
 }
 
 fn elapsed(from: Timestamp, to: Timestamp) -> i128 {

@@ -1,9 +1,12 @@
 //! What clients asked for and what they were told: all that the checker may hold against the system.
 
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use domain::{Accepted, Submission};
 use ports::{TaskId, TaskResult, TaskStatus, Timestamp};
 
+use crate::plan::Order;
 use crate::script::Script;
 
 /// What a client was told about a submission.
@@ -23,6 +26,7 @@ pub(crate) enum Told {
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) payload: String,
+    pub(crate) submission: Submission,
     pub(crate) script: Script,
     pub(crate) max_attempts: u32,
     pub(crate) run_at: Option<Timestamp>,
@@ -30,11 +34,56 @@ pub(crate) struct Asked {
     pub(crate) request: usize,
     /// The store cannot keep it.
     pub(crate) is_poison: bool,
+    /// Of a request with a key: the best that a client was told, and `Nothing` if it was not accepted.
     pub(crate) told: Told,
     /// Virtual microseconds when the client was told.
     pub(crate) told_at: i64,
     /// Sent in the quiet at the end, where limits of time hold.
     pub(crate) is_probe: bool,
+}
+
+/// What a client was told about a request with a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Nothing, or that it is not known whether it was stored.
+    Nothing,
+    Accepted(Vec<Accepted>),
+    /// That the key was used for another request.
+    Reused,
+    Refused(String),
+}
+
+/// A body that was sent under a key, once or more often.
+#[derive(Clone, Debug)]
+pub(crate) struct Keyed {
+    pub(crate) key: usize,
+    /// Its submissions, by their place in [`Entries::asked`].
+    pub(crate) asked: Range<usize>,
+    /// One for each time that it was sent.
+    pub(crate) heard: Vec<Heard>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Obeyed,
+    /// `409`.
+    Refused(TaskStatus),
+    Unknown,
+    /// That it is not known whether it was obeyed.
+    Unavailable,
+}
+
+/// An order of a client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ordered {
+    pub(crate) id: TaskId,
+    pub(crate) order: Order,
+    /// Virtual microseconds.
+    pub(crate) began_at: i64,
+    /// `None` while, or because, nobody answered.
+    pub(crate) answer: Option<(Answer, i64)>,
+    /// What must be answered, given when nothing strikes.
+    pub(crate) must_be: Option<Answer>,
 }
 
 /// A row that another program wrote.
@@ -74,6 +123,8 @@ pub(crate) struct Entries {
     pub(crate) asked: Vec<Asked>,
     pub(crate) planted: Vec<Planted>,
     pub(crate) reads: Vec<Read>,
+    pub(crate) keyed: Vec<Keyed>,
+    pub(crate) orders: Vec<Ordered>,
     /// Reasons of the records put into the topic that cannot be read.
     pub(crate) rubbish: Vec<String>,
     pub(crate) rubbish_count: usize,

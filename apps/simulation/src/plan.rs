@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{AuditConfig, RetryPolicy, SubmitConfig, WorkerConfig};
+use domain::{AuditConfig, PruneConfig, RetryPolicy, SubmitConfig, WorkerConfig};
 use ports::Dependency;
 
 use crate::chance::Chance;
@@ -19,6 +19,13 @@ pub(crate) struct Wish {
     pub(crate) run_in: Option<u64>,
 }
 
+/// What a client may order about a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Cancel,
+    Retry,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClockOf {
     Store,
@@ -32,8 +39,21 @@ pub(crate) enum Action {
     Submit {
         server: usize,
         wishes: Vec<Wish>,
+        /// The request has this key.
+        key: Option<usize>,
         /// The client hangs up after this many milliseconds.
         patience: u64,
+    },
+    /// What was first sent under this key is sent again.
+    Repeat {
+        server: usize,
+        key: usize,
+        patience: u64,
+    },
+    Order {
+        server: usize,
+        order: Order,
+        choice: u64,
     },
     Read {
         server: usize,
@@ -101,6 +121,8 @@ pub(crate) struct Plan {
     pub(crate) probe_death: bool,
     /// Whether the workers are stopped at the end.
     pub(crate) ends_with_stop: bool,
+    /// Whether clients cancel tasks and have failed ones tried again.
+    pub(crate) has_orders: bool,
     /// Whether the store now and then confirms an insert that it does not make: what no system survives, so that the
     /// checker must see it.
     pub(crate) store_lies: bool,
@@ -110,6 +132,19 @@ const SECOND: i64 = 1_000_000;
 
 /// Longer than any history.
 const NEVER: Duration = Duration::from_secs(1_000_000);
+
+/// How long the pruning histories keep what is at rest. Longer than any request can be on its way: what is deployed keeps it for
+/// at least 25 h for the same reason.
+const RETENTION: Duration = Duration::from_secs(35);
+
+/// How much longer the pruning histories are, in milliseconds.
+const LONGER: u64 = 45_000;
+
+/// How long a client waits for the answer to a request with a key, in milliseconds: some hang up at once.
+const PATIENCE: [u64; 5] = [0, 3, 10_000, 10_000, 10_000];
+
+/// What clients do beyond submitting and reading is drawn apart, so that the rest of a history does not depend on it.
+const OF_ORDERS: u64 = 0x0bed_1e5c_e0fd_e515;
 
 impl Plan {
     /// Whether the workers compare the tasks with the books about them.
@@ -150,12 +185,14 @@ impl Plan {
             probe_log: *chance.pick(&[ProbeLog::Up, ProbeLog::Losing, ProbeLog::Down]),
             probe_death: workers > 1 && work.concurrency > 4 && chance.one_in(3),
             ends_with_stop: chance.one_in(2),
+            has_orders: false,
             store_lies: false,
             work,
         };
         plan.draw_clients(&chance);
         plan.draw_rubbish(&chance);
         plan.draw_faults(&chance);
+        plan.draw_orders(&Chance::new(seed ^ OF_ORDERS));
         plan.actions.sort_by_key(|(at, _)| *at);
         plan.is_embedded = workers == 1 && chance.one_in(2);
         if plan.is_embedded {
@@ -182,6 +219,7 @@ impl Plan {
             let submit = Action::Submit {
                 server: chance.index(self.servers),
                 wishes,
+                key: None,
                 patience: *chance.pick(&[0, 3, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000]),
             };
             self.actions.push((chance.below(until), submit));
@@ -200,6 +238,68 @@ impl Plan {
             let messaged = chance.below(4) > 0;
             let plant = Action::Plant { scripts, messaged };
             self.actions.push((chance.below(self.span), plant));
+        }
+    }
+
+    fn draw_orders(&mut self, chance: &Chance) {
+        if chance.one_in(6) {
+            self.work.prune = PruneConfig {
+                retention: Some(RETENTION),
+                stretch: *chance.pick(&[3, 500]),
+                ..PruneConfig::default()
+            };
+            self.span += LONGER;
+        }
+        if chance.one_in(2) {
+            self.draw_keys(chance);
+        }
+        self.has_orders = chance.one_in(2);
+        if self.has_orders {
+            for _ in 0..chance.between(1, 20) {
+                let order = Action::Order {
+                    server: chance.index(self.servers),
+                    order: *chance.pick(&[Order::Cancel, Order::Cancel, Order::Retry]),
+                    choice: chance.seed(),
+                };
+                self.actions.push((chance.below(self.span), order));
+            }
+        }
+    }
+
+    /// Some requests have a key; they are repeated, at the same time or later, to any server, and some keys are used for
+    /// something else.
+    fn draw_keys(&mut self, chance: &Chance) {
+        let mut sent = Vec::new();
+        for (at, action) in &mut self.actions {
+            if let Action::Submit { key, .. } = action
+                && chance.one_in(3)
+            {
+                *key = Some(sent.len());
+                sent.push(*at);
+            }
+        }
+        for (key, first) in sent.into_iter().enumerate() {
+            for _ in 0..chance.below(4) {
+                let at = first + chance.below(*chance.pick(&[1, 20, 2_000, 15_000]));
+                let server = chance.index(self.servers);
+                let patience = *chance.pick(&PATIENCE);
+                let again = if chance.one_in(4) {
+                    let count = chance.between(1, 3);
+                    Action::Submit {
+                        server,
+                        wishes: (0..count).map(|_| draw_wish(chance, false)).collect(),
+                        key: Some(key),
+                        patience,
+                    }
+                } else {
+                    Action::Repeat {
+                        server,
+                        key,
+                        patience,
+                    }
+                };
+                self.actions.push((at, again));
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use adapters::memory::{SeededRandom, SequentialIds};
 use domain::worker::Stopped;
-use domain::{Ports, Reader, SubmitConfig, Submitter, Worker, WorkerConfig};
+use domain::{Commander, Ports, Reader, SubmitConfig, Submitter, Worker, WorkerConfig};
 use ports::{Event, Observer, Processor, WorkerRegistry};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -20,6 +20,7 @@ pub(crate) struct Server {
     pub(crate) link: Arc<Link>,
     pub(crate) submitter: Arc<Submitter>,
     pub(crate) reader: Reader,
+    pub(crate) commander: Commander,
     /// Requests being served.
     pub(crate) handlers: JoinSet<()>,
 }
@@ -30,6 +31,7 @@ impl Server {
             link,
             submitter: Arc::new(Submitter::start(ports, config)),
             reader: Reader::new(ports),
+            commander: Commander::new(ports),
             handlers: JoinSet::new(),
         }
     }

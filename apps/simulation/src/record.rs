@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use adapters::memory::MemoryTaskStore;
+use adapters::memory::{MemoryTaskStore, StoreSnapshot};
 use async_trait::async_trait;
 use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock,
@@ -34,6 +34,7 @@ pub(crate) struct Claimed {
 pub(crate) struct Moved {
     /// The fence that it named.
     pub(crate) fence: Fence,
+    pub(crate) from: TaskStatus,
     pub(crate) to: TaskStatus,
     pub(crate) spent: Spent,
     pub(crate) at: i64,
@@ -46,6 +47,8 @@ pub(crate) struct Life {
     pub(crate) run_at: Option<Timestamp>,
     pub(crate) claims: Vec<Claimed>,
     pub(crate) moves: Vec<Moved>,
+    /// The task each time that it had come to rest.
+    pub(crate) rests: Vec<Task>,
 }
 
 /// A death that was declared.
@@ -68,6 +71,8 @@ const EXCUSE_REACHES_BACK: i64 = 30_000_000;
 pub(crate) struct Records {
     pub(crate) lives: BTreeMap<TaskId, Life>,
     pub(crate) deaths: Vec<Death>,
+    /// What was deleted, as it last was, and when.
+    pub(crate) pruned: Vec<(Task, i64)>,
     pub(crate) beats: BTreeMap<WorkerId, i64>,
     /// Which process registered under this identity, by its name.
     pub(crate) names: BTreeMap<WorkerId, String>,
@@ -99,15 +104,23 @@ pub(crate) struct RecordingStore {
     inner: Arc<MemoryTaskStore>,
     clock: Arc<dyn Clock>,
     sky: Arc<Sky>,
+    /// For how long what is at rest must be kept; for ever if nothing is said.
+    retention: Option<Duration>,
     records: Mutex<Records>,
 }
 
 impl RecordingStore {
-    pub(crate) fn new(inner: Arc<MemoryTaskStore>, clock: Arc<dyn Clock>, sky: Arc<Sky>) -> Self {
+    pub(crate) fn new(
+        inner: Arc<MemoryTaskStore>,
+        clock: Arc<dyn Clock>,
+        sky: Arc<Sky>,
+        retention: Option<Duration>,
+    ) -> Self {
         Self {
             inner,
             clock,
             sky,
+            retention,
             records: Mutex::default(),
         }
     }
@@ -149,6 +162,41 @@ impl RecordingStore {
         });
     }
 
+    /// Only what is at rest, announced and old may be deleted, and nothing that was counted is forgotten.
+    fn note_pruned(&self, before: StoreSnapshot) {
+        let (at, now) = (self.sky.trace.now(), self.clock.now());
+        let totals = self.inner.snapshot().totals;
+        if totals != before.totals {
+            let what = format!(
+                "pruning: totals went from {:?} to {totals:?}",
+                before.totals
+            );
+            self.note_contradiction(what);
+        }
+        for task in before.tasks {
+            if self.inner.task(task.id).is_some() {
+                continue;
+            }
+            let payload = task.payload.as_str().to_owned();
+            self.note("· pruned", 0, || payload.clone());
+            let latest = self.retention.map(|retention| now.before(retention));
+            let is_old = latest.is_some_and(|latest| task.updated_at <= latest);
+            if !task.status.is_at_rest() || !is_old {
+                let (status, since) = (task.status, task.updated_at);
+                self.note_contradiction(format!(
+                    "pruning: {payload} was {status} since {since} and deleted at {now}"
+                ));
+            }
+            let held = before.claims.iter().flat_map(|claim| &claim.tasks);
+            if held.into_iter().any(|(id, _)| *id == task.id) {
+                self.note_contradiction(format!(
+                    "pruning: {payload} was in a recorded claim and deleted"
+                ));
+            }
+            self.records().pruned.push((task, at));
+        }
+    }
+
     fn note_move(&self, transition: &Transition, outcome: TransitionOutcome, before: Option<Task>) {
         let label = match outcome.write {
             WriteOutcome::Applied => "· moved",
@@ -170,6 +218,7 @@ impl RecordingStore {
             return;
         }
         let at = self.sky.trace.now();
+        let after = self.inner.task(transition.id);
         let mut records = self.records();
         match before {
             Some(task) if task.fence == transition.fence && task.status == transition.from => {}
@@ -181,10 +230,13 @@ impl RecordingStore {
         let life = records.lives.entry(transition.id).or_default();
         life.moves.push(Moved {
             fence: transition.fence,
+            from: transition.from,
             to: transition.to.status(),
             spent: transition.spent,
             at,
         });
+        life.rests
+            .extend(after.filter(|task| task.status.is_at_rest()));
     }
 }
 
@@ -209,7 +261,27 @@ impl TaskStore for RecordingStore {
         &self,
         requests: &[KeyedRequest],
     ) -> Result<Vec<KeptRequest>, StoreError> {
-        self.inner.insert_keyed(requests).await
+        let kept = self.inner.insert_keyed(requests).await?;
+        let at = self.sky.trace.now();
+        for (request, kept) in requests.iter().zip(&kept) {
+            // The ids were made for this request: whoever has them kept was the first.
+            let ids = request.tasks.iter().map(|task| &task.id);
+            if !ids.eq(&kept.tasks) {
+                continue;
+            }
+            for task in &request.tasks {
+                let mut records = self.records();
+                let life = records.lives.entry(task.id).or_default();
+                if life.inserted_at.is_some() {
+                    continue;
+                }
+                life.inserted_at = Some(at);
+                life.run_at = task.run_at;
+                drop(records);
+                self.note("· inserted", 0, || task.payload.as_str().to_owned());
+            }
+        }
+        Ok(kept)
     }
 
     async fn prune_keys(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
@@ -412,7 +484,12 @@ impl TaskAudit for RecordingStore {
         limit: usize,
         older_than: Duration,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
-        self.inner.prune(after, limit, older_than).await
+        let before = self.inner.snapshot();
+        let (count, next) = self.inner.prune(after, limit, older_than).await?;
+        if count > 0 {
+            self.note_pruned(before);
+        }
+        Ok((count, next))
     }
 
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {

@@ -5,7 +5,7 @@ mod clients;
 mod processes;
 mod quiet;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use adapters::memory::{
 };
 use domain::{Metrics, Ports, Reading, Submission, SubmitError};
 use ports::{
-    Clock, Dependency, Fence, IdSource, Payload, Priority, TaskId, TaskMessage, TaskPublisher,
-    TaskStatus,
+    Clock, Dependency, Fence, IdSource, Payload, Priority, Spent, TaskId, TaskMessage,
+    TaskPublisher, TaskStatus, Totals,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -74,6 +74,10 @@ pub(crate) struct World {
     endings: mpsc::UnboundedSender<Ended>,
     ended: mpsc::UnboundedReceiver<Ended>,
     is_quiet: bool,
+    /// Since when nothing strikes any more (virtual microseconds).
+    pub(crate) quiet_at: i64,
+    /// What the totals were when last looked at.
+    totals: Totals,
     /// Nothing is started again.
     is_over: bool,
     /// Metrics as a client read them at the end.
@@ -113,6 +117,14 @@ pub struct Tally {
     pub declared_dead: u64,
     /// Tasks taken back from dead workers.
     pub rescued: u64,
+    /// Requests sent again under their key, or something else under it.
+    pub repeated: u64,
+    /// Tasks that clients cancelled.
+    pub cancelled: u64,
+    /// Failed tasks that clients had tried again.
+    pub retried: u64,
+    /// Tasks deleted after their retention.
+    pub pruned: u64,
     /// Virtual time in milliseconds.
     pub virtual_millis: u64,
 }
@@ -139,6 +151,7 @@ impl World {
             Arc::clone(&memory),
             Arc::clone(&store_clock) as Arc<dyn Clock>,
             Arc::clone(&sky),
+            plan.work.prune.retention,
         ));
         let limits = LogLimits {
             partitions: plan.partitions,
@@ -181,6 +194,8 @@ impl World {
             endings,
             ended,
             is_quiet: false,
+            quiet_at: i64::MAX,
+            totals: Totals::default(),
             is_over: false,
             metrics: None,
             bereaved: None,
@@ -207,6 +222,7 @@ impl World {
             self.probe().await;
             if self.come_to_rest("after the probes").await {
                 self.read_all().await;
+                self.outlive_the_retention().await;
                 self.stop_all().await;
             }
         }
@@ -219,13 +235,20 @@ impl World {
         self.tally.submitted = entries.asked.len() as u64;
         let accepted = |asked: &&Asked| matches!(asked.told, Told::Accepted { .. });
         self.tally.accepted = entries.asked.iter().filter(accepted).count() as u64;
+        let repeats = entries.keyed.iter().map(|keyed| keyed.heard.len() as u64);
+        let keys: BTreeSet<usize> = entries.keyed.iter().map(|keyed| keyed.key).collect();
+        self.tally.repeated = repeats.sum::<u64>().saturating_sub(keys.len() as u64);
         drop(entries);
         let records = self.store.records();
         self.tally.declared_dead = records.deaths.len() as u64;
         let moves = records.lives.values().flat_map(|life| &life.moves);
-        self.tally.rescued = moves
-            .filter(|moved| moved.spent == ports::Spent::Rescue)
-            .count() as u64;
+        self.tally.rescued = moves.filter(|moved| moved.spent == Spent::Rescue).count() as u64;
+        let moves = || records.lives.values().flat_map(|life| &life.moves);
+        let cancels = moves().filter(|moved| moved.to == TaskStatus::Cancelled);
+        self.tally.cancelled = cancels.count() as u64;
+        let retries = moves().filter(|moved| moved.spent == Spent::Reset);
+        self.tally.retried = retries.count() as u64;
+        self.tally.pruned = records.pruned.len() as u64;
         drop(records);
         self.tally.struck = self.sky.struck();
         self.tally.calls = self.sky.calls();
@@ -264,8 +287,14 @@ impl World {
     }
 
     /// What is unfinished is findable at every moment, not only at the end.
-    fn look_for_contradictions(&self) {
-        let found = self.memory.snapshot().contradictions();
+    fn look_for_contradictions(&mut self) {
+        let snapshot = self.memory.snapshot();
+        let mut found = snapshot.contradictions();
+        let (before, now) = (self.totals.done, snapshot.totals.done);
+        if now < before {
+            found.push(format!("the totals fell from {before} to {now}"));
+        }
+        self.totals = snapshot.totals;
         if found.is_empty() {
             return;
         }
@@ -292,6 +321,10 @@ impl Tally {
             (&mut self.calls, other.calls),
             (&mut self.declared_dead, other.declared_dead),
             (&mut self.rescued, other.rescued),
+            (&mut self.repeated, other.repeated),
+            (&mut self.cancelled, other.cancelled),
+            (&mut self.retried, other.retried),
+            (&mut self.pruned, other.pruned),
             (&mut self.virtual_millis, other.virtual_millis),
         ] {
             *sum += addend;
@@ -304,7 +337,8 @@ impl fmt::Display for Tally {
         write!(
             formatter,
             "{} tasks submitted, {} accepted; {} processes killed, {} stopped, {} paused or cut off; {} outages; \
-             {} of {} calls and messages struck; {} workers declared dead, {} tasks rescued; {} h of virtual time",
+             {} of {} calls and messages struck; {} workers declared dead, {} tasks rescued; {} requests repeated under \
+             their keys; {} tasks cancelled, {} tried again, {} pruned; {} h of virtual time",
             self.submitted,
             self.accepted,
             self.killed,
@@ -315,6 +349,10 @@ impl fmt::Display for Tally {
             self.calls,
             self.declared_dead,
             self.rescued,
+            self.repeated,
+            self.cancelled,
+            self.retried,
+            self.pruned,
             self.virtual_millis / 3_600_000,
         )
     }

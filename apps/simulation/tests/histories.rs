@@ -33,6 +33,10 @@ fn faults_of_every_kind_strike() {
         ("struck", sum.struck),
         ("declared dead", sum.declared_dead),
         ("rescued", sum.rescued),
+        ("repeated", sum.repeated),
+        ("cancelled", sum.cancelled),
+        ("tried again", sum.retried),
+        ("pruned", sum.pruned),
     ] {
         assert!(count > 50, "{what}: {count}");
     }

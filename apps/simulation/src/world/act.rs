@@ -11,8 +11,26 @@ impl World {
             Action::Submit {
                 server,
                 wishes,
+                key,
                 patience,
-            } => self.submit(server, &wishes, patience, false),
+            } => match key {
+                None => self.submit(server, &wishes, patience, false),
+                Some(key) => self.submit_keyed(server, key, &wishes, patience),
+            },
+            Action::Repeat {
+                server,
+                key,
+                patience,
+            } => self.repeat(server, key, patience),
+            Action::Order {
+                server,
+                order,
+                choice,
+            } => {
+                if let Some(id) = self.choose_for(order, choice) {
+                    self.order(server, id, order, None);
+                }
+            }
             Action::Read { server, choice } => {
                 let known = self.ledger.entries().known_ids();
                 if !known.is_empty() {
@@ -195,7 +213,7 @@ impl World {
     }
 }
 
-fn remainder(choice: u64, count: usize) -> usize {
+pub(super) fn remainder(choice: u64, count: usize) -> usize {
     usize::try_from(choice % count as u64).unwrap_or(0)
 }
 

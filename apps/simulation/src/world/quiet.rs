@@ -1,9 +1,20 @@
 //! After the faults: the system must come to rest by itself, and then be as quick as it promises.
 
 use super::*;
+use crate::ledger::Answer;
+use crate::plan::Order;
 
 /// The task that a function holds for long must not hold up the others: how many of them are there at most.
 const STUCK: usize = 2;
+
+/// When a task is due that is cancelled before, in milliseconds.
+const LATER: u64 = 90_000;
+
+/// How long a client waits between two orders: longer than a log that is down may delay the answer.
+const AFTER_AN_ORDER: Duration = Duration::from_secs(1);
+
+/// How far the store's clock may have gone back in all, at most.
+const JUMPS: Duration = Duration::from_secs(30);
 
 /// How long a worker that is killed in the quiet stays away.
 const MOURNING: Duration = Duration::from_secs(14);
@@ -15,6 +26,7 @@ impl World {
             "nothing strikes any more".to_owned()
         });
         self.is_quiet = true;
+        self.quiet_at = self.trace().now();
         self.agenda.clear();
         self.sky.clear();
         for server in self.servers.iter().flatten() {
@@ -150,10 +162,52 @@ impl World {
             let pause = self.sky.chance.millis(0, 400);
             self.run_until(Instant::now() + pause).await;
         }
+        let cancellable = self.plan.has_orders.then(|| self.submit_for_later());
         self.run_until(Instant::now() + Duration::from_secs(12))
             .await;
+        if let Some(number) = cancellable {
+            self.give_orders(number).await;
+        }
         self.topic.lose_all(false);
         self.sky.set_outage(Dependency::Log, None);
+    }
+
+    /// Submits a task that nobody begins before it is cancelled; answers its number.
+    fn submit_for_later(&mut self) -> usize {
+        let number = self.ledger.entries().asked.len();
+        let later = wish(Script::healthy(), Some(LATER));
+        self.submit(0, &[later], CLIENT_PATIENCE, false);
+        number
+    }
+
+    /// Orders whose answers are known, because nothing else moves these tasks.
+    async fn give_orders(&mut self, waiting: usize) {
+        let told = self.ledger.entries().asked[waiting].told.clone();
+        if let Told::Accepted { id, .. } = told {
+            self.order(0, id, Order::Cancel, Some(Answer::Obeyed));
+            self.run_until(Instant::now() + AFTER_AN_ORDER).await;
+            self.order(0, id, Order::Cancel, Some(Answer::Obeyed));
+            self.order(
+                0,
+                id,
+                Order::Retry,
+                Some(Answer::Refused(TaskStatus::Cancelled)),
+            );
+        }
+        let tasks = self.memory.snapshot().tasks;
+        let first = |status| tasks.iter().find(|task| task.status == status);
+        if let Some(done) = first(TaskStatus::Done) {
+            let refused = Some(Answer::Refused(TaskStatus::Done));
+            self.order(0, done.id, Order::Cancel, refused);
+            self.order(0, done.id, Order::Retry, refused);
+        }
+        if let Some(failed) = first(TaskStatus::Failed) {
+            let refused = Some(Answer::Refused(TaskStatus::Failed));
+            self.order(0, failed.id, Order::Cancel, refused);
+            self.run_until(Instant::now() + AFTER_AN_ORDER).await;
+            self.order(0, failed.id, Order::Retry, Some(Answer::Obeyed));
+        }
+        self.run_until(Instant::now() + AFTER_AN_ORDER).await;
     }
 
     /// Kills the worker that holds the most, and leaves its tasks to the others.
@@ -192,6 +246,29 @@ impl World {
         }
         self.run_until(Instant::now() + Duration::from_millis(100))
             .await;
+        if let Some(server) = &self.servers[0] {
+            self.metrics = server.reader.metrics().await.ok();
+        }
+    }
+
+    /// Waits until all that came to rest is so old that it must be gone, and reads the metrics again.
+    pub(super) async fn outlive_the_retention(&mut self) {
+        let prune = self.plan.work.prune;
+        let Some(retention) = prune.retention else {
+            return;
+        };
+        // A stretch of the whole table each interval, and twice, for what was too young when it was passed.
+        let tasks = self.memory.snapshot().tasks.len();
+        let stretches = u32::try_from(tasks / prune.stretch + 2).unwrap_or(u32::MAX);
+        let walks = prune.interval * stretches * 2;
+        self.run_until(Instant::now() + retention + walks + JUMPS)
+            .await;
+        let tasks = self.memory.snapshot().tasks;
+        for task in tasks.iter().filter(|task| task.status.is_at_rest()) {
+            let (payload, status) = (task.payload.as_str(), task.status);
+            let what = format!("pruning: {payload} is {status} for long and was not deleted");
+            self.store.records().wrong.push(what);
+        }
         if let Some(server) = &self.servers[0] {
             self.metrics = server.reader.metrics().await.ok();
         }
