@@ -6,8 +6,9 @@ use ports::{
     Dependency, Event, Next, Spent, StoreError, Task, TaskId, TaskStatus, Transition,
     TransitionOutcome, WriteOutcome,
 };
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::timeout;
 
+use crate::again::with_patience;
 use crate::lifecycle::{self, Trigger};
 use crate::resolve::event_of;
 use crate::{Ports, chain};
@@ -145,29 +146,12 @@ impl Commander {
         &self,
         transition: Transition,
     ) -> Result<TransitionOutcome, StoreError> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut pause = Duration::from_millis(20);
         let moves = [transition];
-        loop {
-            let written = timeout_at(deadline, self.ports.store.transition(&moves)).await;
-            let error = match written {
-                Ok(Ok(outcomes)) => match outcomes.first() {
-                    Some(outcome) => return Ok(*outcome),
-                    None => StoreError::Rejected("the store gave no answer to a move".into()),
-                },
-                Ok(Err(error)) => error,
-                Err(elapsed) => StoreError::Unavailable(Box::new(elapsed)),
-            };
-            if !error.is_transient() || Instant::now() + pause >= deadline {
-                return Err(error);
-            }
-            self.ports.observer.observe(&Event::DependencyFailed {
-                dependency: Dependency::Store,
-                doing: "command",
-                error: chain(&error),
-            });
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(500));
-        }
+        let store = &self.ports.store;
+        let written = with_patience(&self.ports, PATIENCE, "command", || {
+            store.transition(&moves)
+        });
+        let outcome = written.await?.first().copied();
+        outcome.ok_or_else(|| StoreError::Rejected("the store gave no answer to a move".into()))
     }
 }

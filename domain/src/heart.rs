@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ports::{
-    BeatReply, Dependency, Event, Observer, TaskFeed, Timestamp, WorkerId, WorkerRegistry,
+    BeatReply, Dependency, Event, Observer, StoreError, TaskFeed, Timestamp, WorkerId,
+    WorkerRegistry,
 };
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::chain;
 
@@ -21,6 +22,8 @@ pub struct Heart {
     pub(crate) feed: Arc<dyn TaskFeed>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) interval: Duration,
+    /// How long a beat may take: after it there must be time for another within the lease.
+    pub(crate) limit: Duration,
 }
 
 /// What heart and worker know of each other.
@@ -67,7 +70,7 @@ impl Pulse {
 }
 
 impl Heart {
-    /// Beats until dropped. A registry that does not answer is tried again at the next beat.
+    /// Beats until dropped. A registry that fails, or does not answer within half the lease, is tried again at the next beat.
     pub async fn run(self, registry: Arc<dyn WorkerRegistry>) {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,7 +82,11 @@ impl Heart {
             };
             let behind = self.feed.standing() == ports::Standing::Behind;
             let position = behind.then(|| self.life.last_received()).flatten();
-            match registry.beat(worker, position).await {
+            let beat = match timeout(self.limit, registry.beat(worker, position)).await {
+                Ok(beat) => beat,
+                Err(elapsed) => Err(StoreError::Unavailable(Box::new(elapsed))),
+            };
+            match beat {
                 Ok(reply) => {
                     if std::mem::take(&mut failing) {
                         self.observer.observe(&Event::DependencyRecovered {

@@ -9,7 +9,8 @@ use ports::{
     TaskPublisher, TaskStore, WorkerRegistry,
 };
 
-pub mod audit;
+pub mod again;
+mod audit;
 pub mod catalog;
 pub mod command;
 pub mod error_text;

@@ -7,7 +7,6 @@
 mod keyed;
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,8 +17,9 @@ use ports::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use crate::again::with_patience;
 use crate::gather::Gather;
 use crate::{Ports, chain};
 
@@ -457,7 +457,9 @@ async fn commit(ports: Ports, config: SubmitConfig, requests: Vec<Request>, batc
                 .flat_map(|request| request.tasks.iter().cloned())
                 .collect()
         };
-        let inserted = with_patience(&ports, &config, "insert", || ports.store.insert(&tasks));
+        let inserted = with_patience(&ports, config.patience, "insert", || {
+            ports.store.insert(&tasks)
+        });
         match inserted.await {
             Ok(outcomes) => {
                 ports
@@ -537,41 +539,6 @@ fn answer(requests: Vec<Request>, tasks: &[NewTask], outcomes: &[InsertOutcome])
         let own = accepted.by_ref().take(count).collect();
         // A client that hung up does not listen; its tasks are stored all the same.
         let _ = request.reply.send(Ok(own));
-    }
-}
-
-/// Repeats the very same insert while the store is unavailable: after a commit whose answer was lost the repeat finds the
-/// rows and changes nothing.
-async fn with_patience<T, W>(
-    ports: &Ports,
-    config: &SubmitConfig,
-    doing: &'static str,
-    insert: impl Fn() -> W,
-) -> Result<T, StoreError>
-where
-    W: Future<Output = Result<T, StoreError>>,
-{
-    let deadline = Instant::now() + config.patience;
-    let mut pause = Duration::from_millis(20);
-    loop {
-        let error = match timeout_at(deadline, insert()).await {
-            Ok(Ok(outcomes)) => return Ok(outcomes),
-            Ok(Err(error)) => error,
-            Err(elapsed) => StoreError::Unavailable(Box::new(elapsed)),
-        };
-        if !error.is_transient() {
-            return Err(error);
-        }
-        ports.observer.observe(&Event::DependencyFailed {
-            dependency: Dependency::Store,
-            doing,
-            error: chain(&error),
-        });
-        if Instant::now() + pause >= deadline {
-            return Err(error);
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(500));
     }
 }
 

@@ -31,8 +31,9 @@ use ports::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
+use crate::again::{Backoff, OF_A_WORKER};
 use crate::audit::{AuditConfig, audit};
 use crate::heart::{Heart, Pulse};
 use crate::prune::{PruneConfig, prune};
@@ -216,6 +217,7 @@ impl Worker {
             feed: Arc::clone(&self.feed),
             observer: Arc::clone(&self.ports.observer),
             interval: self.config.beat_interval,
+            limit: self.config.lease / 2,
         }
     }
 
@@ -278,15 +280,14 @@ impl Worker {
     }
 
     async fn register(&self, id: WorkerId) {
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = Backoff::new(Duration::from_millis(50), OF_A_WORKER);
         while let Err(error) = self.ports.registry.register(id, &self.config.name).await {
             self.ports.observer.observe(&Event::DependencyFailed {
                 dependency: Dependency::Store,
                 doing: "register",
                 error: chain(&error),
             });
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            backoff.pause().await;
         }
     }
 

@@ -13,8 +13,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Accepted, Batches, SubmitConfig, SubmitError, Traces, hand_to_publisher, portions, until_told,
-    with_patience,
 };
+use crate::again::with_patience;
 use crate::{Ports, chain};
 
 /// For how long a key is kept at least.
@@ -71,7 +71,7 @@ async fn commit(ports: &Ports, config: &SubmitConfig, requests: Vec<Keyed>, batc
     let mut parts: VecDeque<Vec<Keyed>> = portions(requests, config.batch.max(1), size);
     while let Some(mut part) = parts.pop_front() {
         let requests: Vec<KeyedRequest> = part.iter().map(|keyed| keyed.request.clone()).collect();
-        let stored = with_patience(ports, config, "insert_keyed", || {
+        let stored = with_patience(ports, config.patience, "insert_keyed", || {
             ports.store.insert_keyed(&requests)
         });
         match stored.await {

@@ -12,12 +12,13 @@ use ports::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::acknowledge::Receipt;
 use super::brake::Allowance;
 use super::leftover::Received;
 use super::{Held, Life, Page, Placed};
+use crate::again::{Backoff, OF_A_WORKER, SOON};
 use crate::gather::Gather;
 
 /// How long a feed that fails is left alone.
@@ -213,7 +214,7 @@ impl Life {
     where
         R: Future<Output = Result<T, ClaimError>>,
     {
-        let mut pause = Duration::from_millis(20);
+        let mut backoff = Backoff::new(SOON, OF_A_WORKER);
         let mut failing = false;
         loop {
             let ticket = self.new_ticket();
@@ -234,8 +235,7 @@ impl Life {
                     self.book().remove(&ticket.claim);
                     self.owing.store(true, Ordering::Relaxed);
                     self.failed(Dependency::Store, "claim", &error);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(1));
+                    backoff.pause().await;
                 }
             }
         }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ports::store::TransitionOutcome;
 use ports::{
@@ -11,9 +10,10 @@ use ports::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{Held, Life, Ran};
+use crate::again::{Backoff, OF_A_WORKER, SOON};
 use crate::gather::Gather;
 use crate::lifecycle;
 
@@ -112,7 +112,7 @@ impl Life {
         &self,
         transitions: &[Transition],
     ) -> Result<Vec<TransitionOutcome>, StoreError> {
-        let mut pause = Duration::from_millis(20);
+        let mut backoff = Backoff::new(SOON, OF_A_WORKER);
         let mut failing = false;
         loop {
             match self.ports.store.transition(transitions).await {
@@ -126,8 +126,7 @@ impl Life {
                 Err(error) if error.is_transient() => {
                     failing = true;
                     self.failed(Dependency::Store, "settle", &error);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(1));
+                    backoff.pause().await;
                 }
                 Err(error) => return Err(error),
             }

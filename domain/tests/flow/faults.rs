@@ -293,3 +293,23 @@ async fn a_result_that_the_store_refuses_fails_its_task_and_no_other() {
         .filter(|id| world.memory.task(**id).status == TaskStatus::Failed);
     assert_eq!(failed.count(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_beat_that_is_never_answered_is_followed_by_another_within_the_lease() {
+    let mut world = World::new();
+    let _watching = world.work(scripted());
+    let store = world.break_store();
+    let _beating = world.work(scripted());
+    world
+        .memory
+        .store
+        .until(|snapshot| snapshot.workers.len() == 2)
+        .await;
+    store.next_of("beat", 1, Fault::Delay(Duration::from_secs(3_600)));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(store.calls_of("beat") > 20, "it went on beating");
+    let failed = |event: &Event| matches!(event, Event::DependencyFailed { doing: "beat", .. });
+    assert_eq!(world.memory.observer.count(failed), 1);
+    let outlived = |event: &Event| matches!(event, Event::Outlived { .. });
+    assert_eq!(world.memory.observer.count(outlived), 0);
+}
