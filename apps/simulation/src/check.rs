@@ -752,7 +752,7 @@ impl Evidence<'_> {
         let is_told = events
             .iter()
             .any(|event| (event.status, event.fence) == (task.status, task.fence));
-        let may_be_untold = !is_settled || self.was_cancelled_in_a_storm(life);
+        let may_be_untold = !is_settled || self.was_cancelled_in_a_storm(task.id, life);
         self.expect(
             !task.status.is_at_rest() || is_told || may_be_untold,
             Promise::Announced,
@@ -770,14 +770,20 @@ impl Evidence<'_> {
         });
     }
 
-    /// That a waiting task was cancelled is told by the server that did it, once: no worker holds it, and whoever waits for
-    /// it looks for himself. It must be told when nothing strikes.
-    fn was_cancelled_in_a_storm(&self, life: &Life) -> bool {
-        life.moves.last().is_some_and(|moved| {
-            let was_waiting = moved.from == TaskStatus::Pending;
-            let is_calm = moved.at >= self.quiet_at && self.probe_log == ProbeLog::Up;
-            moved.to == TaskStatus::Cancelled && was_waiting && !is_calm
-        })
+    /// That a waiting task was cancelled is told by the server that obeys the order, each time: no worker holds it, and whoever
+    /// waits for it looks for himself. It must have been told if such an order was given when nothing struck any more.
+    fn was_cancelled_in_a_storm(&self, id: TaskId, life: &Life) -> bool {
+        let was_waiting = life.moves.last().is_some_and(|moved| {
+            moved.to == TaskStatus::Cancelled && moved.from == TaskStatus::Pending
+        });
+        let mut orders = self.entries.orders.iter();
+        let was_told_in_calm = orders.any(|ordered| {
+            ordered.id == id
+                && ordered.order == Order::Cancel
+                && ordered.began_at >= self.quiet_at
+                && matches!(ordered.answer, Some((Answer::Obeyed, _)))
+        });
+        was_waiting && !(was_told_in_calm && self.probe_log == ProbeLog::Up)
     }
 
     // ---- the rest ----

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adapters::memory::{MemoryFeed, MemoryLog};
 use async_trait::async_trait;
-use ports::{Delivery, Dependency, FeedError, Position, RecordContent, Standing, TaskFeed, TaskId};
+use ports::{
+    Delivery, Dependency, FeedError, Position, RecordContent, Standing, TaskFeed, TaskId, Timestamp,
+};
 use tokio::time::sleep;
 
 use super::Struck;
@@ -20,8 +22,9 @@ const REMEMBERED: usize = 32;
 /// What all feeds of a history know of the topic.
 #[derive(Default)]
 pub(crate) struct Topic {
-    /// Records up to this time (the log's clock, microseconds) were wiped.
-    wiped_until: AtomicI64,
+    /// Records of before this time (the log's clock, microseconds) were wiped. What is written at the same moment comes
+    /// after it.
+    wiped_at: AtomicI64,
     /// Whether every message is lost.
     loses_all: AtomicBool,
     /// Tasks of the old API: nothing but the message says that they want work, so the weather must not lose it.
@@ -30,12 +33,16 @@ pub(crate) struct Topic {
 
 impl Topic {
     pub(crate) fn wipe(&self, now: i64) {
-        self.wiped_until.store(now, Ordering::Relaxed);
+        self.wiped_at.store(now, Ordering::Relaxed);
     }
 
     /// The log's clock went back to this time: what comes from now on is not of before the wipe.
     pub(crate) fn clock_went_back_to(&self, now: i64) {
-        self.wiped_until.fetch_min(now - 1, Ordering::Relaxed);
+        self.wiped_at.fetch_min(now, Ordering::Relaxed);
+    }
+
+    fn is_wiped(&self, recorded_at: Timestamp) -> bool {
+        recorded_at.as_micros() < self.wiped_at.load(Ordering::Relaxed)
     }
 
     pub(crate) fn lose_all(&self, loses_all: bool) {
@@ -125,9 +132,8 @@ impl ChaosFeed {
 
     fn put_on_shelf(&self, mut received: Vec<Delivery>) {
         let sky = &self.link.sky;
-        let wiped_until = self.topic.wiped_until.load(Ordering::Relaxed);
         received.retain(|delivery| {
-            if delivery.recorded_at.as_micros() <= wiped_until {
+            if self.topic.is_wiped(delivery.recorded_at) {
                 return false;
             }
             match delivery.content {
@@ -232,5 +238,22 @@ impl TaskFeed for ChaosFeed {
             Standing::CaughtUp if !self.shelf().ready.is_empty() => Standing::Behind,
             standing => standing,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seed 46001 once put a record into the topic in the very microsecond of its wipe and lost it, and the system was blamed.
+    #[test]
+    fn what_is_written_in_the_moment_of_a_wipe_comes_after_it() {
+        let topic = Topic::default();
+        topic.wipe(1_000);
+        assert!(topic.is_wiped(Timestamp::from_micros(999)));
+        assert!(!topic.is_wiped(Timestamp::from_micros(1_000)));
+        topic.clock_went_back_to(500);
+        assert!(topic.is_wiped(Timestamp::from_micros(499)));
+        assert!(!topic.is_wiped(Timestamp::from_micros(500)));
     }
 }
