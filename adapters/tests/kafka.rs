@@ -3,13 +3,19 @@
 
 #[path = "kafka/cluster.rs"]
 mod cluster;
+#[path = "memory/log.rs"]
+mod in_memory;
 #[path = "network/proxy.rs"]
 mod proxy;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Client, Cluster, TWELVE, message, messages, proxy_of, task_ids};
+use in_memory::LogInMemory;
+use ports::conformance::histories::{Range, logs_alike};
+use ports::conformance::log;
 use ports::{
     Delivery, FeedError, Payload, Position, PublishError, RecordContent, Standing, TaskFeed, TaskId,
 };
@@ -68,6 +74,38 @@ ports::events_conformance!(
     events_of_kafka_rust_on_3,
     Cluster::three(Client::KafkaRust).await
 );
+
+/// How many histories each client plays, unless told: each has topics of its own.
+const HISTORIES: u64 = 3;
+
+fn holds_what_memory_does(cluster: impl AsyncFn() -> Cluster) {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    logs_alike(
+        &runtime.expect("a runtime starts"),
+        Range::of_environment(HISTORIES),
+        async || Arc::new(LogInMemory::plain()) as Arc<dyn log::Subject>,
+        async || Arc::new(cluster().await) as Arc<dyn log::Subject>,
+    );
+}
+
+#[test]
+#[ignore = "needs Kafka: run cargo xtask test"]
+fn rdkafka_on_3_holds_what_memory_does_in_every_history() {
+    holds_what_memory_does(async || Cluster::three(Client::Rdkafka).await);
+}
+
+#[test]
+#[ignore = "needs Kafka: run cargo xtask test"]
+fn rdkafka_on_4_holds_what_memory_does_in_every_history() {
+    holds_what_memory_does(async || Cluster::four(Client::Rdkafka).await);
+}
+
+#[test]
+#[ignore = "needs Kafka: run cargo xtask test"]
+fn kafka_rust_on_3_holds_what_memory_does_in_every_history() {
+    holds_what_memory_does(async || Cluster::three(Client::KafkaRust).await);
+}
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,18 +1,27 @@
 //! The conformance suites for the adapters in memory, and for the decorators around them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ports::conformance::log::{DeadLetterRecord, OutputRecord};
+use ports::conformance::histories::{Range, caches_alike, logs_alike};
+use ports::conformance::log::{DeadLetterRecord, OutputRecord, Subject as _};
 use ports::conformance::{cache, events, log, store};
 use ports::{
-    Announcer, ClaimRecord, Clock, DeadLetter, EventFeed, Payload, ResultCache, TaskAudit,
-    TaskCatalog, TaskFeed, TaskId, TaskPublisher, TaskStore, WorkerRegistry,
+    Announcer, CacheError, ClaimRecord, Clock, Delivery, EventFeed, FeedError, Payload, Position,
+    ResultCache, Standing, TaskAudit, TaskCatalog, TaskFeed, TaskId, TaskPublisher, TaskResult,
+    TaskStore, WorkerRegistry,
 };
 use task_processor_adapters::faulty::Faulty;
 use task_processor_adapters::memory::{CacheLimits, Memory, MemoryResultCache};
 use task_processor_adapters::tiered::Tiered;
+use tokio::runtime::Runtime;
+
+#[path = "memory/log.rs"]
+mod in_memory;
+
+use in_memory::LogInMemory;
 
 ports::store_conformance!(memory_store, StoreInMemory::plain());
 ports::idempotency_conformance!(memory_idempotency, StoreInMemory::plain());
@@ -34,6 +43,153 @@ ports::log_conformance!(faulty_log, FaultyLog(LogInMemory::plain()));
 ports::announcer_conformance!(faulty_announcer, FaultyLog(LogInMemory::plain()));
 ports::events_conformance!(faulty_events, FaultyLog(LogInMemory::plain()));
 ports::cache_conformance!(faulty_cache, CacheInMemory::faulty());
+
+/// How many histories of caches and logs each test plays, unless told.
+const HISTORIES: u64 = 100;
+
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().expect("a runtime starts")
+}
+
+/// The cache in memory, and decorators around it, answer alike.
+#[test]
+fn caches_answer_alike_in_every_history() {
+    let range = Range::of_environment(HISTORIES);
+    let plain = async || cache::Subject::cache(&CacheInMemory::plain());
+    caches_alike(&runtime(), range, plain, async || {
+        cache::Subject::cache(&CacheInMemory::tiered())
+    });
+    caches_alike(&runtime(), range, plain, async || {
+        cache::Subject::cache(&CacheInMemory::faulty())
+    });
+}
+
+#[test]
+fn logs_hold_the_same_in_every_history() {
+    let range = Range::of_environment(HISTORIES);
+    let plain = async || Arc::new(LogInMemory::plain()) as Arc<dyn log::Subject>;
+    logs_alike(&runtime(), range, plain, async || {
+        Arc::new(FaultyLog(LogInMemory::plain())) as Arc<dyn log::Subject>
+    });
+}
+
+/// A cache that forgets every seventh result, so that it is known that the comparison can fail.
+struct Forgetful {
+    inner: Arc<dyn ResultCache>,
+    puts: AtomicUsize,
+}
+
+#[async_trait]
+impl ResultCache for Forgetful {
+    async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<TaskResult>>, CacheError> {
+        self.inner.get(ids).await
+    }
+
+    async fn put(&self, results: &[TaskResult]) -> Result<(), CacheError> {
+        for result in results {
+            if self.puts.fetch_add(1, Ordering::Relaxed) % 7 != 6 {
+                self.inner.put(std::slice::from_ref(result)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), CacheError> {
+        self.inner.ping().await
+    }
+}
+
+#[test]
+#[should_panic(expected = "the other cache answered")]
+fn a_cache_that_forgets_is_found_out() {
+    let plain = async || cache::Subject::cache(&CacheInMemory::plain());
+    caches_alike(&runtime(), FIXED, plain, async || {
+        Arc::new(Forgetful {
+            inner: cache::Subject::cache(&CacheInMemory::plain()),
+            puts: AtomicUsize::new(0),
+        }) as Arc<dyn ResultCache>
+    });
+}
+
+/// A log whose reader acknowledges one record more than it is told.
+struct Hasty(LogInMemory);
+
+struct HastyFeed(Box<dyn TaskFeed>);
+
+#[async_trait]
+impl log::Subject for Hasty {
+    fn publisher(&self) -> Arc<dyn TaskPublisher> {
+        self.0.publisher()
+    }
+
+    fn announcer(&self) -> Arc<dyn Announcer> {
+        self.0.announcer()
+    }
+
+    async fn feed(&self) -> Box<dyn TaskFeed> {
+        Box::new(HastyFeed(self.0.feed().await))
+    }
+
+    async fn put_raw(&self, key: Option<Vec<u8>>, value: Option<Vec<u8>>) {
+        self.0.put_raw(key, value).await;
+    }
+
+    async fn outputs(&self, at_least: usize) -> Vec<OutputRecord> {
+        self.0.outputs(at_least).await
+    }
+
+    async fn dead_letters(&self, at_least: usize) -> Vec<DeadLetterRecord> {
+        self.0.dead_letters(at_least).await
+    }
+}
+
+#[async_trait]
+impl TaskFeed for HastyFeed {
+    async fn receive(&self, limit: usize) -> Result<Vec<Delivery>, FeedError> {
+        self.0.receive(limit).await
+    }
+
+    async fn acknowledge(&self, upto: &[Position]) -> Result<(), FeedError> {
+        let further: Vec<Position> = upto
+            .iter()
+            .map(|position| Position {
+                offset: position.offset + 1,
+                ..*position
+            })
+            .collect();
+        self.0.acknowledge(&further).await
+    }
+
+    fn standing(&self) -> Standing {
+        self.0.standing()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_passes_over_a_record_is_found_out() {
+    let played = tokio::task::spawn_blocking(|| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        // What never comes is waited for in no time.
+        let runtime = builder.enable_all().start_paused(true).build();
+        let plain = async || Arc::new(LogInMemory::plain()) as Arc<dyn log::Subject>;
+        logs_alike(
+            &runtime.expect("a runtime starts"),
+            FIXED,
+            plain,
+            async || Arc::new(Hasty(LogInMemory::plain())) as Arc<dyn log::Subject>,
+        );
+    });
+    let panic = played.await.expect_err("is found out").into_panic();
+    let said = panic.downcast_ref::<String>().map_or("", String::as_str);
+    assert!(said.contains("never came"), "{said}");
+}
+
+/// The same histories whatever the environment says.
+const FIXED: Range = Range {
+    first_seed: 0,
+    count: 100,
+};
 
 struct StoreInMemory {
     memory: Memory,
@@ -113,58 +269,6 @@ impl store::Subject for StoreInMemory {
     }
 }
 
-struct LogInMemory {
-    memory: Memory,
-}
-
-impl LogInMemory {
-    fn plain() -> Self {
-        Self {
-            memory: Memory::new(),
-        }
-    }
-}
-
-#[async_trait]
-impl log::Subject for LogInMemory {
-    fn publisher(&self) -> Arc<dyn TaskPublisher> {
-        Arc::clone(&self.memory.log) as Arc<dyn TaskPublisher>
-    }
-
-    fn announcer(&self) -> Arc<dyn Announcer> {
-        Arc::clone(&self.memory.log) as Arc<dyn Announcer>
-    }
-
-    async fn feed(&self) -> Box<dyn TaskFeed> {
-        Box::new(self.memory.log.feed())
-    }
-
-    async fn put_raw(&self, key: Option<Vec<u8>>, value: Option<Vec<u8>>) {
-        self.memory
-            .log
-            .put_unreadable("not a task message", key, value)
-            .expect("the log has room");
-    }
-
-    async fn outputs(&self, _at_least: usize) -> Vec<OutputRecord> {
-        let records = self
-            .memory
-            .log
-            .outputs()
-            .into_iter()
-            .map(|result| OutputRecord {
-                key: Some(result.id.to_string().into_bytes()),
-                result,
-            });
-        records.collect()
-    }
-
-    async fn dead_letters(&self, _at_least: usize) -> Vec<DeadLetterRecord> {
-        let letters = self.memory.log.dead_letters();
-        letters.into_iter().map(record_of).collect()
-    }
-}
-
 /// Nothing is ordered to go wrong, so nothing may.
 struct FaultyLog(LogInMemory);
 
@@ -214,35 +318,6 @@ impl events::Subject for FaultyLog {
 
     fn feed(&self) -> Arc<dyn EventFeed> {
         events::Subject::feed(&self.0)
-    }
-}
-
-fn record_of(letter: DeadLetter) -> DeadLetterRecord {
-    match letter {
-        DeadLetter::Unreadable {
-            reason, key, value, ..
-        } => DeadLetterRecord {
-            key,
-            reason,
-            value,
-            task: None,
-            attempts: None,
-            error: None,
-        },
-        DeadLetter::Failed {
-            id,
-            payload,
-            attempts,
-            error,
-            ..
-        } => DeadLetterRecord {
-            key: Some(id.to_string().into_bytes()),
-            reason: "the task failed".to_owned(),
-            value: Some(payload.into_string().into_bytes()),
-            task: Some(id),
-            attempts: Some(attempts),
-            error: Some(error),
-        },
     }
 }
 

@@ -9,9 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deadpool_redis::redis::{self, AsyncCommands as _, aio::MultiplexedConnection};
 use ports::conformance::cache;
-use ports::{ResultCache, TaskId, TaskResult, Timestamp};
+use ports::conformance::histories::{Range, caches_alike};
+use ports::{NoObserver, ResultCache, TaskId, TaskResult, Timestamp};
 use proxy::{Proxy, plain};
+use task_processor_adapters::memory::Memory;
 use task_processor_adapters::redis::{RedisOptions, RedisResultCache};
+use task_processor_adapters::tiered::Tiered;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -57,6 +60,26 @@ fn result(text: &str) -> TaskResult {
         result: text.into(),
         processed_at: Timestamp::from_micros(1_735_689_602_345_000),
     }
+}
+
+/// Redis, alone and behind a cache in memory, answers as the cache in memory does.
+#[test]
+#[ignore = "needs Redis: run cargo xtask test"]
+fn redis_answers_as_memory_does_in_every_history() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime starts");
+    let range = Range::of_environment(200);
+    let far = runtime.block_on(async {
+        let cache = RedisResultCache::connect(&options(&url())).expect("the URL is sound");
+        Arc::new(cache) as Arc<dyn ResultCache>
+    });
+    let in_memory = async || Memory::new().cache as Arc<dyn ResultCache>;
+    caches_alike(&runtime, range, in_memory, async || Arc::clone(&far));
+    caches_alike(&runtime, range, in_memory, async || {
+        let near = Memory::new().cache;
+        Arc::new(Tiered::new(near, Arc::clone(&far), Arc::new(NoObserver))) as Arc<dyn ResultCache>
+    });
 }
 
 struct InRedis {

@@ -3,7 +3,7 @@
 //! [`alike`] plays one generated sequence of calls (repeated ids, stale fences, bad values, rows of other programs, claims of
 //! nobody, tickets used twice, …) on two stores side by side and compares every answer, so that a store in memory deserves
 //! the trust that tests and simulations put in it. [`at_once`](fn@at_once) plays generated calls on one store, two at a time, and
-//! checks what must hold whichever of the two came first.
+//! checks what must hold whichever of the two came first. [`caches_alike`] and [`logs_alike`] do the first for caches and logs.
 //!
 //! A history is made from its seed alone. One that fails is shortened as long as it still fails, and printed with the seed
 //! that makes it again. Two environment variables say which are played: `HISTORIES`, how many, and `HISTORIES_SEED`, the
@@ -11,7 +11,9 @@
 
 mod at_once;
 mod book;
+mod cache;
 mod call;
+mod log;
 mod plan;
 mod state;
 
@@ -24,6 +26,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use tokio::runtime::Runtime;
 
 use super::store::Subject;
+use crate::cache::ResultCache;
 use book::Book;
 use call::Call;
 use plan::Step;
@@ -110,6 +113,47 @@ pub fn at_once(runtime: &Runtime, range: Range, subject: impl AsyncFn() -> Arc<d
         range,
         &at_once::pairs(LENGTH / 2),
         async |pairs: &[_]| at_once::check(pairs, &subject().await).await,
+    );
+}
+
+/// Plays histories on two caches, each call on one and then on the other, and compares every answer. Nothing may run out of
+/// its time to live meanwhile, nor out of room.
+///
+/// # Panics
+/// When a history is answered differently.
+pub fn caches_alike(
+    runtime: &Runtime,
+    range: Range,
+    reference: impl AsyncFn() -> Arc<dyn ResultCache>,
+    subject: impl AsyncFn() -> Arc<dyn ResultCache>,
+) {
+    play(
+        runtime,
+        range,
+        &cache::steps(LENGTH),
+        async |steps: &[_]| cache::compare(steps, &[reference().await, subject().await]).await,
+    );
+}
+
+/// Plays histories of writers and readers, who crash, on two logs one after the other. Each must bring every record, in order
+/// within its partition, once to each reader, unless it was acknowledged before that reader came; and both must hold the same in
+/// the end.
+///
+/// `reference` and `subject` are called for every history and each give an empty log, which is closed.
+///
+/// # Panics
+/// When something does not hold.
+pub fn logs_alike(
+    runtime: &Runtime,
+    range: Range,
+    reference: impl AsyncFn() -> Arc<dyn super::log::Subject>,
+    subject: impl AsyncFn() -> Arc<dyn super::log::Subject>,
+) {
+    play(
+        runtime,
+        range,
+        &log::steps(LENGTH / 2),
+        async |steps: &[_]| log::compare(steps, &[reference().await, subject().await]).await,
     );
 }
 
