@@ -49,7 +49,7 @@ impl Timestamp {
     /// Cut down to whole milliseconds, as the contract shows it (toward the past).
     #[must_use]
     pub const fn truncated_to_millis(self) -> Self {
-        Self(self.0.div_euclid(1_000) * 1_000)
+        Self(self.0.div_euclid(1_000).saturating_mul(1_000))
     }
 
     /// Reads an RFC 3339 time with any offset; digits past the microsecond are cut off.
@@ -92,6 +92,13 @@ mod tests {
         check(0, "1970-01-01T00:00:00.000Z");
         check(1_735_689_602_345_999, "2025-01-01T00:00:02.345Z");
         check(-1, "1969-12-31T23:59:59.999Z");
+    }
+
+    /// A file that another program wrote in may hold any number.
+    #[test]
+    fn what_no_calendar_has_is_shown_as_a_number() {
+        check(i64::MIN, "-9223372036854775808us");
+        check(i64::MAX, "9223372036854775807us");
     }
 
     #[test]

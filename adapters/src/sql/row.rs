@@ -25,7 +25,10 @@ pub(super) fn column<T: TryGetable>(row: &QueryResult, index: usize) -> Result<T
 
 pub(super) fn status(row: &QueryResult, index: usize) -> Result<TaskStatus, DbErr> {
     let name: String = column(row, index)?;
-    TaskStatus::from_name(&name).ok_or_else(|| DbErr::Type(format!("unknown status {name:?}")))
+    TaskStatus::from_name(&name).ok_or_else(|| {
+        let beginning: String = name.chars().take(36).collect();
+        DbErr::Type(format!("unknown status {beginning:?}"))
+    })
 }
 
 /// A status and, in the next column, a fence.

@@ -64,6 +64,55 @@ fn fuzz_results() {
 }
 
 #[test]
+fn fuzz_events() {
+    const EVENTS: &[&[u8]] = &[
+        br#"{"taskId":"01941f29-7c00-7001-8000-000000000009","status":"done","revision":2,"at":"2025-01-01T00:00:02.345Z"}"#,
+    ];
+    run("events", &bytes(EVENTS), |value| {
+        match decode_event(&value) {
+            Ok(event) => {
+                let as_written = TaskEvent {
+                    at: event.at.truncated_to_millis(),
+                    ..event
+                };
+                prop_assert_eq!(decode_event(&encode_event(&event)), Ok(as_written));
+                Ok(())
+            }
+            Err(error) => says_enough_and_not_too_much(&error),
+        }
+    });
+}
+
+/// The two headers of a record that anybody reads.
+#[test]
+fn fuzz_record_headers() {
+    const PARENTS: &[&[u8]] = &[
+        b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-more",
+    ];
+    const STATES: &[&[u8]] = &[b"rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", b""];
+    let both = (bytes(PARENTS), bytes(STATES));
+    run("record headers", &both, |(parent, state)| {
+        let state = std::str::from_utf8(&state).ok();
+        let Some(trace) = std::str::from_utf8(&parent)
+            .ok()
+            .and_then(|parent| decode_trace(parent, state))
+        else {
+            return Ok(());
+        };
+        // It goes on in a header of HTTP, and in a body.
+        let kept = trace.tracestate();
+        prop_assert!(kept.is_none_or(|kept| Some(kept) == state && kept.len() <= 512));
+        prop_assert!(
+            kept.is_none_or(|kept| kept.bytes().all(|byte| (b' '..=b'~').contains(&byte)))
+        );
+        let again = decode_trace(&trace.traceparent(), kept);
+        prop_assert_eq!(again, Some(trace));
+        Ok(())
+    });
+}
+
+#[test]
 fn fuzz_dead_letters() {
     run("dead letters", &bytes(DEAD_LETTERS), |value| {
         let read = match decode_dead_letter(&value) {

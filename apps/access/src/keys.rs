@@ -131,6 +131,41 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_api_keys() {
+        const ENTRIES: &[&[u8]] = &[
+            b"ci:submit+read:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+            b"ops:admin:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f # hunter2\n,\n\
+              web:read:202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f",
+            b"hunter2",
+        ];
+        fuzz::run("API keys", &fuzz::text(ENTRIES), |text| {
+            match ApiKeys::parse(&text) {
+                Ok(keys) => {
+                    for key in keys.iter() {
+                        proptest::prop_assert!((1..=64).contains(&key.name().len()));
+                        proptest::prop_assert!(key.name() != ApiKey::ANONYMOUS);
+                    }
+                    let names: std::collections::HashSet<_> =
+                        keys.iter().map(ApiKey::name).collect();
+                    proptest::prop_assert_eq!(names.len(), keys.len());
+                    // What is kept is a hash: nothing in it is a key.
+                    let parts = text.split([',', ':', '\n', ' ']);
+                    for part in parts.filter(|part| !part.is_empty()) {
+                        proptest::prop_assert!(keys.recognise(part).is_none(), "{part}");
+                    }
+                }
+                Err(InvalidKeys(wrong)) => {
+                    for reason in wrong {
+                        proptest::prop_assert!((1..=300).contains(&reason.len()), "{reason}");
+                        proptest::prop_assert!(!reason.contains(char::is_control), "{reason:?}");
+                    }
+                }
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
     fn a_key_is_recognised_wherever_it_stands_and_nothing_else_is() {
         let names = ["a", "b", "c", "d"];
         let text = names.map(|name| entry(name, &format!("secret-{name}")));

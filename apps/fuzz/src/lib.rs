@@ -79,6 +79,12 @@ impl Debug for Bytes {
     }
 }
 
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
 impl std::ops::Deref for Bytes {
     type Target = [u8];
 

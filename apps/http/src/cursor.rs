@@ -50,6 +50,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn fuzz_cursors() {
+        const CURSORS: &[&[u8]] = &[
+            b"01890a5dac96774bbcceb302099a80570123456789abcdef",
+            b"01890a5dac96774bbcceb302099a8057",
+        ];
+        let search = Search {
+            status: Some(TaskStatus::Failed),
+            limit: 10,
+            ..Search::default()
+        };
+        fuzz::run("cursors", &fuzz::text(CURSORS), |text| {
+            let read_as = read(&search, &text);
+            // What is read is what is written, and what was written is read.
+            let again = read_as.map(|id| write(&search, id));
+            proptest::prop_assert!(again.is_none_or(|again| again == text));
+            if let Some(id) = text
+                .get(..32)
+                .and_then(|id| u128::from_str_radix(id, 16).ok())
+            {
+                let id = TaskId(Uuid::from_u128(id));
+                proptest::prop_assert_eq!(read(&search, &write(&search, id)), Some(id));
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
     fn a_cursor_is_read_by_its_own_search_and_only_whole() {
         let search = Search {
             status: Some(TaskStatus::Done),

@@ -3,6 +3,7 @@
 use domain::Submission;
 use domain::ports::{Fingerprint, RequestKey, Timestamp};
 use poem::Request;
+use poem::http::HeaderMap;
 use poem::web::RequestBody;
 use poem_openapi::registry::{MetaParamIn, MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
@@ -73,21 +74,24 @@ impl<'a> ApiExtractor<'a> for IdempotencyKey {
         _body: &mut RequestBody,
         _options: ExtractParamOptions<Self::ParamType>,
     ) -> poem::Result<Self> {
-        let mut values = request.headers().get_all(HEADER).iter();
-        let owner = Caller::of(request);
-        let Some(value) = values.next() else {
-            return Ok(Self { key: None, owner });
-        };
-        if values.next().is_some() {
-            return Err(invalid("must come once").into());
-        }
-        match value.to_str() {
-            Ok(key) => Ok(Self {
-                key: Some(key.to_owned()),
-                owner,
-            }),
-            Err(_) => Err(invalid("must be from 1 to 255 visible ASCII characters").into()),
-        }
+        Ok(Self {
+            key: key_in(request.headers())?,
+            owner: Caller::of(request),
+        })
+    }
+}
+
+fn key_in(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(invalid("must come once"));
+    }
+    match value.to_str() {
+        Ok(key) => Ok(Some(key.to_owned())),
+        Err(_) => Err(invalid("must be from 1 to 255 visible ASCII characters")),
     }
 }
 
@@ -118,6 +122,36 @@ mod tests {
 
     fn submission(payload: &str) -> Submission {
         Submission::new(Payload::new(payload).expect("no NUL"))
+    }
+
+    #[test]
+    fn fuzz_idempotency_keys() {
+        const KEYS: &[&[u8]] = &[
+            b"8e03978e-40d5-43dd-bc93-6894a57f9324",
+            b"\"8e03978e-40d5-43dd-bc93-6894a57f9324\"",
+            &[b'k'; RequestKey::MAX_LENGTH],
+        ];
+        fuzz::run("Idempotency-Key", &fuzz::bytes(KEYS), |bytes| {
+            let mut headers = HeaderMap::new();
+            let Ok(value) = poem::http::HeaderValue::from_bytes(&bytes) else {
+                return Ok(());
+            };
+            headers.insert(HEADER, value);
+            let key = key_in(&headers);
+            let text = key.as_ref().ok().cloned().flatten();
+            let named = IdempotencyKey {
+                key: text.clone(),
+                owner: Caller::default(),
+            };
+            let named = key.and_then(|_| named.of("submit"));
+            let is_key = bytes.iter().all(u8::is_ascii_graphic) && (1..=255).contains(&bytes.len());
+            proptest::prop_assert_eq!(matches!(named, Ok(Some(_))), is_key);
+            if let (Ok(Some(named)), Some(text)) = (named, text) {
+                // Nothing of it is lost, and nothing else is taken for it.
+                proptest::prop_assert_eq!(named.as_str().rsplit(' ').next(), Some(text.as_str()));
+            }
+            Ok(())
+        });
     }
 
     #[test]

@@ -82,3 +82,35 @@ fn context_of(headers: &HeaderMap) -> Option<TraceContext> {
         .collect();
     Some(context.with_state(&states.join(",")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzz_traceparents() {
+        const PARENTS: &[&[u8]] = &[
+            b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-the-future-will-be-like",
+        ];
+        const STATES: &[&[u8]] = &[b"rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", b""];
+        let both = (fuzz::bytes(PARENTS), fuzz::bytes(STATES));
+        fuzz::run("traceparent", &both, |(parent, state)| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [("traceparent", parent), ("tracestate", state)] {
+                if let Ok(value) = HeaderValue::from_bytes(&value) {
+                    headers.insert(name, value);
+                }
+            }
+            let Some(context) = context_of(&headers) else {
+                return Ok(());
+            };
+            let state = context.tracestate().unwrap_or_default().to_owned();
+            proptest::prop_assert!(state.len() <= 512 && !state.contains(char::is_control));
+            let again = TraceContext::parse(&context.traceparent());
+            let again = again.map(|again| again.with_state(&state));
+            proptest::prop_assert_eq!(again, Some(context));
+            Ok(())
+        });
+    }
+}

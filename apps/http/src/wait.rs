@@ -59,6 +59,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn fuzz_waits() {
+        const WAITS: &[&[u8]] = &[b"500ms", b"30s", b"1m", b"60000ms"];
+        fuzz::run("wait", &fuzz::text(WAITS), |text| {
+            let wait = parse(&text);
+            proptest::prop_assert!(wait.is_none_or(|wait| wait <= Duration::from_secs(60)));
+            let again = wait.and_then(|wait| parse(&format!("{}ms", wait.as_millis())));
+            proptest::prop_assert_eq!(again, wait);
+            Ok(())
+        });
+    }
+
+    #[test]
     fn durations_have_a_unit_and_a_limit() {
         for (text, millis) in [
             ("500ms", 500),

@@ -9,12 +9,13 @@ use crate::services::Place;
 use crate::steps::{Steps, cargo, must_succeed};
 
 /// Where readers have tests that fuzz them.
-const PACKAGES: [(&str, &[&str]); 3] = [
+const PACKAGES: [(&str, &[&str]); 4] = [
     (
         "task-processor-adapters",
-        &["--features", "wire,kafka,http-processor"],
+        &["--features", "wire,kafka,http-processor,sqlite"],
     ),
     ("task-processor-http", &[]),
+    ("task-processor-access", &[]),
     ("task-processor-bootstrap", &["--features", "embedded"]),
 ];
 

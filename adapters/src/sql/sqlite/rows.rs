@@ -28,7 +28,11 @@ fn uuid(row: &QueryResult, index: usize) -> Result<Uuid, DbErr> {
 }
 
 pub(super) fn parse(text: &str) -> Result<Uuid, DbErr> {
-    Uuid::parse_str(text).map_err(|_| DbErr::Type(format!("{text:?} is no UUID")))
+    Uuid::parse_str(text).map_err(|_| {
+        // No more of it than a UUID has: it may be a payload that stands in the wrong column.
+        let beginning: String = text.chars().take(36).collect();
+        DbErr::Type(format!("{beginning:?} is no UUID"))
+    })
 }
 
 pub(super) fn task_id(row: &QueryResult, index: usize) -> Result<TaskId, DbErr> {
@@ -122,3 +126,6 @@ pub(super) fn totals(row: &QueryResult) -> Result<Totals, DbErr> {
         elapsed_micros: column::<i64>(row, 1)?.into(),
     })
 }
+
+#[cfg(test)]
+mod fuzz;

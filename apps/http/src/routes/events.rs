@@ -96,13 +96,15 @@ impl Stream {
         if !wrong.is_empty() {
             return Err(query::invalid(wrong).into());
         }
-        // What is no position of ours is as good as too old: a browser must not be refused for ever.
-        let after = last_event_id
-            .0
-            .map(|id| id.trim().parse().unwrap_or(u64::MAX));
+        let after = last_event_id.0.map(|id| place_of(&id));
         let listener = self.events.listen(task, after).await.map_err(refusal)?;
         Ok(Following(listener))
     }
+}
+
+/// What is no position of ours is as good as too old: a browser must not be refused for ever.
+fn place_of(last_event_id: &str) -> u64 {
+    last_event_id.trim().parse().unwrap_or(u64::MAX)
 }
 
 fn refusal(error: EventsError) -> Problem {
@@ -245,5 +247,22 @@ impl Shape for StreamEvent {
             ],
             json!({"id": "42", "event": "message", "data": data}),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzz_last_event_ids() {
+        const IDS: &[&[u8]] = &[b"0", b"1735689600000042", b" 18446744073709551615 "];
+        fuzz::run("Last-Event-ID", &fuzz::text(IDS), |text| {
+            let place = place_of(&text);
+            let digits = text.trim().trim_start_matches('+').trim_start_matches('0');
+            let is_place = place == u64::MAX || place.to_string().trim_start_matches('0') == digits;
+            proptest::prop_assert!(is_place, "{place}");
+            Ok(())
+        });
     }
 }
