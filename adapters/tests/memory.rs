@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ports::conformance::histories::{Range, caches_alike, logs_alike};
-use ports::conformance::log::{DeadLetterRecord, OutputRecord, Subject as _};
+use ports::conformance::log::{DeadLetterRecord, OutputRecord};
 use ports::conformance::{cache, events, log, store};
 use ports::{
     Announcer, CacheError, ClaimRecord, Clock, Delivery, EventFeed, FeedError, Payload, Position,
