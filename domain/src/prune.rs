@@ -37,6 +37,9 @@ impl Default for PruneConfig {
 /// pruning takes a fifth of one connection's time, and no more.
 const PAUSE_PER_STRETCH: u32 = 4;
 
+/// The longest such pause: a stretch that waited for a store that was down says nothing of the next.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// Prunes until dropped, as long as `on_duty` says that it is this one's turn: one is enough, and several do no harm.
 pub(crate) async fn prune(ports: &Ports, config: PruneConfig, on_duty: impl Fn() -> bool) {
     let Some(retention) = config.retention else {
@@ -86,7 +89,7 @@ impl Pruner<'_> {
             if deleted == 0 || first.is_none() || !on_duty() {
                 break;
             }
-            sleep(begun.elapsed() * PAUSE_PER_STRETCH).await;
+            sleep((begun.elapsed() * PAUSE_PER_STRETCH).min(LONGEST_PAUSE)).await;
         }
         (_, *whole) = self.stretch(*whole).await?;
         Ok(())

@@ -502,7 +502,7 @@ impl Evidence<'_> {
         });
         let was_over = [TaskStatus::Done, TaskStatus::Cancelled]
             .into_iter()
-            .find(|status| moved_to(*status, began_at));
+            .find(|status| moved_to(*status, began_at - 1));
         let is_refused = match (was_over, answer) {
             (None, _) | (_, Answer::Unavailable) => true,
             (Some(TaskStatus::Cancelled), Answer::Obeyed) => order == Order::Cancel,

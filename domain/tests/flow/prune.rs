@@ -1,7 +1,10 @@
 //! Old tasks are deleted, and nothing else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use adapters::faulty::{Fault, Faulty};
+use adapters::memory::MemoryTaskStore;
 use domain::{PruneConfig, WorkerConfig};
 use ports::{Event, TaskId};
 
@@ -57,6 +60,23 @@ async fn what_is_at_rest_goes_after_its_retention_and_stays_counted() {
     assert_eq!(before.done, 3);
     world.assert_consistent();
     worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stretch_that_took_an_hour_is_not_followed_by_four_of_rest() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let mut world = World::new();
+    let faulty = Arc::new(Faulty::new(Arc::clone(&world.memory.store)));
+    world.ports.audit = Arc::<Faulty<MemoryTaskStore>>::clone(&faulty);
+    let submitter = world.submitter();
+    let mut config = kept_for(DAY * 2);
+    config.prune.stretch = 1;
+    let _worker = world.work_with(scripted(), config);
+    let ids = submit(&submitter, &["one", "two"]).await;
+    tokio::time::sleep(DAY * 2 - Duration::from_secs(10)).await;
+    faulty.faults().next_of("prune", 1, Fault::Delay(HOUR));
+    tokio::time::sleep(HOUR + Duration::from_secs(60)).await;
+    assert_eq!(exist(&world, &ids).await, [false, false]);
 }
 
 #[tokio::test(start_paused = true)]
