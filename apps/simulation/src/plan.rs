@@ -332,7 +332,8 @@ impl Plan {
             1 => Action::KillServer(server),
             2 => Action::StopWorker(worker),
             3 => Action::StopServer(server),
-            4 => Action::ShutWorker(worker, *chance.pick(&[200, 3_000, 8_000, 15_000])),
+            // Two of them outlast the lease, and one of these leaves the worker its place in the group.
+            4 => Action::ShutWorker(worker, *chance.pick(&[200, 3_000, 6_500, 15_000])),
             5 => Action::ShutServer(server, chance.between(100, 10_000)),
             6 => {
                 // A long one now and then; most of them short, so that there is time for more.
