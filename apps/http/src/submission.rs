@@ -322,9 +322,8 @@ fn parse(bytes: &[u8]) -> Result<Submission, Problem> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Problem::new(Kind::MalformedBody, MISSING_TASK));
     }
-    let fields: Fields = serde_json::from_slice(bytes).map_err(|error| {
-        Problem::new(Kind::MalformedBody, format!("not a JSON object: {error}"))
-    })?;
+    let fields: Fields =
+        serde_json::from_slice(bytes).map_err(|error| malformed("a JSON object", &error))?;
     let mut errors = Vec::new();
     let submission = fields.check(|field, detail| errors.push(FieldError::new(field, detail)));
     if errors.is_empty() {
@@ -334,12 +333,24 @@ fn parse(bytes: &[u8]) -> Result<Submission, Problem> {
     }
 }
 
+/// What is said of a text that stands where an object should repeats all of it; the beginning and the place are enough.
+fn malformed(expected: &str, error: &serde_json::Error) -> Problem {
+    const ENOUGH: usize = 160;
+    let mut said = error.to_string();
+    if said.len() > ENOUGH {
+        said.truncate(said.floor_char_boundary(ENOUGH));
+        let (line, column) = (error.line(), error.column());
+        said.push_str(&format!("… at line {line} column {column}"));
+    }
+    Problem::new(Kind::MalformedBody, format!("not {expected}: {said}"))
+}
+
 fn parse_batch(bytes: &[u8]) -> Result<Vec<Submission>, Problem> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Problem::new(Kind::MalformedBody, MISSING_BATCH));
     }
-    let Batch { items, count } = serde_json::from_slice(bytes)
-        .map_err(|error| Problem::new(Kind::MalformedBody, format!("not a JSON array: {error}")))?;
+    let Batch { items, count } =
+        serde_json::from_slice(bytes).map_err(|error| malformed("a JSON array", &error))?;
     if !(1..=MAX_BATCH).contains(&count) {
         let detail = format!("must hold from 1 to {MAX_BATCH} tasks, not {count}");
         return Err(Problem::invalid(vec![FieldError::new("", detail)]));

@@ -33,8 +33,9 @@ use crate::script::{Runs, Script, Scripted};
 use crate::sky::{Outage, Sky};
 use crate::trace::{Kind, Trace, Who};
 
-/// How long the system has to come to rest once nothing strikes any more.
-const REST_LIMIT: Duration = Duration::from_secs(240);
+/// How long the system has to come to rest once nothing strikes any more: a worker that may run one task at a time can have
+/// a dozen that take most of a minute each.
+const REST_LIMIT: Duration = Duration::from_secs(600);
 
 /// How often the world looks whether the system has come to rest.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);

@@ -94,8 +94,13 @@ pub(super) fn held(task: Task, claimed_at: Timestamp) -> ClaimedTask {
 /// A row of [`CLAIM`](super::statements::CLAIM).
 pub(super) fn claim_record(row: &QueryResult) -> Result<ClaimRecord, DbErr> {
     let tasks: String = column(row, 2)?;
-    let tasks: Vec<(String, i64)> = serde_json::from_str(&tasks)
-        .map_err(|error| DbErr::Type(format!("a claim that cannot be read: {error}")))?;
+    let tasks: Vec<(String, i64)> = serde_json::from_str(&tasks).map_err(|error| {
+        // No more than the place: the text may be anything, of any length.
+        let (line, column) = (error.line(), error.column());
+        DbErr::Type(format!(
+            "a claim that cannot be read at line {line} column {column}"
+        ))
+    })?;
     Ok(ClaimRecord {
         id: ClaimId(uuid(row, 0)?),
         worker: WorkerId(uuid(row, 1)?),

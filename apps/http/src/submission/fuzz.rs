@@ -51,6 +51,17 @@ fn is_a_clear_problem(problem: &Problem, fields: usize) -> Result<(), TestCaseEr
 }
 
 #[test]
+fn a_refusal_does_not_repeat_the_body() {
+    let body = format!("\"{}\"", "é".repeat(100_000));
+    let problem = parse(body.as_bytes()).expect_err("a text is no object");
+    let text = format!("{problem:?}");
+    assert!(text.contains("at line 1 column"), "{text}");
+    is_a_clear_problem(&problem, 0).expect("is short");
+    let problem = parse_batch(body.as_bytes()).expect_err("a text is no array");
+    is_a_clear_problem(&problem, 0).expect("is short");
+}
+
+#[test]
 fn fuzz_task_bodies() {
     run("task bodies", &bytes(TASKS), |body| match parse(&body) {
         Ok(submission) => {
