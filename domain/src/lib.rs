@@ -9,8 +9,8 @@ use ports::{
     TaskPublisher, TaskStore, WorkerRegistry,
 };
 
-pub mod again;
-mod audit;
+mod again;
+pub mod audit;
 pub mod catalog;
 pub mod command;
 pub mod error_text;
