@@ -177,11 +177,21 @@ fn check_parameter(name: &str, value: &str) -> Result<(), String> {
         "statement-cache-capacity" => number(value.parse::<usize>().is_ok()),
         "host" | "dbname" | "user" | "password" | "application_name" | "options" => Ok(()),
         _ if name.starts_with("options[") && name.ends_with(']') => Ok(()),
-        _ => Err(format!(
-            "has the parameter {}, which is not known; known are host, hostaddr, port, dbname, user, password, \
-             application_name, options, sslmode and statement-cache-capacity",
-            super::shown(name)
-        )),
+        _ => {
+            // An address that was pasted twice has its password where a name should be.
+            let is_name = name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+            let which = if is_name {
+                format!("the parameter {}", super::shown(name))
+            } else {
+                "a parameter".to_owned()
+            };
+            Err(format!(
+                "has {which}, which is not known; known are host, hostaddr, port, dbname, user, password, \
+                 application_name, options, sslmode and statement-cache-capacity"
+            ))
+        }
     }
 }
 

@@ -54,9 +54,15 @@ impl LogSettings {
             "",
             "directives like info,task_processor=debug",
             "wins over LOG_LEVEL and chooses by module",
-            |text| match EnvFilter::builder().parse(text) {
-                Ok(_) => Ok(()),
-                Err(error) => Err(format!("must be log directives ({error})")),
+            |text| {
+                // Its parser panics within a letter of several bytes.
+                if !text.is_ascii() {
+                    return Err("must be log directives, in ASCII alone".to_owned());
+                }
+                match EnvFilter::builder().parse(text) {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(format!("must be log directives ({error})")),
+                }
             },
         );
         let filter = if directives.is_empty() {

@@ -312,6 +312,27 @@ fn secrets_are_never_shown() {
     assert!(!format!("{settings:?}").contains("hunter2"), "{settings:?}");
 }
 
+/// Found by fuzzing: an address pasted twice has its password where the name of a parameter should be.
+#[test]
+fn an_address_pasted_twice_does_not_show_its_password() {
+    let twice = "postgres://u:hunter2@db/tasks?//u:hunter2@db/tasks?sslmode=require";
+    let mistakes = read::<ServerSettings>(&[("DATABASE_URL", twice)]).expect_err("is refused");
+    let text = mistakes.to_string();
+    assert!(
+        text.contains("has a parameter, which is not known"),
+        "{text}"
+    );
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+/// Found by fuzzing: the parser of directives panics at these.
+#[test]
+fn log_directives_of_letters_that_are_not_ascii_are_refused() {
+    let wrong = [("RUST_LOG", "\r\n1\u{fffd}=27.0.0.1")];
+    let mistakes = read::<ServerSettings>(&wrong).expect_err("is refused");
+    assert!(mistakes.to_string().contains("RUST_LOG"), "{mistakes}");
+}
+
 fn with_file(text: &[u8], environment: &[(&str, &str)]) -> Source {
     let directory = std::env::temp_dir().join(format!(
         "task-processor-settings-{}-{:?}",
