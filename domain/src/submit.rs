@@ -589,10 +589,7 @@ async fn publish_loop(
                 if received == 0 {
                     break;
                 }
-                let mut messages = std::mem::take(&mut batches[0]);
-                for more in batches.drain(..).skip(1) {
-                    messages.extend(more);
-                }
+                let messages: Vec<_> = batches.drain(..).flatten().collect();
                 gather.began(Instant::now(), messages.len());
                 sends.spawn(publish(ports.clone(), messages, Arc::clone(&log_is_down)));
             }

@@ -49,14 +49,9 @@ fn with_key(secret: &str) -> String {
 async fn refusals(server: &Server, reason: &str) -> u64 {
     let headers = format!("{}accept: text/plain\r\n", with_key("read-secret"));
     let meters = ask(server, "GET", "/metrics", &headers, "").await;
-    let line = format!("task_processor_http_refusals_total{{reason=\"{reason}\"}} ");
-    meters
-        .text()
-        .lines()
-        .find_map(|text| text.strip_prefix(&line))
-        .unwrap_or_else(|| panic!("{reason} is not counted in {}", meters.text()))
-        .parse()
-        .expect("a number")
+    meters.count_of(&format!(
+        "task_processor_http_refusals_total{{reason=\"{reason}\"}}"
+    ))
 }
 
 const TASK: &str = r#"{"payload":"x"}"#;

@@ -36,6 +36,16 @@ impl Answer {
         std::str::from_utf8(&self.body).expect("the body is UTF-8")
     }
 
+    /// The count of a series, such as `name{label="value"}`, among meters.
+    pub(crate) fn count_of(&self, series: &str) -> u64 {
+        self.text()
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
+            .unwrap_or_else(|| panic!("{series} is not counted in {}", self.text()))
+            .parse()
+            .expect("a number")
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error} in {:?}", String::from_utf8_lossy(&self.body)))

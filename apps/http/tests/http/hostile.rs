@@ -27,15 +27,9 @@ async fn hurried() -> Server {
 
 /// How many connections were cut for this reason.
 async fn cuts(server: &Server, reason: &str) -> u64 {
-    let line = format!("task_processor_http_connections_cut_total{{reason=\"{reason}\"}} ");
+    let series = format!("task_processor_http_connections_cut_total{{reason=\"{reason}\"}}");
     let meters = server.get_as("/metrics", "text/plain").await;
-    meters
-        .text()
-        .lines()
-        .find_map(|text| text.strip_prefix(&line))
-        .unwrap_or_else(|| panic!("{reason} is not counted in {}", meters.text()))
-        .parse()
-        .expect("a number")
+    meters.count_of(&series)
 }
 
 /// Sends a byte, and another one whenever the server has had a moment to close the connection, until it does.
