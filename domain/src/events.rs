@@ -65,6 +65,19 @@ pub enum EventsError {
     Store(#[source] Arc<StoreError>),
 }
 
+/// How many wait and listen, and how many may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crowd {
+    /// Who wait for tasks.
+    pub waiters: usize,
+    /// How many of them there may be.
+    pub waiters_limit: usize,
+    /// Streams that are open.
+    pub streams: usize,
+    /// How many of them there may be.
+    pub streams_limit: usize,
+}
+
 /// What comes to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -80,6 +93,7 @@ pub struct Events {
     questions: mpsc::Sender<Question>,
     waiters: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    config: EventsConfig,
     reader: Reader,
     _work: Mutex<JoinSet<()>>,
 }
@@ -206,6 +220,11 @@ impl Events {
     /// Starts, within a tokio runtime. Nothing is read before somebody waits or listens.
     #[must_use]
     pub fn start(ports: &Ports, feed: Arc<dyn EventFeed>, config: EventsConfig) -> Self {
+        let config = EventsConfig {
+            waiters: config.waiters.min(Semaphore::MAX_PERMITS),
+            streams: config.streams.min(Semaphore::MAX_PERMITS),
+            ..config
+        };
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             advanced: watch::Sender::new(0),
@@ -226,10 +245,25 @@ impl Events {
         Self {
             shared,
             questions,
-            waiters: Arc::new(Semaphore::new(config.waiters.min(Semaphore::MAX_PERMITS))),
-            streams: Arc::new(Semaphore::new(config.streams.min(Semaphore::MAX_PERMITS))),
+            waiters: Arc::new(Semaphore::new(config.waiters)),
+            streams: Arc::new(Semaphore::new(config.streams)),
+            config,
             reader: Reader::new(ports),
             _work: Mutex::new(work),
+        }
+    }
+
+    /// How many wait and listen now.
+    #[must_use]
+    pub fn crowd(&self) -> Crowd {
+        let EventsConfig {
+            waiters, streams, ..
+        } = self.config;
+        Crowd {
+            waiters: waiters.saturating_sub(self.waiters.available_permits()),
+            waiters_limit: waiters,
+            streams: streams.saturating_sub(self.streams.available_permits()),
+            streams_limit: streams,
         }
     }
 

@@ -32,7 +32,7 @@ pub mod worker;
 pub use audit::AuditConfig;
 pub use catalog::{Catalog, Explanation, Page, Reason, Search};
 pub use command::{Commander, Verdict};
-pub use events::{Events, EventsConfig, EventsError, Heard, Listener};
+pub use events::{Crowd, Events, EventsConfig, EventsError, Heard, Listener};
 pub use heart::Heart;
 pub use metrics::Metrics;
 pub use processing::{ReverseText, processor_fn};

@@ -129,12 +129,15 @@ mod tests {
             tls: None,
             access: AccessSettings::default(),
             rate: None,
+            allowed_origins: Vec::new(),
             max_body: 1_024,
             body_timeout: Duration::from_secs(1),
             max_header: 8_192,
             header_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),
             max_connections: 1,
+            max_waiters: 1,
+            max_streams: 1,
             drain_delay: Duration::ZERO,
         }
     }

@@ -9,6 +9,7 @@ mod database;
 mod http;
 mod kafka;
 mod logging;
+mod origins;
 mod processing;
 mod programs;
 mod rate;

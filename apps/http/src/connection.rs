@@ -332,7 +332,8 @@ fn with_words(bytes: &[u8]) -> Option<Vec<u8>> {
         .flat_map(|line| [line, "\r\n"])
         .collect();
     let mut whole = format!(
-        "{kept}content-type: {}\r\ncontent-length: {}\r\n\r\n",
+        "{kept}{}\r\ncontent-type: {}\r\ncontent-length: {}\r\n\r\n",
+        crate::protection::LINES,
         crate::problem::CONTENT_TYPE,
         body.len()
     )

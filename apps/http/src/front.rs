@@ -1,8 +1,7 @@
-//! What stands before the routes: whatever goes wrong behind it becomes a problem, and a service that stops says on every
-//! answer that its connection closes.
+//! What stands before the routes: whatever goes wrong behind it becomes a problem, and every answer says what a browser may do
+//! with it and, of a service that stops, that its connection closes.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -14,17 +13,20 @@ use poem::http::{HeaderValue, Method, StatusCode, Version, header};
 use poem::{Endpoint, IntoEndpoint, PathPattern, Request, Response};
 use poem_openapi::OpenApi;
 
+use crate::cross_origin::CrossOrigin;
 use crate::document;
 use crate::guard::shape;
 use crate::health::Stopping;
 use crate::problem::Problem;
+use crate::protection::Protection;
 use crate::rate::Standing;
 
 /// A route, as others are told of it.
 struct Known {
     /// Its path, as the document has it.
     path: PathPattern,
-    /// Its methods, as `Allow` lists them.
+    methods: Vec<Method>,
+    /// These, as `Allow` lists them.
     allow: HeaderValue,
 }
 
@@ -34,6 +36,8 @@ pub(crate) struct Front {
     /// What is known of every route, by its pattern in the router.
     known: HashMap<String, Known>,
     stopping: Stopping,
+    protection: Protection,
+    cross_origin: Option<CrossOrigin>,
 }
 
 impl Front {
@@ -42,7 +46,22 @@ impl Front {
             stopping,
             known: known(routes.clone()),
             routes: document::service(routes).into_endpoint(),
+            protection: Protection::default(),
+            cross_origin: None,
         }
+    }
+
+    /// The same behind a listener that speaks TLS, or does not.
+    pub(crate) fn over_tls(mut self, tls: bool) -> Self {
+        self.protection = Protection { tls };
+        self
+    }
+
+    /// The same for pages of these origins too.
+    pub(crate) fn open_to(mut self, origins: &[String]) -> Self {
+        let methods = self.known.values().flat_map(|known| known.methods.clone());
+        self.cross_origin = CrossOrigin::new(origins, list(methods.collect()));
+        self
     }
 
     fn refuse(&self, error: poem::Error, method: &Method, path: &str) -> Response {
@@ -68,6 +87,16 @@ impl Front {
         }
         response
     }
+
+    /// What is said on every answer.
+    fn finish(&self, response: &mut Response, version: Version) {
+        let headers = response.headers_mut();
+        self.protection.put_on(headers);
+        // In HTTP/2 the connection says it by a frame of its own, when the time has come.
+        if self.stopping.is_set() && version <= Version::HTTP_11 {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
 }
 
 impl Endpoint for Front {
@@ -77,6 +106,16 @@ impl Endpoint for Front {
         let uri = request.uri().clone();
         let method = request.method().clone();
         let version = request.version();
+        let origin = match &self.cross_origin {
+            None => None,
+            Some(cross_origin) => {
+                if let Some(mut permit) = cross_origin.permit(&method, request.headers()) {
+                    self.finish(&mut permit, version);
+                    return Ok(permit);
+                }
+                cross_origin.of(request.headers())
+            }
+        };
         if method == Method::HEAD {
             // hyper leaves the body away and keeps its length.
             request.set_method(Method::GET);
@@ -101,11 +140,10 @@ impl Endpoint for Front {
                 Problem::internal().respond(uri.path())
             }
         };
-        // In HTTP/2 the connection says it by a frame of its own, when the time has come.
-        if self.stopping.is_set() && version <= Version::HTTP_11 {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+        if let Some(cross_origin) = &self.cross_origin {
+            cross_origin.tell(origin, response.headers_mut());
         }
+        self.finish(&mut response, version);
         Ok(response)
     }
 }
@@ -125,19 +163,21 @@ fn known<T: OpenApi>(routes: T) -> HashMap<String, Known> {
                 methods.push(Method::HEAD);
             }
             methods.push(Method::OPTIONS);
-            methods.sort_unstable_by(|left, right| left.as_str().cmp(right.as_str()));
-            let mut list = String::new();
-            for method in methods {
-                let separator = if list.is_empty() { "" } else { ", " };
-                // Writing into a String cannot fail.
-                let _ = write!(list, "{separator}{method}");
-            }
             let known = Known {
                 path: PathPattern(documented.get(&shape(&pattern))?.clone()),
-                // Names of methods are valid in a header.
-                allow: HeaderValue::try_from(list).ok()?,
+                allow: list(methods.clone()),
+                methods,
             };
             Some((pattern, known))
         })
         .collect()
+}
+
+/// Methods as a header lists them, each once.
+fn list(mut methods: Vec<Method>) -> HeaderValue {
+    methods.sort_unstable_by(|left, right| left.as_str().cmp(right.as_str()));
+    methods.dedup();
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    // Names of methods are valid in a header.
+    HeaderValue::try_from(names.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use domain::Ports;
 use domain::ports::{Connections, Dependency, Standing, Survey};
 use domain::worker::Pace;
+use domain::{Crowd, Ports};
 use poem_openapi::registry::{MetaSchema, Registry};
 use serde::Serialize;
 use serde_json::json;
@@ -138,6 +138,11 @@ impl Health {
     /// How the connections of this process to the store stand.
     pub(crate) fn connections(&self) -> Option<Connections> {
         Some(self.watched.pool.as_ref()?.connections())
+    }
+
+    /// Who waits and listens.
+    pub(crate) fn crowd(&self) -> Option<Crowd> {
+        Some(self.watched.events.as_ref()?.crowd())
     }
 
     /// How the worker of this process gets on; `None` when there is none, or when it is not known what waits.

@@ -17,6 +17,7 @@ mod admission;
 mod answer;
 mod conditional;
 mod connection;
+mod cross_origin;
 mod cursor;
 mod docs_page;
 mod document;
@@ -28,6 +29,7 @@ mod listener;
 mod listing;
 mod meters;
 mod problem;
+mod protection;
 mod query;
 mod rate;
 mod record;
@@ -39,6 +41,7 @@ mod submission;
 mod tls;
 mod trace;
 mod traffic;
+mod vary;
 mod wait;
 
 pub use admission::Admission;
@@ -85,6 +88,8 @@ pub struct Watched {
     pub progress: Option<Progress>,
     /// Holds the connections to the store.
     pub pool: Option<Arc<dyn ConnectionPool>>,
+    /// Knows who waits and listens. What [`Api::new`] makes has that of the API.
+    pub events: Option<Arc<Events>>,
 }
 
 impl Api {
@@ -101,10 +106,13 @@ impl Api {
             reader: Reader::new(ports),
             catalog: Catalog::new(ports),
             commander: Commander::new(ports),
-            events,
             ports: ports.clone(),
             meters,
-            watched: Watched::default(),
+            watched: Watched {
+                events: Some(events.clone()),
+                ..Watched::default()
+            },
+            events,
         }
     }
 }
@@ -119,6 +127,9 @@ pub struct HttpConfig {
     pub rate_limit: Option<RateLimit>,
     /// With which certificate TLS is spoken. Default: none, and no TLS.
     pub tls: Option<Tls>,
+    /// The other origins whose pages browsers let ask and read, as browsers write them: `https://app.example`; `*` is every one.
+    /// Default: none.
+    pub allowed_origins: Vec<String>,
     /// The longest body in bytes; a longer one is answered `413`. Default 256 KiB. That of a batch may be 16 times as long.
     pub max_body_bytes: usize,
     /// How long a body may take to arrive; then `408`. Default 30 s.
@@ -157,6 +168,7 @@ impl Default for HttpConfig {
             admission: Admission::default(),
             rate_limit: None,
             tls: None,
+            allowed_origins: Vec::new(),
             max_body_bytes: 256 * 1024,
             body_timeout: Duration::from_secs(30),
             max_header_bytes: 32 * 1024,
@@ -199,7 +211,9 @@ pub async fn run(
     let routes = (tasks, commands, stream, probes.clone(), Documentation);
     let traffic = meters.requests.of(&routes);
     let guarded = Guarded::new(routes, &config, meters.clone());
-    let front = Front::new(guarded, probes.stopping());
+    let front = Front::new(guarded, probes.stopping())
+        .over_tls(config.tls.is_some())
+        .open_to(&config.allowed_origins);
     let front = Metered::new(Traced::new(front, observer), traffic);
     let shutdown = async move {
         shutdown.await;
@@ -228,7 +242,8 @@ pub async fn run_probes(
     let probes = Probes::new(reader, ports, watched, meters.clone(), config.ping_timeout);
     let traffic = meters.requests.of(&probes);
     let guarded = Guarded::new(probes.clone(), &config, meters.clone());
-    let front = Metered::new(Front::new(guarded, probes.stopping()), traffic);
+    let front = Front::new(guarded, probes.stopping()).over_tls(config.tls.is_some());
+    let front = Metered::new(front, traffic);
     serve(front, probes, meters, config, listener, shutdown).await
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use domain::ports::{Event, Observer, Span, TraceContext, Work};
-use poem::http::{HeaderMap, HeaderValue};
+use poem::http::{HeaderMap, HeaderValue, Method};
 use poem::{Endpoint, PathPattern, Request, Response};
 use tracing::Instrument as _;
 
@@ -25,8 +25,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let parent = context_of(request.headers());
-        // Whoever looks every few seconds begins no traces.
-        let is_traced = parent.is_some() || !is_probe(request.uri().path());
+        // Whoever looks every few seconds begins no traces, nor a browser that asks first what it may.
+        let is_asked = request.method() != Method::OPTIONS && !is_probe(request.uri().path());
+        let is_traced = parent.is_some() || is_asked;
         let span = is_traced
             .then(|| self.observer.begin_span(parent.clone()))
             .flatten();

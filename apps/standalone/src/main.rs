@@ -33,7 +33,12 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     let observer = observers.observer.clone();
     let wired = embedded::open(&settings, observer).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
-    let events = Events::start(&wired.ports, wired.events.clone(), EventsConfig::default());
+    let crowd = EventsConfig {
+        waiters: settings.http.max_waiters,
+        streams: settings.http.max_streams,
+        ..EventsConfig::default()
+    };
+    let events = Events::start(&wired.ports, wired.events.clone(), crowd);
     let mut api = Api::new(&wired.ports, submitter.clone(), Arc::new(events), meters);
     let processor = processing::processor(&settings.processing)?;
     let worker = Worker::new(
@@ -52,6 +57,7 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
             burst: rate.burst,
         }),
         tls: tls::follow(settings.http.tls.as_ref())?.map(Tls::following),
+        allowed_origins: settings.http.allowed_origins.clone(),
         max_body_bytes: settings.http.max_body,
         body_timeout: settings.http.body_timeout,
         max_header_bytes: settings.http.max_header,

@@ -35,6 +35,7 @@ pub async fn work(
         feed: Some(feed),
         progress: Some(worker.progress()),
         pool: Some(wired.pool()),
+        events: None,
     };
     let drain_delay = settings.http.drain_delay;
     let config = HttpConfig {

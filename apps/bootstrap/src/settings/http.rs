@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AccessSettings, RateSettings, Reader, TlsSettings};
+use super::{AccessSettings, RateSettings, Reader, TlsSettings, origins};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -10,6 +10,7 @@ const MAX_HEADER: usize = 32 << 10;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const MAX_CONNECTIONS: usize = 8_192;
+const MAX_CROWD: usize = 16_384;
 /// As long as a load balancer that asks once a second needs to notice, and to be asked again.
 pub(super) const DRAIN_DELAY: Duration = Duration::from_secs(3);
 
@@ -26,6 +27,8 @@ pub struct HttpSettings {
     pub access: AccessSettings,
     /// How often each client may ask; `None` sets no limit.
     pub rate: Option<RateSettings>,
+    /// The other origins whose pages may use it; `*` is every one.
+    pub allowed_origins: Vec<String>,
     /// The longest request body in bytes.
     pub max_body: usize,
     /// How long a body may take to arrive.
@@ -38,6 +41,10 @@ pub struct HttpSettings {
     pub idle_timeout: Duration,
     /// How many connections may be open; more wait.
     pub max_connections: usize,
+    /// How many requests may wait for their task.
+    pub max_waiters: usize,
+    /// How many streams of events may be open.
+    pub max_streams: usize,
     /// How long a stopping process goes on serving while its readiness is already red.
     pub drain_delay: Duration,
 }
@@ -66,6 +73,7 @@ impl HttpSettings {
             tls: TlsSettings::read(reader),
             access: AccessSettings::read(reader),
             rate: RateSettings::read(reader),
+            allowed_origins: origins::read(reader),
             max_body,
             body_timeout: reader.duration(
                 "BODY_TIMEOUT",
@@ -98,6 +106,20 @@ impl HttpSettings {
                 "connections",
                 "how many may be open; more wait to be accepted",
             ),
+            max_waiters: reader.number(
+                "MAX_WAITERS",
+                MAX_CROWD,
+                0..=1_000_000,
+                "requests",
+                "how many may wait for their task at once (?wait=); more are answered 503",
+            ),
+            max_streams: reader.number(
+                "MAX_STREAMS",
+                MAX_CROWD,
+                0..=1_000_000,
+                "streams",
+                "how many of GET /events may be open at once; more are answered 503",
+            ),
             drain_delay: read_drain_delay(
                 reader,
                 drain_delay,
@@ -123,12 +145,15 @@ impl HttpSettings {
             tls: TlsSettings::read(reader),
             access: AccessSettings::read(reader),
             rate: None,
+            allowed_origins: Vec::new(),
             max_body: 1 << 10,
             body_timeout: BODY_TIMEOUT,
             max_header: MAX_HEADER,
             header_timeout: HEADER_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             max_connections: MAX_CONNECTIONS,
+            max_waiters: 0,
+            max_streams: 0,
             drain_delay: read_drain_delay(
                 reader,
                 DRAIN_DELAY,

@@ -452,6 +452,53 @@ fn keys_are_read_or_refused_by_name_and_never_shown() {
 }
 
 #[test]
+fn origins_are_read_or_refused_by_name() {
+    const NAME: &str = "CORS_ALLOWED_ORIGINS";
+    let allowed = |text| {
+        let settings = read::<ServerSettings>(&[(NAME, text)]).expect("all right");
+        settings.http.allowed_origins
+    };
+    assert!(allowed("").is_empty());
+    assert_eq!(allowed(" * "), ["*"]);
+    assert_eq!(
+        allowed("https://app.example, http://localhost:5173,http://[::1]:8080,"),
+        [
+            "https://app.example",
+            "http://localhost:5173",
+            "http://[::1]:8080"
+        ]
+    );
+    for (wrong, told) in [
+        (",", "must name at least one origin"),
+        ("*, https://app.example", "must be * alone"),
+        ("app.example", "\"app.example\" is none"),
+        ("null", "\"null\" is none"),
+        ("https://*.example", "must be * alone"),
+        ("ftp://app.example", "is none"),
+        ("https://app.example/", "is \"https://app.example\" there"),
+        ("https://App.example", "is \"https://app.example\" there"),
+        (
+            "https://app.example:443",
+            "is \"https://app.example\" there",
+        ),
+        (
+            "https://a.example,http://b.example/x",
+            "\"http://b.example\"",
+        ),
+        (
+            "https://bücher.example",
+            "\"https://xn--bcher-kva.example\"",
+        ),
+    ] {
+        let mistakes = read::<ServerSettings>(&[(NAME, wrong)]).expect_err("is refused");
+        assert_eq!(mistakes.0[0].name, NAME, "{wrong}");
+        assert!(mistakes.to_string().contains(told), "{mistakes}");
+    }
+    // A worker has no page to serve.
+    assert!(names::<WorkerSettings>(&[(NAME, "*")]).is_empty());
+}
+
+#[test]
 fn a_certificate_and_its_key_are_checked_before_anything_starts() {
     let directory = std::env::temp_dir().join(format!("task-processor-tls-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::ports::{Connections, Standing, Survey};
 use domain::worker::Pace;
-use domain::{Ports, Reader};
+use domain::{Crowd, Ports, Reader};
 use poem::http::HeaderMap;
 use poem_openapi::OpenApi;
 
@@ -104,6 +104,9 @@ impl Probes {
         if let Some(connections) = health.connections() {
             write_connections(&mut text, format, connections);
         }
+        if let Some(crowd) = health.crowd() {
+            write_crowd(&mut text, crowd);
+        }
         if let Some(standing) = health.standing() {
             write_standing(&mut text, &standing);
         }
@@ -197,6 +200,33 @@ fn write_connections(text: &mut String, format: MetricsFormat, connections: Conn
     );
 }
 
+fn write_crowd(text: &mut String, crowd: Crowd) {
+    write_gauge(
+        text,
+        "http_waiters",
+        "Requests that wait for their task to come to rest.",
+        crowd.waiters,
+    );
+    write_gauge(
+        text,
+        "http_waiters_limit",
+        "How many requests may wait at once.",
+        crowd.waiters_limit,
+    );
+    write_gauge(
+        text,
+        "http_streams",
+        "Streams of events that are open.",
+        crowd.streams,
+    );
+    write_gauge(
+        text,
+        "http_streams_limit",
+        "How many streams of events may be open at once.",
+        crowd.streams_limit,
+    );
+}
+
 fn write_standing(text: &mut String, standing: &Standing) {
     let states = [
         ("caught_up", *standing == Standing::CaughtUp),
@@ -280,6 +310,7 @@ impl Probes {
 #[cfg(test)]
 mod tests {
     use adapters::memory::Memory;
+    use domain::{Events, EventsConfig};
     use poem::http::{Method, StatusCode};
     use poem::{Endpoint, Request};
     use ports::Standing;
@@ -422,9 +453,8 @@ mod tests {
             });
             let watched = Watched {
                 survey: Some(Arc::new(survey)),
-                feed: None,
                 progress: Some(idle_worker(&memory).progress()),
-                pool: None,
+                ..Watched::default()
             };
             let ports = ports(&memory);
             let probes = Probes::new(
@@ -503,6 +533,11 @@ mod tests {
             feed: Some(Arc::new(memory.log.feed())),
             progress: Some(idle_worker(&memory).progress()),
             pool: Some(Arc::new(pool)),
+            events: Some(Arc::new(Events::start(
+                &ports,
+                memory.log.clone(),
+                EventsConfig::default(),
+            ))),
         };
         let probes = Probes::new(Reader::new(&ports), &ports, watched, meters.clone(), PING);
         let traffic = meters.requests.of(&probes);

@@ -105,6 +105,9 @@ async fn a_wrong_task_and_one_stream_too_many_are_refused() {
     let refused = server.get("/events").await;
     assert_eq!(refused.header("retry-after"), Some("5"));
     refused.problem(503);
+    let meters = server.get_as("/metrics", "text/plain").await;
+    assert_eq!(meters.count_of("task_processor_http_streams"), 1);
+    assert_eq!(meters.count_of("task_processor_http_streams_limit"), 1);
     drop(first);
     // Its place is free as soon as the server sees it go.
     loop {

@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod conditional;
 mod connections;
+mod cross_origin;
 mod documentation;
 mod events;
 mod health;

@@ -75,6 +75,10 @@ async fn http_1_and_http_2_are_spoken_over_tls_as_the_client_wishes() {
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     let text = answer(&mut stream).await;
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert!(
+        text.contains("\r\nstrict-transport-security: max-age=2592000\r\n"),
+        "{text}"
+    );
     let stream = connect(&server, &root, b"h2").await.expect("TLS");
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let (mut sender, connection) =

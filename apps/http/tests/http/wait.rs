@@ -85,6 +85,9 @@ async fn a_waiter_that_hangs_up_frees_its_place_and_one_too_many_is_told_to_come
         refused.problem(503)["title"],
         "Too many clients wait for tasks"
     );
+    let meters = server.get_as("/metrics", "text/plain").await;
+    assert_eq!(meters.count_of("task_processor_http_waiters"), 1);
+    assert_eq!(meters.count_of("task_processor_http_waiters_limit"), 1);
     drop(first);
     let freed = async { while server.get(&path).await.status != 200 {} };
     tokio::time::timeout(Duration::from_secs(20), freed)
