@@ -109,6 +109,10 @@ pub(crate) struct Submit {
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_attempts: Option<u32>,
 
+    /// A name for this submission: repeated under it within a day, with the same tasks, it stores nothing again
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+
     /// With --file: how many lines to pass over, because an earlier call submitted them
     #[arg(long, value_name = "LINES", default_value_t = 0, requires = "file")]
     pub(crate) after: u64,

@@ -29,11 +29,13 @@ struct Batch {
 }
 
 /// Submits each line of a file after the first `after`. One batch follows the other, so whatever ends it early, it is clear up
-/// to which line tasks are stored.
+/// to which line tasks are stored. Under a key each batch has one of its own, which ends in the number of the line before it: the same file is
+/// cut into the same batches.
 pub(crate) async fn submit(
     client: &Client,
     path: &Path,
     after: u64,
+    key: Option<String>,
     output: Output,
 ) -> Result<(), Exit> {
     let named = |error: std::io::Error| Exit::Usage(format!("{}: {error}", path.display()));
@@ -58,10 +60,19 @@ pub(crate) async fn submit(
         let accepted = match batch.tasks.as_slice() {
             // Blank lines to the end of the file.
             [] => Vec::new(),
-            tasks => match client.submit_batch(tasks).await {
-                Ok(accepted) => accepted,
-                Err(error) => break Err(error.into()),
-            },
+            tasks => {
+                let accepted = match &key {
+                    None => client.submit_batch(tasks).await,
+                    Some(key) => {
+                        let key = format!("{key}-{stored}");
+                        client.submit_batch_keyed(tasks, &key).await
+                    }
+                };
+                match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => break Err(error.into()),
+                }
+            }
         };
         stored = batch.last_line;
         submitted += accepted.len();

@@ -33,8 +33,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Exit> {
         Command::Submit(Submit {
             file: Some(path),
             after,
+            idempotency_key,
             ..
-        }) => bulk::submit(&client()?, &path, after, output).await,
+        }) => bulk::submit(&client()?, &path, after, idempotency_key, output).await,
         Command::Submit(wanted) => submit(&client()?, wanted, output).await,
         Command::Get(wanted) => get(&client()?, &wanted, output).await,
         Command::List(wanted) => list(&client()?, wanted, output).await,
@@ -89,7 +90,10 @@ async fn submit(client: &Client, wanted: Submit, output: Output) -> Result<(), E
         run_at: wanted.run_at,
         max_attempts: wanted.max_attempts,
     };
-    let accepted = client.submit(&task).await?;
+    let accepted = match &wanted.idempotency_key {
+        None => client.submit(&task).await?,
+        Some(key) => client.submit_keyed(&task, key).await?,
+    };
     match wanted.wait {
         None => output.print(&accepted),
         Some(patience) => show(&client.wait(accepted.id, patience).await?, true, output),

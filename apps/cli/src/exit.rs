@@ -56,7 +56,7 @@ impl Exit {
 
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Usage(_) | Self::Options(_) => 2,
+            Self::Usage(_) | Self::Options(_) | Self::Request(Error::InvalidKey) => 2,
             Self::NotDone(Status::Failed) => 4,
             Self::NotDone(Status::Cancelled) => 5,
             Self::NotDone(_) => 6,

@@ -199,6 +199,28 @@ async fn a_file_of_tasks_is_submitted_in_its_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn under_a_key_a_task_and_a_file_are_stored_once() {
+    let shell = Shell::start().await;
+    let path = shell.sandbox.path().join("tasks.ndjson");
+    let lines: String = (0..1_005)
+        .map(|number| format!("{{\"payload\":\"{number}\"}}\n"))
+        .collect();
+    std::fs::write(&path, lines).expect("a file");
+    let one = ["submit", "a", "--idempotency-key", "k"];
+    let file = ["submit", "--file", "tasks.ndjson", "--idempotency-key", "k"];
+    let (first, all) = (shell.json(&one), shell.json(&file));
+    assert_eq!((first.len(), all.len()), (1, 1_005));
+    assert_eq!(shell.json(&one), first);
+    assert_eq!(shell.json(&file), all);
+    // From where an earlier call ended.
+    let rest = shell.json(&[file.as_slice(), &["--after", "1000"]].concat());
+    assert_eq!(rest, all[1_000..]);
+    assert_eq!(shell.json(&["list", "--all"]).len(), 1_006);
+    shell.ends(&["submit", "b", "--idempotency-key", "k"], 1);
+    shell.ends(&["submit", "b", "--idempotency-key", "two words"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_is_no_task_is_named_and_the_way_on_is_told() {
     let shell = Shell::start().await;
     let path = shell.sandbox.path().join("tasks.ndjson");

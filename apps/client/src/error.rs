@@ -46,6 +46,9 @@ pub enum Error {
         #[source]
         cause: Option<serde_json::Error>,
     },
+    /// The idempotency key is none that a server takes; nothing was sent.
+    #[error("an idempotency key has 1 to 255 visible ASCII characters")]
+    InvalidKey,
     /// What was to be sent cannot be written as JSON.
     #[error("the request cannot be written")]
     Unwritable(#[source] serde_json::Error),
@@ -135,7 +138,7 @@ impl Error {
         match self {
             Self::Refused(problem) => Some(problem.status),
             Self::Unreadable { status, .. } => Some(*status),
-            Self::Unanswered(_) | Self::Unwritable(_) => None,
+            Self::Unanswered(_) | Self::InvalidKey | Self::Unwritable(_) => None,
         }
     }
 

@@ -25,6 +25,8 @@ pub use watch::{Heard, TaskEvent, Watch};
 /// The shortest and the longest pause between two looks at a task.
 const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
 /// The longest time that a server is asked to wait at once: proxies on the way often cut what is silent for a minute.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -87,7 +89,17 @@ impl Client {
     /// # Errors
     /// [`Error`]. After [`Error::Unanswered`], or a status of 500 and above, the task may have been stored all the same.
     pub async fn submit(&self, task: &NewTask) -> Result<Accepted, Error> {
-        self.post(&["tasks"], task).await
+        self.post(&["tasks"], None, task).await
+    }
+
+    /// The same under an idempotency key, the caller's name for this request: however often it is sent within a day, by this call or by
+    /// another one, one task is stored, and the answer is that of the first. So it is sent again when there was no answer.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::InvalidKey`] when the key is not one of 1 to 255 visible ASCII characters, and a [`Problem`] with status 422 when it came with
+    /// another task before.
+    pub async fn submit_keyed(&self, task: &NewTask, key: &str) -> Result<Accepted, Error> {
+        self.post(&["tasks"], Some(key), task).await
     }
 
     /// Has up to 1,000 tasks stored in one commit, all of them or none. Answers them in their order.
@@ -95,23 +107,45 @@ impl Client {
     /// # Errors
     /// As [`submit`](Self::submit); the fields of a [`Problem`] are JSON pointers such as `/3/priority`.
     pub async fn submit_batch(&self, tasks: &[NewTask]) -> Result<Vec<Accepted>, Error> {
-        self.post(&["tasks", "batch"], tasks).await
+        self.post(&["tasks", "batch"], None, tasks).await
+    }
+
+    /// The same under an idempotency key: all of them are stored once, however often this is asked for.
+    ///
+    /// # Errors
+    /// As [`submit_batch`](Self::submit_batch), and for the key as [`submit_keyed`](Self::submit_keyed).
+    pub async fn submit_batch_keyed(
+        &self,
+        tasks: &[NewTask],
+        key: &str,
+    ) -> Result<Vec<Accepted>, Error> {
+        self.post(&["tasks", "batch"], Some(key), tasks).await
     }
 
     async fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
+        key: Option<&str>,
         body: &(impl Serialize + ?Sized),
     ) -> Result<T, Error> {
+        let key = key.map(checked).transpose()?;
         let body = serde_json::to_vec(body).map_err(Error::Unwritable)?;
         let request = || {
-            self.request(Method::POST, path)
+            let request = self
+                .request(Method::POST, path)
                 .header(CONTENT_TYPE, "application/json")
-                .body(body.clone())
+                .body(body.clone());
+            match &key {
+                None => request,
+                Some(key) => request.header(IDEMPOTENCY_KEY, key),
+            }
+        };
+        let repeat = match &key {
+            None => Repeat::Refused,
+            Some(_) => Repeat::Always,
         };
         let timeout = self.options.timeout;
-        self.read(self.send(Repeat::Refused, timeout, request).await?)
-            .await
+        self.read(self.send(repeat, timeout, request).await?).await
     }
 
     async fn read_from<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
@@ -275,6 +309,13 @@ impl Client {
             cause: Some(cause),
         })
     }
+}
+
+/// An idempotency key that a server takes.
+fn checked(key: &str) -> Result<HeaderValue, Error> {
+    let is_one = (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    let value = HeaderValue::from_str(key).ok().filter(|_| is_one);
+    value.ok_or(Error::InvalidKey)
 }
 
 /// When a request may be sent again.

@@ -196,6 +196,57 @@ async fn reads_are_repeated_and_submissions_only_where_nothing_was_stored() {
 }
 
 #[tokio::test]
+async fn under_a_key_a_submission_is_repeated_until_it_is_answered() {
+    let service = Service::start(|number| match number {
+        0 => Act::Reset,
+        1 => problem("503 Service Unavailable", "retry-after: 0\r\n"),
+        2 => Act::AnswerAndClose("HTTP/1.1 201 Created\r\ncontent-length: 99\r\n\r\n".into()),
+        _ => accepted(),
+    })
+    .await;
+    let client = client(&service.address);
+    let task = NewTask::new("a");
+    // The third answer breaks off, after the task was stored.
+    let cut = client.submit_keyed(&task, "order-17").await;
+    assert!(cut.is_err_and(|error| error.is_unanswered()));
+    client.submit_keyed(&task, "order-17").await.expect("accepted");
+    let requests = service.requests();
+    assert_eq!(requests.len(), 4);
+    for request in requests {
+        assert_eq!(request.header("idempotency-key"), "order-17");
+        assert_eq!(request.body, br#"{"payload":"a"}"#);
+    }
+    let long = "a".repeat(256);
+    for wrong in ["", "two words", "line\nbreak", "schlüssel", &long] {
+        let refused = client.submit_keyed(&task, wrong).await;
+        assert!(matches!(refused, Err(Error::InvalidKey)), "{wrong}");
+    }
+    assert_eq!(service.requests().len(), 4, "nothing was sent");
+}
+
+#[tokio::test]
+async fn under_a_key_tasks_are_stored_once() {
+    let server = Server::start().await;
+    let client = client(&server.url);
+    let (task, tasks) = (NewTask::new("a"), vec![NewTask::new("b"); 3]);
+    let first = client.submit_keyed(&task, "k").await.expect("accepted");
+    let all = client.submit_batch_keyed(&tasks, "k").await;
+    let all = all.expect("accepted: the key of another operation is another one");
+    for _ in 0..2 {
+        let again = client.submit_keyed(&task, "k").await.expect("accepted");
+        assert_eq!(again, first);
+        let again = client.submit_batch_keyed(&tasks, "k").await;
+        assert_eq!(again.expect("accepted"), all);
+    }
+    let other = NewTask::new("another");
+    let refused = client.submit_keyed(&other, "k").await.expect_err("refused");
+    assert_eq!(refused.status(), Some(422));
+    let stored = client.list(Filter::default()).into_stream();
+    let stored: Vec<_> = stored.try_collect().await.expect("listed");
+    assert_eq!(stored.len(), 4);
+}
+
+#[tokio::test]
 async fn a_batch_is_stored_whole_or_not_at_all() {
     let server = Server::start().await;
     let client = client(&server.url);
