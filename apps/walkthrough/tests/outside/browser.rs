@@ -1,10 +1,10 @@
-//! The page of the documentation in a real browser, used as a person uses it.
+//! The page of the documentation in a real browser, used as a person uses it; and pages of other origins.
 
 use std::path::{Path, PathBuf};
 
-use crate::programs::directory;
+use crate::programs::{directory, free_port};
 use crate::tools::{copy, link_modules, must_succeed, tool};
-use crate::{API_KEY, standalone};
+use crate::{API_KEY, standalone, standalone_with};
 
 #[test]
 #[ignore = "needs the programs, the tools and Chromium: run cargo xtask test"]
@@ -21,6 +21,26 @@ fn a_person_authorizes_tries_a_task_and_sees_its_result() {
             .env("CHROMIUM", chromium()),
     );
     assert_eq!(said, "as the document says\n");
+}
+
+#[test]
+#[ignore = "needs the programs, the tools and Chromium: run cargo xtask test"]
+fn a_page_of_another_origin_may_use_the_api_where_it_is_named() {
+    let port = free_port().to_string();
+    let origin = format!("http://127.0.0.1:{port}");
+    let program = standalone_with("elsewhere", &[("CORS_ALLOWED_ORIGINS", &origin)]);
+    let directory = directory("elsewhere-script");
+    copy("browser/elsewhere.mjs", &directory);
+    link_modules(&directory);
+    let said = must_succeed(
+        tool("node")
+            .arg(directory.join("elsewhere.mjs"))
+            .env("TASK_URL", &program.url)
+            .env("TASK_API_KEY", API_KEY)
+            .env("PAGE_PORT", port)
+            .env("CHROMIUM", chromium()),
+    );
+    assert_eq!(said, "as the settings say\n");
 }
 
 /// Debian's, which `cargo xtask test` installs.

@@ -37,9 +37,17 @@ const API_KEYS: (&str, &str) = (
 
 /// The embedded form, on an empty file.
 fn standalone(name: &str) -> Program {
+    standalone_with(name, &[])
+}
+
+/// The same with these settings.
+fn standalone_with(name: &str, settings: &[(&str, &str)]) -> Program {
     let port = free_port();
-    let settings = [("PORT", port.to_string().as_str()), API_KEYS]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings: Vec<(String, String)> = [("PORT", port.to_string().as_str()), API_KEYS]
+        .iter()
+        .chain(settings)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     Program::serve("task-processor", port, &directory(name), &settings)
 }
 
