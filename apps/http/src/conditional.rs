@@ -19,6 +19,9 @@ const CHANGING: HeaderValue = HeaderValue::from_static("private, no-cache");
 /// Another key may not be allowed to read the same task.
 const VARY: HeaderValue = HeaderValue::from_static("Authorization");
 
+/// Where the task is not sent it is not known whether it would have been packed.
+const VARY_UNSENT: HeaderValue = HeaderValue::from_static("Authorization, Accept-Encoding");
+
 /// A task as it was found, and what the client has of it.
 pub(crate) struct Conditional {
     found: Found,
@@ -42,11 +45,10 @@ impl IntoResponse for Conditional {
         } else {
             CHANGING
         };
-        let is_known = self.if_none_match.is_some_and(|tags| is_among(&tag, &tags));
-        let mut response = if is_known {
-            StatusCode::NOT_MODIFIED.into()
-        } else {
-            self.found.into_response()
+        let known = self.if_none_match.and_then(|tags| known(&tag, &tags));
+        let (mut response, tag, vary) = match known {
+            Some(tag) => (StatusCode::NOT_MODIFIED.into(), tag, VARY_UNSENT),
+            None => (self.found.into_response(), tag, VARY),
         };
         let headers = response.headers_mut();
         // A status and a number are always a valid header value.
@@ -54,16 +56,21 @@ impl IntoResponse for Conditional {
             headers.insert(header::ETAG, tag);
         }
         headers.insert(header::CACHE_CONTROL, lifetime);
-        headers.insert(header::VARY, VARY);
+        headers.insert(header::VARY, vary);
         response
     }
 }
 
-/// The weak comparison of RFC 9110, section 8.8.3.2. Our tags hold no comma.
-fn is_among(tag: &str, tags: &str) -> bool {
-    tags.split(',')
-        .map(str::trim)
-        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+/// The tag as the client has it, if it has it: a weak one of an answer that was packed. The weak comparison of RFC 9110, section
+/// 8.8.3.2. Our tags hold no comma.
+fn known(tag: &str, tags: &str) -> Option<String> {
+    tags.split(',').map(str::trim).find_map(|known| {
+        if known == "*" {
+            return Some(tag.to_owned());
+        }
+        let is_it = known.strip_prefix("W/").unwrap_or(known) == tag;
+        is_it.then(|| known.to_owned())
+    })
 }
 
 impl ApiResponse for Conditional {
@@ -115,7 +122,11 @@ impl ApiResponse for Conditional {
 
 #[cfg(test)]
 mod tests {
-    use super::is_among;
+    use super::known;
+
+    fn is_among(tag: &str, tags: &str) -> bool {
+        known(tag, tags).is_some()
+    }
 
     #[test]
     fn fuzz_if_none_match() {

@@ -13,6 +13,8 @@ use poem::http::{HeaderValue, Method, StatusCode, Version, header};
 use poem::{Endpoint, IntoEndpoint, PathPattern, Request, Response};
 use poem_openapi::OpenApi;
 
+use crate::accept::takes_gzip;
+use crate::compression;
 use crate::cross_origin::CrossOrigin;
 use crate::document;
 use crate::guard::shape;
@@ -116,6 +118,7 @@ impl Endpoint for Front {
                 cross_origin.of(request.headers())
             }
         };
+        let takes_gzip = takes_gzip(request.headers());
         if method == Method::HEAD {
             // hyper leaves the body away and keeps its length.
             request.set_method(Method::GET);
@@ -140,6 +143,10 @@ impl Endpoint for Front {
                 Problem::internal().respond(uri.path())
             }
         };
+        if compression::pays(&mut response) {
+            // In a box, so that a request that waits needs no room for it.
+            response = Box::pin(compression::pack(response, takes_gzip)).await;
+        }
         if let Some(cross_origin) = &self.cross_origin {
             cross_origin.tell(origin, response.headers_mut());
         }

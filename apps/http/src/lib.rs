@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 mod accept;
 mod admission;
 mod answer;
+mod compression;
 mod conditional;
 mod connection;
 mod cross_origin;

@@ -209,7 +209,10 @@ async fn under_a_key_a_submission_is_repeated_until_it_is_answered() {
     // The third answer breaks off, after the task was stored.
     let cut = client.submit_keyed(&task, "order-17").await;
     assert!(cut.is_err_and(|error| error.is_unanswered()));
-    client.submit_keyed(&task, "order-17").await.expect("accepted");
+    client
+        .submit_keyed(&task, "order-17")
+        .await
+        .expect("accepted");
     let requests = service.requests();
     assert_eq!(requests.len(), 4);
     for request in requests {

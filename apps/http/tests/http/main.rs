@@ -4,6 +4,7 @@ mod access;
 mod batch;
 mod client;
 mod commands;
+mod compression;
 mod conditional;
 mod connections;
 mod cross_origin;
