@@ -472,6 +472,19 @@ impl<P: TaskAudit + ?Sized> TaskAudit for Faulty<P> {
             .await
     }
 
+    async fn enlist(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
+        self.store_call("enlist", || self.inner.enlist(ids)).await
+    }
+
+    async fn sweep_stopped(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        self.store_call("sweep_stopped", || self.inner.sweep_stopped(after, limit))
+            .await
+    }
+
     async fn prune(
         &self,
         after: Option<TaskId>,

@@ -389,6 +389,22 @@ impl TaskAudit for SqlTaskStore {
         dispatch!(self, sweep_queue(after, limit))
     }
 
+    async fn enlist(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let ids = ids.to_vec();
+        dispatch!(self, enlist(ids))
+    }
+
+    async fn sweep_stopped(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        dispatch!(self, sweep_stopped(after, limit))
+    }
+
     async fn prune(
         &self,
         after: Option<TaskId>,

@@ -257,6 +257,14 @@ impl store::Subject for StoreInMemory {
         self.memory.store.plant_claim(claim);
     }
 
+    async fn plant_stopped(&self, id: TaskId, cancelled: bool) {
+        self.memory.store.plant_stopped(id, cancelled);
+    }
+
+    async fn remove_stopped(&self, id: TaskId) {
+        self.memory.store.remove_stopped(id);
+    }
+
     async fn plant(&self, ids: &[TaskId], payload: &str) {
         let payload = Payload::new(payload).expect("no NUL");
         self.memory.store.plant(ids, &payload);

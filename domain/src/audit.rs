@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use ports::observer::Repair;
 use ports::{
-    Dependency, Event, Next, Spent, StoreError, Task, TaskId, TaskStatus, Transition, WriteOutcome,
+    AuditPage, Dependency, Event, Next, Spent, StoreError, Task, TaskId, TaskStatus, Transition,
+    WriteOutcome,
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -66,6 +67,8 @@ struct Walks<'ports> {
     tasks: Option<TaskId>,
     /// The last queue row compared.
     queue: Option<TaskId>,
+    /// The last entry of the list of failed and cancelled tasks compared.
+    stopped: Option<TaskId>,
     /// The store did not answer when it was last asked.
     failing: bool,
 }
@@ -79,6 +82,7 @@ impl<'ports> Walks<'ports> {
             max_rescues,
             tasks: None,
             queue: None,
+            stopped: None,
             failing: false,
         }
     }
@@ -88,6 +92,7 @@ impl<'ports> Walks<'ports> {
         let outcomes = [
             ("audit_queue", self.compare_queue().await),
             ("audit_claims", self.compare_claims().await),
+            ("audit_stopped", self.compare_stopped().await),
             ("audit_tasks", self.compare_tasks().await),
         ];
         let was_failing = std::mem::take(&mut self.failing);
@@ -130,13 +135,21 @@ impl<'ports> Walks<'ports> {
         Ok(())
     }
 
+    async fn compare_stopped(&mut self) -> Result<(), StoreError> {
+        let audit = &self.ports.audit;
+        let (deleted, next) = audit.sweep_stopped(self.stopped, self.stretch).await?;
+        self.stopped = next;
+        self.repaired(Repair::ListEntryWithoutStoppedTask, deleted);
+        Ok(())
+    }
+
     async fn compare_tasks(&mut self) -> Result<(), StoreError> {
         let page = self
             .ports
             .audit
             .stranded(self.tasks, self.stretch, self.unmoved_for)
             .await?;
-        let repaired = self.repair(&page.stranded).await;
+        let repaired = self.repair(&page).await;
         // What could not be repaired is looked at again, unless it never can be: it must not hold up the walk.
         if repaired
             .as_ref()
@@ -148,7 +161,8 @@ impl<'ports> Walks<'ports> {
         repaired
     }
 
-    async fn repair(&self, stranded: &[Task]) -> Result<(), StoreError> {
+    async fn repair(&self, page: &AuditPage) -> Result<(), StoreError> {
+        let stranded = &page.stranded;
         let waiting: Vec<TaskId> = of_status(stranded, TaskStatus::Pending)
             .map(|task| task.id)
             .collect();
@@ -172,6 +186,10 @@ impl<'ports> Walks<'ports> {
                 .filter(|outcome| outcome.write == WriteOutcome::Applied)
                 .count();
             self.repaired(Repair::ProcessingTaskWithoutClaim, moved);
+        }
+        if !page.unlisted.is_empty() {
+            let listed = self.ports.audit.enlist(&page.unlisted).await?;
+            self.repaired(Repair::StoppedTaskWithoutListEntry, listed);
         }
         Ok(())
     }

@@ -13,12 +13,15 @@ pub struct AuditPage {
     /// Tasks that are `pending` without a queue row, or `processing` in no recorded claim under their present fence, and
     /// have not moved for the time that was asked for. In ascending order of id.
     pub stranded: Vec<Task>,
+    /// Tasks that are `failed` or `cancelled` and that the list of those lacks, so that nobody finds them by their status. In
+    /// ascending order of id.
+    pub unlisted: Vec<TaskId>,
     /// The last task walked, after which the next stretch begins; `None` when the end of the table was reached.
     pub next: Option<TaskId>,
 }
 
-/// Compares the tasks with the books about them: the queue and the claims. Shares its store with
-/// [`TaskStore`](crate::store::TaskStore).
+/// Compares the tasks with the books about them: the queue, the claims, and the list of the failed and cancelled by which a
+/// [`TaskCatalog`](crate::catalog::TaskCatalog) finds them. Shares its store with [`TaskStore`](crate::store::TaskStore).
 ///
 /// Nothing that this program does makes such a contradiction. Rows edited by hand, written by another program that died
 /// before it told the log, or restored from a backup do.
@@ -28,11 +31,11 @@ pub struct AuditPage {
 #[async_trait]
 pub trait TaskAudit: Send + Sync {
     /// Walks up to `limit` tasks in ascending order of id, beginning after `after`, and answers those that no one is
-    /// going to run although they have not moved for `unmoved_for` (store's clock). Its cost is that of `limit` rows,
-    /// however large the table.
+    /// going to run although they have not moved for `unmoved_for` (store's clock), and those that are failed or cancelled and
+    /// not listed as such, whenever they moved. Its cost is that of `limit` rows, however large the table.
     ///
     /// A task that is said to have moved further in the future than `unmoved_for` counts as unmoved: a clock was wrong, and
-    /// its time would not come. Tasks, queue and claims are compared as they stood at one moment, so what claims,
+    /// its time would not come. Tasks, queue, claims and list are compared as they stood at one moment, so what claims,
     /// transitions and releases do meanwhile is never taken for a contradiction.
     ///
     /// # Errors
@@ -64,6 +67,31 @@ pub trait TaskAudit: Send + Sync {
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn sweep_queue(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError>;
+
+    /// Lists each of these tasks that is failed or cancelled and not listed as such; the others are passed over. Answers how
+    /// many it listed. The task itself does not change.
+    ///
+    /// Waits for nobody: a task that someone is just moving may be passed over. What a transition at the same time makes
+    /// wait again may be left in the list; no listing shows it, and [`sweep_stopped`](Self::sweep_stopped) deletes it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn enlist(&self, ids: &[TaskId]) -> Result<usize, StoreError>;
+
+    /// Deletes, of up to `limit` tasks in the list of the failed and cancelled, in ascending order of id beginning after
+    /// `after`, the entries whose task is not what it is listed as, or does not exist. Answers how many it deleted, and
+    /// after which id the next stretch begins (`None` when the end of the list was reached). Its cost is that of `limit` rows,
+    /// however long the list.
+    ///
+    /// Waits for nobody. The entry of a task that comes to rest as that at the same time is kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn sweep_stopped(
         &self,
         after: Option<TaskId>,
         limit: usize,

@@ -109,15 +109,21 @@ pub enum Repair {
     WaitingTaskWithoutQueueRow,
     /// A task in no recorded claim that was said to be in someone's hands: it waits again.
     ProcessingTaskWithoutClaim,
+    /// A failed or cancelled task that the list of those lacked: it was listed.
+    StoppedTaskWithoutListEntry,
+    /// An entry in that list whose task is not what it says, or does not exist: it was deleted.
+    ListEntryWithoutStoppedTask,
 }
 
 impl Repair {
     /// Every kind.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::QueueRowWithoutWaitingTask,
         Self::ClaimWithoutWorker,
         Self::WaitingTaskWithoutQueueRow,
         Self::ProcessingTaskWithoutClaim,
+        Self::StoppedTaskWithoutListEntry,
+        Self::ListEntryWithoutStoppedTask,
     ];
 
     /// A name for logs and labels.
@@ -128,6 +134,8 @@ impl Repair {
             Self::ClaimWithoutWorker => "claim_without_worker",
             Self::WaitingTaskWithoutQueueRow => "waiting_task_without_queue_row",
             Self::ProcessingTaskWithoutClaim => "processing_task_without_claim",
+            Self::StoppedTaskWithoutListEntry => "stopped_task_without_list_entry",
+            Self::ListEntryWithoutStoppedTask => "list_entry_without_stopped_task",
         }
     }
 }

@@ -20,6 +20,8 @@ use ports::{
 };
 use tokio::sync::Notify;
 
+use audit::listed_as;
+
 /// A value that PostgreSQL could not keep, and that this store therefore refuses too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -60,6 +62,8 @@ pub struct StoreSnapshot {
     pub queue: Vec<QueueEntry>,
     /// Every recorded claim.
     pub claims: Vec<ClaimRecord>,
+    /// Every entry in the list of failed and cancelled tasks, with what it is listed as: first the failed.
+    pub stopped: Vec<(TaskStatus, TaskId)>,
     /// Every registered worker.
     pub workers: Vec<WorkerEntry>,
     /// The sums over tasks that became done.
@@ -93,6 +97,19 @@ impl StoreSnapshot {
         let tasks: BTreeSet<TaskId> = self.tasks.iter().map(|task| task.id).collect();
         for id in queued.difference(&tasks) {
             found.push(format!("task {id} is queued and does not exist"));
+        }
+        let standing: BTreeSet<(TaskStatus, TaskId)> = self
+            .tasks
+            .iter()
+            .filter(|task| is_stopped(task.status))
+            .map(|task| (task.status, task.id))
+            .collect();
+        let listed: BTreeSet<(TaskStatus, TaskId)> = self.stopped.iter().copied().collect();
+        for (status, id) in standing.difference(&listed) {
+            found.push(format!("task {id} is {status} and not listed"));
+        }
+        for (status, id) in listed.difference(&standing) {
+            found.push(format!("task {id} is listed as {status} and is not"));
         }
         for task in &self.tasks {
             let is_queued = queued.contains(&task.id);
@@ -175,6 +192,8 @@ struct State {
     workers: BTreeMap<WorkerId, WorkerEntry>,
     totals: Totals,
     pruned: Totals,
+    /// The failed and the cancelled tasks: whether cancelled, and the id.
+    stopped: BTreeSet<(bool, TaskId)>,
     keys: BTreeMap<RequestKey, KeptRequest>,
 }
 
@@ -406,11 +425,24 @@ impl State {
                 self.queue.put(transition.id, row);
             }
         }
+        if is_stopped(transition.from) {
+            self.unlist(transition.id);
+        }
+        let becomes = transition.to.status();
+        if is_stopped(becomes) {
+            let cancelled = becomes == TaskStatus::Cancelled;
+            self.stopped.insert((cancelled, transition.id));
+        }
         TransitionOutcome {
             write: WriteOutcome::Applied,
             updated_at: Some(now),
         }
     }
+}
+
+/// Whether it stands in the list of failed and cancelled tasks.
+const fn is_stopped(status: TaskStatus) -> bool {
+    matches!(status, TaskStatus::Failed | TaskStatus::Cancelled)
 }
 
 /// Whether a task stands exactly where this transition would have left it.
@@ -517,6 +549,11 @@ impl MemoryTaskStore {
                 .claims
                 .iter()
                 .map(|(id, claim)| claim.record(*id))
+                .collect(),
+            stopped: state
+                .stopped
+                .iter()
+                .map(|(cancelled, id)| (listed_as(*cancelled), *id))
                 .collect(),
             workers: state.workers.values().cloned().collect(),
             pruned: state.pruned,

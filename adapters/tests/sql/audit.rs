@@ -114,6 +114,50 @@ async fn the_audit_waits_for_nobody() {
     postgres.drop_database().await;
 }
 
+/// The same of the list of failed and cancelled tasks: someone's open transaction holds a task that is listed in vain, one that is
+/// not listed, and an entry of no task.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn the_audit_of_the_list_waits_for_nobody() {
+    let postgres = Postgres::migrated().await;
+    let store = postgres.store().await;
+    let other = postgres.connection().await;
+    let (in_vain, unlisted, nobody) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+    execute(
+        &other,
+        &format!(
+            "INSERT INTO tasks (id, payload, priority, status) VALUES
+                 ('{in_vain}', '', 0, 'processing'), ('{unlisted}', '', 0, 'failed');
+             INSERT INTO stopped VALUES (false, '{in_vain}'), (true, '{nobody}')"
+        ),
+    )
+    .await;
+    let busy = other.begin().await.expect("begin");
+    busy.execute_unprepared(&format!(
+        "UPDATE tasks SET status = 'failed' WHERE id = '{in_vain}';
+         UPDATE tasks SET priority = 1 WHERE id = '{unlisted}';
+         SELECT 1 FROM stopped WHERE task_id = '{nobody}' FOR UPDATE"
+    ))
+    .await
+    .expect("held");
+    let quick = async {
+        let swept = store.sweep_stopped(None, 10).await.expect("sweep");
+        let listed = store.enlist(&[TaskId(unlisted)]).await.expect("enlist");
+        (swept.0, listed)
+    };
+    let answers = tokio::time::timeout(PATIENCE, quick).await;
+    assert_eq!(answers.expect("nothing waits"), (0, 0));
+    busy.commit().await.expect("commit");
+    // What was in vain is right by now.
+    assert_eq!(store.sweep_stopped(None, 10).await.expect("sweep").0, 1);
+    assert_eq!(store.enlist(&[TaskId(unlisted)]).await.expect("enlist"), 1);
+    let page = store.stranded(None, 10, Duration::MAX).await;
+    assert_eq!(page.expect("walk").unlisted, []);
+    store.close().await;
+    other.close().await.expect("close");
+    postgres.drop_database().await;
+}
+
 /// A stretch costs what its rows cost, in a table and beside a queue and claims that are much longer.
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run cargo xtask test"]
@@ -132,6 +176,8 @@ async fn a_stretch_costs_what_its_rows_cost() {
              SELECT '', 0, 'done', '' FROM generate_series(1, {ROWS});
          INSERT INTO tasks (payload, priority) SELECT '', 0 FROM generate_series(1, {ROWS});
          INSERT INTO queue SELECT id, now(), false, 0 FROM tasks WHERE status = 'pending';
+         INSERT INTO tasks (payload, priority, status) SELECT '', 0, 'failed' FROM generate_series(1, {ROWS});
+         INSERT INTO stopped SELECT false, id FROM tasks WHERE status = 'failed';
          INSERT INTO workers VALUES (gen_random_uuid(), 'host:1', 0, NULL, false, now());
          INSERT INTO claims SELECT gen_random_uuid(), workers.id, '{{}}', '{{}}', now()
              FROM workers, generate_series(1, {ROWS})"
@@ -140,7 +186,7 @@ async fn a_stretch_costs_what_its_rows_cost() {
     let read = async || {
         rows(&session, "SELECT pg_stat_force_next_flush()").await;
         let sum = "SELECT coalesce(sum(coalesce(idx_tup_fetch, 0) + seq_tup_read), 0)::bigint FROM pg_stat_user_tables
-            WHERE relname IN ('tasks', 'queue', 'claims')";
+            WHERE relname IN ('tasks', 'queue', 'claims', 'stopped')";
         number(&session, sum).await
     };
     let mut before = read().await;
@@ -159,6 +205,11 @@ async fn a_stretch_costs_what_its_rows_cost() {
     assert_eq!(swept.0, 0);
     let walked = cost().await;
     assert!(walked <= stretch * 2 + 10, "{walked} rows for {STRETCH}");
+    let swept = store.sweep_stopped(None, STRETCH).await.expect("sweep");
+    assert_eq!(swept.0, 0);
+    // Both halves of the list are walked, and the entries read once more with their tasks.
+    let walked = cost().await;
+    assert!(walked <= stretch * 3 + 10, "{walked} rows for {STRETCH}");
     let (pruned, _) = store
         .prune(None, STRETCH, Duration::from_secs(3_600))
         .await

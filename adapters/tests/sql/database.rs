@@ -235,6 +235,17 @@ impl store::Subject for Subject {
         execute(&self.store.database(), &sql).await;
     }
 
+    async fn plant_stopped(&self, id: TaskId, cancelled: bool) {
+        let as_what = if cancelled { "1 > 0" } else { "1 < 0" };
+        let sql = format!("INSERT INTO stopped (cancelled, task_id) VALUES ({as_what}, '{id}')");
+        execute(&self.store.database(), &sql).await;
+    }
+
+    async fn remove_stopped(&self, id: TaskId) {
+        let sql = format!("DELETE FROM stopped WHERE task_id = '{id}'");
+        execute(&self.store.database(), &sql).await;
+    }
+
     /// The foreign key is switched off for that long, as it is while a backup is loaded.
     async fn plant_claim(&self, claim: &ClaimRecord) {
         let (id, worker) = (claim.id, claim.worker);

@@ -259,6 +259,14 @@ impl store::Subject for InMemory {
     async fn plant_claim(&self, claim: &ClaimRecord) {
         self.store.plant_claim(claim);
     }
+
+    async fn plant_stopped(&self, id: TaskId, cancelled: bool) {
+        self.store.plant_stopped(id, cancelled);
+    }
+
+    async fn remove_stopped(&self, id: TaskId) {
+        self.store.remove_stopped(id);
+    }
 }
 
 fn runtime() -> Runtime {

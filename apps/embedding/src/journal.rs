@@ -297,6 +297,19 @@ impl TaskAudit for JournalStore {
         self.commit(call, self.memory.sweep_queue(after, limit))?
     }
 
+    async fn enlist(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
+        self.commit(Call::enlist(ids), self.memory.enlist(ids))?
+    }
+
+    async fn sweep_stopped(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let call = Call::sweep_stopped(after, limit);
+        self.commit(call, self.memory.sweep_stopped(after, limit))?
+    }
+
     async fn prune(
         &self,
         after: Option<TaskId>,

@@ -102,6 +102,14 @@ impl Subject for Fresh {
     async fn plant_claim(&self, claim: &ClaimRecord) {
         self.store.state().plant_claim(claim);
     }
+
+    async fn plant_stopped(&self, id: TaskId, cancelled: bool) {
+        self.store.state().plant_stopped(id, cancelled);
+    }
+
+    async fn remove_stopped(&self, id: TaskId) {
+        self.store.state().remove_stopped(id);
+    }
 }
 
 fn task(number: u128) -> NewTask {

@@ -81,6 +81,10 @@ pub(crate) enum Action {
     Outage(Dependency, Outage, u64),
     EndOutage(Dependency),
     FunctionDown(u64),
+    /// Other hands list a task as failed or cancelled, whatever it is, or take it out of that list.
+    Misfile {
+        choice: u64,
+    },
     WipeCache,
     WipeTopic,
     Jump(ClockOf, i64),
@@ -146,6 +150,9 @@ const PATIENCE: [u64; 5] = [0, 3, 10_000, 10_000, 10_000];
 /// What clients do beyond submitting and reading is drawn apart, so that the rest of a history does not depend on it.
 const OF_ORDERS: u64 = 0x0bed_1e5c_e0fd_e515;
 
+/// What other hands do to the books is drawn apart too.
+const OF_BOOKS: u64 = 0xb00c_5a11_d15c_0de5;
+
 impl Plan {
     /// Whether the workers compare the tasks with the books about them.
     pub(crate) fn has_audit(&self) -> bool {
@@ -193,6 +200,7 @@ impl Plan {
         plan.draw_rubbish(&chance);
         plan.draw_faults(&chance);
         plan.draw_orders(&Chance::new(seed ^ OF_ORDERS));
+        plan.draw_books(&Chance::new(seed ^ OF_BOOKS));
         plan.actions.sort_by_key(|(at, _)| *at);
         plan.is_embedded = workers == 1 && chance.one_in(2);
         if plan.is_embedded {
@@ -263,6 +271,17 @@ impl Plan {
                 };
                 self.actions.push((chance.below(self.span), order));
             }
+        }
+    }
+
+    fn draw_books(&mut self, chance: &Chance) {
+        if !chance.one_in(3) {
+            return;
+        }
+        for _ in 0..chance.between(1, 8) {
+            let choice = chance.seed();
+            let at = chance.below(self.span);
+            self.actions.push((at, Action::Misfile { choice }));
         }
     }
 

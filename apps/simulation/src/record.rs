@@ -1,6 +1,6 @@
 //! What really happened in the store: a decorator next to the store itself, that every call passes which took effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -73,6 +73,8 @@ pub(crate) struct Records {
     pub(crate) deaths: Vec<Death>,
     /// What was deleted, as it last was, and when.
     pub(crate) pruned: Vec<(Task, i64)>,
+    /// What other hands wrote into the list of failed and cancelled tasks, or took out of it.
+    pub(crate) misfiled: BTreeSet<TaskId>,
     pub(crate) beats: BTreeMap<WorkerId, i64>,
     /// Which process registered under this identity, by its name.
     pub(crate) names: BTreeMap<WorkerId, String>,
@@ -459,6 +461,12 @@ impl TaskAudit for RecordingStore {
                 self.note_contradiction(format!("the audit found {payload} {status} in no book"));
             }
         }
+        for id in &page.unlisted {
+            let is_theirs = self.records().misfiled.contains(id);
+            if !is_theirs {
+                self.note_contradiction(format!("the audit found {id} not listed"));
+            }
+        }
         Ok(page)
     }
 
@@ -474,6 +482,29 @@ impl TaskAudit for RecordingStore {
         let (deleted, next) = self.inner.sweep_queue(after, limit).await?;
         if deleted > 0 {
             self.note_contradiction(format!("the audit found {deleted} queue rows in vain"));
+        }
+        Ok((deleted, next))
+    }
+
+    async fn enlist(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
+        self.inner.enlist(ids).await
+    }
+
+    async fn sweep_stopped(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let before = self.inner.snapshot().stopped;
+        let (deleted, next) = self.inner.sweep_stopped(after, limit).await?;
+        if deleted > 0 {
+            let left = self.inner.snapshot().stopped;
+            for (status, id) in before.iter().filter(|entry| !left.contains(entry)) {
+                let is_theirs = self.records().misfiled.contains(id);
+                if !is_theirs {
+                    self.note_contradiction(format!("the audit found {id} listed as {status}"));
+                }
+            }
         }
         Ok((deleted, next))
     }

@@ -60,6 +60,8 @@ pub(crate) enum Call {
     Stranded,
     Enqueue,
     SweepQueue,
+    Enlist,
+    SweepStopped,
     Prune,
     OrphanedClaims,
     Publish,
@@ -100,6 +102,7 @@ impl Call {
                 | Self::Receive
                 | Self::Stranded
                 | Self::SweepQueue
+                | Self::SweepStopped
                 | Self::Prune
                 | Self::OrphanedClaims
         )
@@ -128,6 +131,8 @@ impl Call {
             Self::Stranded => "stranded",
             Self::Enqueue => "enqueue",
             Self::SweepQueue => "sweep_queue",
+            Self::Enlist => "enlist",
+            Self::SweepStopped => "sweep_stopped",
             Self::Prune => "prune",
             Self::OrphanedClaims => "orphaned_claims",
             Self::Publish => "publish",

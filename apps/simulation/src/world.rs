@@ -290,7 +290,7 @@ impl World {
     /// What is unfinished is findable at every moment, not only at the end.
     fn look_for_contradictions(&mut self) {
         let snapshot = self.memory.snapshot();
-        let mut found = snapshot.contradictions();
+        let mut found = but_for(snapshot.clone(), &self.store.records().misfiled).contradictions();
         let (before, now) = (self.totals.done, snapshot.totals.done);
         if now < before {
             found.push(format!("the totals fell from {before} to {now}"));
@@ -306,6 +306,20 @@ impl World {
             }
         }
     }
+}
+
+/// What the store holds, but for what other hands did to the list of failed and cancelled tasks: that stands until the audit
+/// comes by.
+fn but_for(mut snapshot: StoreSnapshot, misfiled: &BTreeSet<TaskId>) -> StoreSnapshot {
+    snapshot.stopped.retain(|(_, id)| !misfiled.contains(id));
+    let theirs = snapshot.tasks.iter().filter(|task| {
+        let is_stopped = matches!(task.status, TaskStatus::Failed | TaskStatus::Cancelled);
+        is_stopped && misfiled.contains(&task.id)
+    });
+    snapshot
+        .stopped
+        .extend(theirs.map(|task| (task.status, task.id)));
+    snapshot
 }
 
 impl Tally {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapters::faulty::{Fault, Faulty};
-use adapters::memory::MemoryTaskStore;
+use adapters::memory::{MemoryTaskStore, StoreSnapshot};
 use domain::{AuditConfig, RetryPolicy, WorkerConfig, processor_fn};
 use ports::{
     ClaimId, ClaimRecord, ClaimTicket, DeliveryOutcome, Event, Failure, Fence, IdSource, Payload,
@@ -172,6 +172,37 @@ async fn a_queue_row_without_a_waiting_task_is_deleted() {
     assert_eq!(
         all_repairs(&world),
         [(Repair::QueueRowWithoutWaitingTask, 3)]
+    );
+    for id in ids {
+        assert_eq!(world.memory.task(id).fence, Fence(2), "nothing moved it");
+    }
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_task_that_is_not_listed_is_listed_and_an_entry_in_vain_is_deleted() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let _worker = world.work(scripted());
+    let ids = submit(&submitter, &["permanent", "ok"]).await;
+    let store = &world.memory.store;
+    store.at_rest(&ids).await;
+    store.remove_stopped(ids[0]);
+    let nobody = world.memory.ids.task_id();
+    for id in [ids[1], nobody] {
+        store.plant_stopped(id, true);
+    }
+    let start = Instant::now();
+    let listed = |snapshot: &StoreSnapshot| snapshot.stopped == [(TaskStatus::Failed, ids[0])];
+    store.until(listed).await;
+    assert!(start.elapsed() < FOUND, "{:?}", start.elapsed());
+    tokio::time::sleep(FOUND).await;
+    assert_eq!(
+        all_repairs(&world),
+        [
+            (Repair::StoppedTaskWithoutListEntry, 1),
+            (Repair::ListEntryWithoutStoppedTask, 2)
+        ]
     );
     for id in ids {
         assert_eq!(world.memory.task(id).fence, Fence(2), "nothing moved it");
@@ -356,7 +387,8 @@ async fn what_stops_one_comparison_stops_no_other() {
     let mut world = World::new();
     let audit = with_faults(&mut world);
     audit.faults().rule(|method| {
-        matches!(method, "sweep_queue" | "orphaned_claims").then_some(Fault::FailBefore)
+        matches!(method, "sweep_queue" | "sweep_stopped" | "orphaned_claims")
+            .then_some(Fault::FailBefore)
     });
     let _worker = world.work(scripted());
     let planted = plant(&world, &["ok"]);

@@ -8,8 +8,11 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use crate::audit::AuditPage;
+use crate::catalog::Listing;
 use crate::ids::{ClaimId, WorkerId};
-use crate::store::{ClaimRecord, DeliveryOutcome, Horizon, Next, Spent, Transition, WriteOutcome};
+use crate::store::{
+    ClaimRecord, DeliveryOutcome, Horizon, Next, Spent, Transition, TransitionOutcome, WriteOutcome,
+};
 use crate::task::{Fence, NewTask, Task, TaskId, TaskStatus};
 use crate::time::Timestamp;
 
@@ -39,6 +42,12 @@ macro_rules! audit_conformance {
             sweep_queue_walks_in_order_of_ids_from_where_it_is_told,
             sweep_queue_and_transitions_at_once_strand_nobody,
             a_queue_row_without_a_waiting_task_claims_nothing,
+            stranded_finds_stopped_tasks_that_are_not_listed,
+            enlist_has_them_found_by_their_status,
+            enlist_passes_over_everything_else,
+            sweep_stopped_deletes_entries_whose_task_is_not_that,
+            sweep_stopped_walks_in_order_of_ids_from_where_it_is_told,
+            enlist_sweep_stopped_and_transitions_at_once_hide_nobody,
             prune_deletes_what_is_at_rest_and_keeps_the_totals,
             prune_keeps_what_moved_lately,
             prune_keeps_what_stands_in_a_claim,
@@ -527,6 +536,213 @@ pub async fn a_queue_row_without_a_waiting_task_claims_nothing(subject: &dyn Sub
     let after = subject.store().get(&ids_of(&tasks)).await.expect("get");
     assert_eq!(before[..2], after[..2]);
     swept(subject).await;
+}
+
+/// Moves tasks that wait to `failed` and `cancelled` by turns.
+async fn stopped(subject: &dyn Subject, tasks: &[NewTask]) {
+    for (task, end) in tasks.iter().zip([failed(), Next::Cancelled].iter().cycle()) {
+        moved(subject, task.id, 0, TaskStatus::Pending, end.clone()).await;
+    }
+}
+
+async fn unlisted(subject: &dyn Subject) -> Vec<TaskId> {
+    // However long they have not moved: nobody may be on the way to list them.
+    let page = subject.audit().stranded(None, ALL, LONG).await;
+    let page = page.expect("walk");
+    assert_eq!(page.stranded, []);
+    page.unlisted
+}
+
+async fn enlisted(subject: &dyn Subject, ids: &[TaskId]) -> usize {
+    subject.audit().enlist(ids).await.expect("enlist")
+}
+
+async fn swept_list(subject: &dyn Subject) -> usize {
+    let outcome = subject.audit().sweep_stopped(None, ALL).await;
+    let (count, next) = outcome.expect("sweep the list");
+    assert_eq!(next, None, "the end was reached");
+    count
+}
+
+/// What a listing by this status shows, in ascending order of id.
+async fn shown(subject: &dyn Subject, status: TaskStatus) -> Vec<TaskId> {
+    let listing = Listing {
+        status: Some(status),
+        priority: None,
+        created_from: None,
+        created_before: None,
+        below: None,
+        walk: ALL,
+        limit: ALL,
+        bytes: usize::MAX,
+    };
+    let listed = subject.catalog().list(&listing).await.expect("list");
+    in_order(ids(&listed.tasks))
+}
+
+/// Tasks that are failed or cancelled and listed not at all, or as the other of the two; in ascending order of id, whenever they
+/// moved.
+pub async fn stranded_finds_stopped_tasks_that_are_not_listed(subject: &dyn Subject) {
+    let tasks = new_tasks(7);
+    inserted(subject, &tasks).await;
+    stopped(subject, &tasks[..5]).await;
+    assert_eq!(unlisted(subject).await, []);
+    for task in &tasks[1..4] {
+        subject.remove_stopped(task.id).await;
+    }
+    // It is cancelled.
+    subject.plant_stopped(tasks[3].id, false).await;
+    assert_eq!(unlisted(subject).await, in_order(ids_of(&tasks[1..4])));
+    let page = subject.audit().stranded(Some(tasks[1].id), 1, LONG).await;
+    assert_eq!(page.expect("walk").unlisted, [tasks[2].id]);
+    assert_eq!(enlisted(subject, &ids_of(&tasks)).await, 3);
+    assert_eq!(unlisted(subject).await, []);
+    assert_eq!(swept_list(subject).await, 1);
+}
+
+/// A listing by status shows them again; the task itself does not change. Answers how many it listed.
+pub async fn enlist_has_them_found_by_their_status(subject: &dyn Subject) {
+    let tasks = new_tasks(4);
+    inserted(subject, &tasks).await;
+    stopped(subject, &tasks).await;
+    let all = ids_of(&tasks);
+    for id in &all {
+        subject.remove_stopped(*id).await;
+    }
+    assert_eq!(shown(subject, TaskStatus::Failed).await, []);
+    assert_eq!(shown(subject, TaskStatus::Cancelled).await, []);
+    let before = subject.store().get(&all).await.expect("get");
+    assert_eq!(enlisted(subject, &[]).await, 0);
+    assert_eq!(enlisted(subject, &all).await, 4);
+    let after = subject.store().get(&all).await.expect("get");
+    assert_eq!(before, after);
+    let failed = in_order(vec![all[0], all[2]]);
+    assert_eq!(shown(subject, TaskStatus::Failed).await, failed);
+    let cancelled = in_order(vec![all[1], all[3]]);
+    assert_eq!(shown(subject, TaskStatus::Cancelled).await, cancelled);
+    assert_eq!(swept_list(subject).await, 0);
+}
+
+/// Tasks that are listed, that are neither failed nor cancelled, or that do not exist; ids given twice.
+pub async fn enlist_passes_over_everything_else(subject: &dyn Subject) {
+    let worker = living_worker(subject).await;
+    let tasks = new_tasks(5);
+    inserted(subject, &tasks).await;
+    stopped(subject, &tasks[..2]).await;
+    let claim = in_hand(subject, worker, &tasks[2..4]).await;
+    moved(subject, tasks[2].id, 1, TaskStatus::Processing, done()).await;
+    subject.remove_stopped(tasks[0].id).await;
+    let mut all = ids_of(&tasks);
+    all.extend([fresh_id(), tasks[0].id]);
+    assert_eq!(enlisted(subject, &all).await, 1);
+    assert_eq!(enlisted(subject, &all).await, 0);
+    assert_eq!(swept_list(subject).await, 0);
+    moved(subject, tasks[3].id, 1, TaskStatus::Processing, done()).await;
+    subject.store().release(&[claim]).await.expect("release");
+}
+
+/// Entries of tasks that wait, are in hand, are done, are the other of the two, or do not exist; the others are kept. No listing
+/// shows what is listed in vain.
+pub async fn sweep_stopped_deletes_entries_whose_task_is_not_that(subject: &dyn Subject) {
+    let worker = living_worker(subject).await;
+    let tasks = new_tasks(6);
+    inserted(subject, &tasks).await;
+    stopped(subject, &tasks[..2]).await;
+    let claim = in_hand(subject, worker, &tasks[2..4]).await;
+    moved(subject, tasks[2].id, 1, TaskStatus::Processing, done()).await;
+    let kept = [tasks[0].id, tasks[1].id];
+    for id in [tasks[2].id, tasks[3].id, tasks[4].id, fresh_id(), kept[0]] {
+        subject.plant_stopped(id, true).await;
+    }
+    for id in [tasks[2].id, tasks[5].id, fresh_id(), kept[1]] {
+        subject.plant_stopped(id, false).await;
+    }
+    assert_eq!(shown(subject, TaskStatus::Failed).await, kept[..1]);
+    assert_eq!(shown(subject, TaskStatus::Cancelled).await, kept[1..]);
+    assert_eq!(swept_list(subject).await, 9);
+    assert_eq!(swept_list(subject).await, 0);
+    assert_eq!(shown(subject, TaskStatus::Failed).await, kept[..1]);
+    assert_eq!(shown(subject, TaskStatus::Cancelled).await, kept[1..]);
+    assert_eq!(unlisted(subject).await, []);
+    moved(subject, tasks[3].id, 1, TaskStatus::Processing, done()).await;
+    subject.store().release(&[claim]).await.expect("release");
+}
+
+/// Up to `limit` listed tasks in ascending order of id, whatever they are listed as, beginning after `after`; answers the last
+/// one walked, until the end.
+pub async fn sweep_stopped_walks_in_order_of_ids_from_where_it_is_told(subject: &dyn Subject) {
+    let audit = subject.audit();
+    let sweep = async |after, limit| audit.sweep_stopped(after, limit).await.expect("sweep");
+    assert_eq!(sweep(None, 10).await, (0, None));
+    let tasks = new_tasks(3);
+    inserted(subject, &tasks).await;
+    stopped(subject, &tasks).await;
+    let planted: Vec<TaskId> = std::iter::repeat_with(fresh_id).take(4).collect();
+    for (id, cancelled) in planted.iter().zip([true, false].iter().cycle()) {
+        subject.plant_stopped(*id, *cancelled).await;
+    }
+    let mut all = ids_of(&tasks);
+    all.extend(&planted);
+    let all = in_order(all);
+    let of = |walked: &[TaskId]| walked.iter().filter(|id| planted.contains(id)).count();
+    assert_eq!(sweep(None, 0).await.0, 0);
+    assert_eq!(sweep(Some(all[0]), 3).await, (of(&all[1..4]), Some(all[3])));
+    assert_eq!(sweep(Some(all[3]), 5).await, (of(&all[4..]), None));
+    assert_eq!(sweep(None, ALL).await, (of(&all[..1]), None));
+    assert_eq!(sweep(Some(TaskId(uuid::Uuid::max())), 5).await, (0, None));
+}
+
+/// A task that comes to rest, or is tried again, at the same time is found by its status afterwards if it has it, and what was left
+/// behind is swept.
+pub async fn enlist_sweep_stopped_and_transitions_at_once_hide_nobody(subject: &dyn Subject) {
+    for _ in 0..30 {
+        let tasks = new_tasks(10);
+        inserted(subject, &tasks).await;
+        // The first half waits and is listed in vain, the others are failed and not listed.
+        for task in &tasks[..5] {
+            subject.plant_stopped(task.id, false).await;
+        }
+        for task in &tasks[5..] {
+            moved(subject, task.id, 0, TaskStatus::Pending, failed()).await;
+            subject.remove_stopped(task.id).await;
+        }
+        let start = Arc::new(Barrier::new(2));
+        let (audit, gate, all) = (subject.audit(), Arc::clone(&start), ids_of(&tasks));
+        let auditing = tokio::spawn(async move {
+            gate.wait().await;
+            audit.sweep_stopped(None, ALL).await.expect("sweep");
+            audit.enlist(&all).await.expect("enlist");
+        });
+        let failing = |task: &NewTask| (task.id, Fence(0), TaskStatus::Pending, failed());
+        let retrying = |task: &NewTask| (task.id, Fence(1), TaskStatus::Failed, again());
+        let failing = tasks[..5].iter().map(failing);
+        let moves: Vec<Transition> = failing
+            .chain(tasks[5..].iter().map(retrying))
+            .map(|(id, fence, from, to)| Transition {
+                id,
+                fence,
+                from,
+                to,
+                spent: Spent::Nothing,
+            })
+            .collect();
+        let store = subject.store();
+        let moving = tokio::spawn(async move {
+            start.wait().await;
+            store.transition(&moves).await.expect("transition")
+        });
+        auditing.await.expect("no panic");
+        let outcomes = moving.await.expect("no panic");
+        let is_applied = |outcome: &TransitionOutcome| outcome.write == WriteOutcome::Applied;
+        assert!(outcomes.iter().all(is_applied), "{outcomes:?}");
+        assert_eq!(unlisted(subject).await, []);
+        swept_list(subject).await;
+        let expected = in_order(ids_of(&tasks[..5]));
+        assert_eq!(shown(subject, TaskStatus::Failed).await, expected);
+        for task in &tasks[..5] {
+            moved(subject, task.id, 1, TaskStatus::Failed, Next::Cancelled).await;
+        }
+    }
 }
 
 async fn pruned(subject: &dyn Subject, older_than: Duration) -> usize {

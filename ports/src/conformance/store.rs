@@ -52,6 +52,12 @@ pub trait Subject: Send + Sync + 'static {
     /// Writes a claim, whether or not there are such a worker and such tasks.
     async fn plant_claim(&self, claim: &ClaimRecord);
 
+    /// Lists a task as failed, or as cancelled, whether or not there is such a task. It is not listed as that.
+    async fn plant_stopped(&self, id: TaskId, cancelled: bool);
+
+    /// Takes a task out of the list of the failed and cancelled.
+    async fn remove_stopped(&self, id: TaskId);
+
     /// Gives back what the subject holds (a database of its own, for example). Called after the case, failed or not.
     async fn close(&self) {}
 }

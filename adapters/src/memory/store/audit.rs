@@ -10,7 +10,7 @@ use ports::{
     Timestamp,
 };
 
-use super::{Claim, Held, MemoryTaskStore, State, Waiting};
+use super::{Claim, Held, MemoryTaskStore, State, Waiting, is_stopped};
 
 impl State {
     /// Everything that the recorded claims hold.
@@ -21,9 +21,28 @@ impl State {
             .collect()
     }
 
+    /// Takes a task out of the list of failed and cancelled ones; answers how many entries there were.
+    pub(super) fn unlist(&mut self, id: TaskId) -> usize {
+        let entries = [false, true].map(|cancelled| self.stopped.remove(&(cancelled, id)));
+        entries.into_iter().filter(|was_there| *was_there).count()
+    }
+
+    fn is_listed_in_vain(&self, (cancelled, id): (bool, TaskId)) -> bool {
+        let task = self.tasks.get(&id);
+        task.is_none_or(|task| task.status != listed_as(cancelled))
+    }
+
     pub(super) fn is_in_vain(&self, queued: TaskId) -> bool {
         let task = self.tasks.get(&queued);
         task.is_none_or(|task| task.status != TaskStatus::Pending)
+    }
+}
+
+pub(super) const fn listed_as(cancelled: bool) -> TaskStatus {
+    if cancelled {
+        TaskStatus::Cancelled
+    } else {
+        TaskStatus::Failed
     }
 }
 
@@ -74,6 +93,18 @@ impl MemoryTaskStore {
         self.changed.notify_waiters();
     }
 
+    /// Lists a task as failed, or as cancelled, behind the store's back, whether or not there is such a task.
+    pub fn plant_stopped(&self, id: TaskId, cancelled: bool) {
+        self.lock().stopped.insert((cancelled, id));
+        self.changed.notify_waiters();
+    }
+
+    /// Takes a task out of the list of failed and cancelled ones behind the store's back.
+    pub fn remove_stopped(&self, id: TaskId) {
+        self.lock().unlist(id);
+        self.changed.notify_waiters();
+    }
+
     /// Deletes a claim behind the backs of the store and of its worker.
     pub fn remove_claim(&self, claim: ClaimId) {
         self.lock().claims.remove(&claim);
@@ -116,8 +147,16 @@ impl TaskAudit for MemoryTaskStore {
             );
             stranded.sort_unstable_by_key(|task| task.id);
         }
+        let unlisted = walked
+            .iter()
+            .filter(|task| is_stopped(task.status))
+            .filter(|task| {
+                let cancelled = task.status == TaskStatus::Cancelled;
+                !state.stopped.contains(&(cancelled, task.id))
+            });
         Ok(AuditPage {
             stranded,
+            unlisted: unlisted.map(|task| task.id).collect(),
             next: (walked.len() == limit)
                 .then(|| walked.last().map(|task| task.id))
                 .flatten(),
@@ -170,6 +209,48 @@ impl TaskAudit for MemoryTaskStore {
         Ok((swept, next.flatten()))
     }
 
+    async fn enlist(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
+        let mut state = self.lock();
+        let mut listed = 0;
+        for id in ids {
+            let status = state.tasks.get(id).map(|task| task.status);
+            if let Some(status) = status.filter(|status| is_stopped(*status)) {
+                let entry = (status == TaskStatus::Cancelled, *id);
+                listed += usize::from(state.stopped.insert(entry));
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(listed)
+    }
+
+    async fn sweep_stopped(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let mut state = self.lock();
+        let ids: BTreeSet<TaskId> = state.stopped.iter().map(|(_, id)| *id).collect();
+        let walked: Vec<TaskId> = ids
+            .range(beginning_after(after))
+            .copied()
+            .take(limit)
+            .collect();
+        let entries = walked.iter().flat_map(|id| [(false, *id), (true, *id)]);
+        let mut swept = 0;
+        for entry in entries {
+            if state.is_listed_in_vain(entry) && state.stopped.remove(&entry) {
+                swept += 1;
+            }
+        }
+        drop(state);
+        if swept > 0 {
+            self.changed.notify_waiters();
+        }
+        let next = (walked.len() == limit).then(|| walked.last().copied());
+        Ok((swept, next.flatten()))
+    }
+
     async fn prune(
         &self,
         after: Option<TaskId>,
@@ -191,10 +272,14 @@ impl TaskAudit for MemoryTaskStore {
             let Some(task) = state.tasks.get(id).filter(is_old) else {
                 continue;
             };
-            if task.status == TaskStatus::Done {
+            let status = task.status;
+            if status == TaskStatus::Done {
                 let elapsed = task.updated_at.micros_since(task.created_at);
                 state.pruned.done += 1;
                 state.pruned.elapsed_micros += i128::from(elapsed);
+            }
+            if is_stopped(status) {
+                state.unlist(*id);
             }
             state.tasks.remove(id);
             pruned += 1;

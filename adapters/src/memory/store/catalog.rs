@@ -30,11 +30,16 @@ impl State {
                     .collect();
                 held.range(range).rev().copied().take(walk).collect()
             }
-            Some(status @ (TaskStatus::Failed | TaskStatus::Cancelled)) => tasks()
-                .filter(|(_, task)| task.status == status)
-                .map(|(id, _)| *id)
-                .take(walk)
-                .collect(),
+            Some(status @ (TaskStatus::Failed | TaskStatus::Cancelled)) => {
+                let cancelled = status == TaskStatus::Cancelled;
+                let first = Bound::Included((cancelled, TaskId(uuid::Uuid::nil())));
+                let last = match listing.below {
+                    Some(below) => Bound::Excluded((cancelled, below)),
+                    None => Bound::Included((cancelled, TaskId(uuid::Uuid::max()))),
+                };
+                let entries = self.stopped.range((first, last)).rev();
+                entries.map(|(_, id)| *id).take(walk).collect()
+            }
         }
     }
 

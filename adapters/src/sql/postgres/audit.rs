@@ -1,4 +1,4 @@
-//! Comparing the tasks with the queue and the claims.
+//! Comparing the tasks with the queue, the claims and the list of the failed and cancelled.
 
 use std::time::Duration;
 
@@ -35,12 +35,17 @@ impl PostgresStore {
         let mut page = AuditPage::default();
         read(&rows, |row| {
             match column(row, 12)? {
-                Some(walked) => page.next = next_of(walked, limit, column(row, 0)?),
+                Some(walked) => {
+                    page.next = next_of(walked, limit, column(row, 0)?);
+                    let unlisted: Vec<Uuid> = column(row, 13)?;
+                    page.unlisted = unlisted.into_iter().map(TaskId).collect();
+                }
                 None => page.stranded.push(task(row)?),
             }
             Ok::<(), DbErr>(())
         })?;
         page.stranded.sort_unstable_by_key(|task| task.id);
+        page.unlisted.sort_unstable();
         Ok(page)
     }
 
@@ -66,6 +71,33 @@ impl PostgresStore {
         let rows = self
             .pool
             .rows(statements::SWEEP_QUEUE, values)
+            .await
+            .map_err(store_error)?;
+        stretch_of(&rows, limit)
+    }
+
+    pub(in crate::sql) async fn enlist(&self, ids: Vec<TaskId>) -> Result<usize, StoreError> {
+        let ids = uuids(distinct(ids).into_iter().map(|id| id.0));
+        let listed = self
+            .pool
+            .execute(statements::ENLIST, vec![ids])
+            .await
+            .map_err(store_error)?;
+        Ok(usize::try_from(listed).unwrap_or(usize::MAX))
+    }
+
+    pub(in crate::sql) async fn sweep_stopped(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let Some(first) = first_after(after) else {
+            return Ok((0, None));
+        };
+        let values = vec![Value::from(first), Value::from(bounded(limit))];
+        let rows = self
+            .pool
+            .rows(statements::SWEEP_STOPPED, values)
             .await
             .map_err(store_error)?;
         stretch_of(&rows, limit)

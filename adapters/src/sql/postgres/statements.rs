@@ -293,16 +293,19 @@ SELECT id, LOCALTIMESTAMP FROM moved"
 /// Of tasks that neither become nor were failed or cancelled: the list of those is not touched.
 pub(super) const TRANSITION: &str = transition!("");
 
-/// Of any tasks. A row of the list is written and deleted by whoever has the task's row locked.
+/// Of any tasks. A row of the list is written and deleted by whoever has the task's row locked. An entry that is there already,
+/// by other hands, stays.
 pub(super) const TRANSITION_OF_STOPPED: &str = transition!(
     ", listed AS (
     INSERT INTO stopped (cancelled, task_id)
-    SELECT becomes = 'cancelled', id FROM moved WHERE becomes IN ('failed', 'cancelled') AND was <> becomes
+    SELECT becomes = 'cancelled', id FROM moved WHERE becomes IN ('failed', 'cancelled')
     ON CONFLICT (cancelled, task_id) DO NOTHING
 ), unlisted AS (
     DELETE FROM stopped
     WHERE cancelled = ANY(ARRAY[false, true])
-        AND task_id = ANY(ARRAY(SELECT id FROM moved WHERE was IN ('failed', 'cancelled') AND was <> becomes))
+        AND task_id = ANY(ARRAY(SELECT id FROM moved WHERE was IN ('failed', 'cancelled')))
+        AND NOT (cancelled AND task_id = ANY(ARRAY(SELECT id FROM moved WHERE becomes = 'cancelled')))
+        AND (cancelled OR NOT task_id = ANY(ARRAY(SELECT id FROM moved WHERE becomes = 'failed')))
 )"
 );
 
@@ -344,7 +347,7 @@ pub(super) const IS_DEAD: &str = "SELECT 1 FROM workers WHERE id = $1 AND dead";
 pub(super) const REMOVE: &str = "DELETE FROM workers WHERE id = $1";
 
 /// `$1` the first id, `$2` how many tasks to walk, `$3` the time in microseconds. Tasks in the columns of [`GET`]; in one more
-/// row, marked by the last column, how many were walked, with the id of the last one in the first.
+/// row, marked by the last two columns, how many were walked and which are not listed, with the id of the last one in the first.
 ///
 /// Everything is read under one snapshot. The claims are read only when a task that is said to be in hand has not moved for
 /// so long: in the older stretches of a table there is none. A row whose times are no calendar's (`infinity`) cannot be read
@@ -370,13 +373,20 @@ WITH stretch AS MATERIALIZED (
     SELECT id FROM (
         SELECT id, fence FROM unmoved WHERE status = 'processing' EXCEPT SELECT id, fence FROM held
     ) AS in_no_hand
+), stopping AS MATERIALIZED (
+    SELECT id, status = 'cancelled' AS cancelled FROM stretch WHERE status IN ('failed', 'cancelled')
+), listed AS MATERIALIZED (
+    SELECT task_id, cancelled FROM stopped
+    WHERE cancelled = ANY(ARRAY[false, true]) AND task_id = ANY(ARRAY(SELECT id FROM stopping))
+), unlisted AS MATERIALIZED (
+    SELECT id, cancelled FROM stopping EXCEPT SELECT task_id, cancelled FROM listed
 )
 SELECT id, payload, priority, status::text, result, error, attempts, max_attempts, rescues, fence,
-    created_at, updated_at, NULL::bigint
+    created_at, updated_at, NULL::bigint, NULL::uuid[]
 FROM tasks WHERE id = ANY(ARRAY(SELECT id FROM stranded))
 UNION ALL
 SELECT (SELECT id FROM stretch ORDER BY id DESC LIMIT 1), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, (SELECT count(*) FROM stretch)";
+    NULL, NULL, (SELECT count(*) FROM stretch), ARRAY(SELECT id FROM unlisted)";
 
 /// `$1` ids. The tasks are locked against whoever moves them; those that someone is just moving are passed over.
 pub(super) const ENQUEUE: &str = "
@@ -405,6 +415,53 @@ WITH stretch AS MATERIALIZED (
     FOR UPDATE OF queue SKIP LOCKED
 ), removed AS (
     DELETE FROM queue WHERE task_id = ANY(ARRAY(SELECT task_id FROM locked)) RETURNING task_id
+)
+SELECT (SELECT count(*) FROM stretch), (SELECT task_id FROM stretch ORDER BY task_id DESC LIMIT 1),
+    (SELECT count(*) FROM removed)";
+
+/// `$1` ids. The tasks are locked against whoever moves them; those that someone is just moving are passed over.
+pub(super) const ENLIST: &str = "
+WITH stopping AS MATERIALIZED (
+    SELECT id, status FROM tasks WHERE id = ANY($1) AND status IN ('failed', 'cancelled')
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+INSERT INTO stopped (cancelled, task_id) SELECT status = 'cancelled', id FROM stopping
+ON CONFLICT (cancelled, task_id) DO NOTHING";
+
+/// `$1` the first id, `$2` how many listed tasks to walk. Answers as [`SWEEP_QUEUE`].
+///
+/// Whoever moves a task has its row locked, and finds an entry that is there good enough: so what is in vain is deleted
+/// only under that lock, and after the task was looked at once more, as it stands then.
+pub(super) const SWEEP_STOPPED: &str = "
+WITH stretch AS MATERIALIZED (
+    (SELECT task_id FROM stopped WHERE cancelled = false AND task_id >= $1 ORDER BY task_id LIMIT $2)
+    UNION
+    (SELECT task_id FROM stopped WHERE cancelled = true AND task_id >= $1 ORDER BY task_id LIMIT $2)
+    ORDER BY task_id LIMIT $2
+), entries AS MATERIALIZED (
+    SELECT task_id, cancelled FROM stopped
+    WHERE cancelled = ANY(ARRAY[false, true]) AND task_id = ANY(ARRAY(SELECT task_id FROM stretch))
+), standing AS MATERIALIZED (
+    SELECT id, status FROM tasks WHERE id = ANY(ARRAY(SELECT task_id FROM stretch))
+), in_vain AS MATERIALIZED (
+    SELECT task_id, cancelled FROM entries
+    EXCEPT SELECT id, status = 'cancelled' FROM standing WHERE status IN ('failed', 'cancelled')
+), locked AS MATERIALIZED (
+    SELECT id, status FROM tasks WHERE id = ANY(ARRAY(SELECT task_id FROM in_vain)) FOR NO KEY UPDATE SKIP LOCKED
+), confirmed AS MATERIALIZED (
+    (SELECT task_id, cancelled FROM in_vain
+        WHERE NOT task_id = ANY(ARRAY(SELECT id FROM standing)) OR task_id = ANY(ARRAY(SELECT id FROM locked)))
+    EXCEPT SELECT id, status = 'cancelled' FROM locked WHERE status IN ('failed', 'cancelled')
+), ours AS MATERIALIZED (
+    SELECT task_id, cancelled FROM stopped
+    WHERE cancelled = ANY(ARRAY[false, true]) AND task_id = ANY(ARRAY(SELECT task_id FROM confirmed))
+    FOR UPDATE SKIP LOCKED
+), removed AS (
+    DELETE FROM stopped
+    WHERE cancelled = ANY(ARRAY[false, true]) AND task_id = ANY(ARRAY(SELECT task_id FROM ours))
+        AND (cancelled, task_id) IN (SELECT cancelled, task_id FROM confirmed)
+        AND (cancelled, task_id) IN (SELECT cancelled, task_id FROM ours)
+    RETURNING task_id
 )
 SELECT (SELECT count(*) FROM stretch), (SELECT task_id FROM stretch ORDER BY task_id DESC LIMIT 1),
     (SELECT count(*) FROM removed)";

@@ -1,11 +1,11 @@
-//! Comparing the tasks with the queue and the claims. What is only read takes no turn with the writer.
+//! Comparing the tasks with the queue, the claims and the list of the failed and cancelled. What is only read takes no turn with the writer.
 
 use std::time::Duration;
 
 use ports::{AuditPage, ClaimRecord, StoreError, TaskId, Timestamp};
-use sea_orm::{DbErr, Value};
+use sea_orm::{DbErr, QueryResult, Value};
 
-use super::rows::{claim_record, id_list, task, task_id};
+use super::rows::{claim_record, id_list, ids_of, task, task_id};
 use super::{PRUNED, SqliteStore, commit, count, execute, micros, now, rows, statements};
 use crate::sql::row::{column, read};
 
@@ -28,15 +28,18 @@ impl SqliteStore {
         read(&found, |row| {
             match column::<Option<i64>>(row, 12)? {
                 None => page.stranded.push(task(row)?),
-                // A short stretch was the last one.
-                Some(walked) if walked > 0 && walked.cast_unsigned() >= limit as u64 => {
-                    page.next = Some(task_id(row, 0)?);
+                Some(walked) => {
+                    // A short stretch was the last one.
+                    if walked > 0 && walked.cast_unsigned() >= limit as u64 {
+                        page.next = Some(task_id(row, 0)?);
+                    }
+                    page.unlisted = ids_of(&column::<String>(row, 13)?)?;
                 }
-                Some(_) => {}
             }
             Ok::<(), DbErr>(())
         })?;
         page.stranded.sort_unstable_by_key(|task| task.id);
+        page.unlisted.sort_unstable();
         Ok(page)
     }
 
@@ -53,19 +56,43 @@ impl SqliteStore {
     ) -> Result<(usize, Option<TaskId>), StoreError> {
         let values = [before_first(after), bounded(limit)];
         let found = rows(&self.readers, statements::WALK_QUEUE, values).await?;
-        let walked: Vec<(TaskId, bool)> = read(&found, |row| {
+        self.sweep(&found, limit, statements::DEQUEUE_IN_VAIN).await
+    }
+
+    pub(in crate::sql) async fn enlist(&self, ids: Vec<TaskId>) -> Result<usize, StoreError> {
+        let listed = self.write(statements::ENLIST, [id_list(ids)]).await?;
+        Ok(usize::try_from(listed).unwrap_or(usize::MAX))
+    }
+
+    pub(in crate::sql) async fn sweep_stopped(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let values = [before_first(after), bounded(limit)];
+        let found = rows(&self.readers, statements::WALK_STOPPED, values).await?;
+        self.sweep(&found, limit, statements::UNLIST_IN_VAIN).await
+    }
+
+    /// Deletes by this statement what a walk found to be in vain: of each row it tells the id, and whether it is needed.
+    async fn sweep(
+        &self,
+        found: &[QueryResult],
+        limit: usize,
+        delete: &'static str,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let walked: Vec<(TaskId, bool)> = read(found, |row| {
             Ok((task_id(row, 0)?, column::<i64>(row, 1)? != 0))
         })?;
         let in_vain: Vec<TaskId> = walked
             .iter()
-            .filter(|(_, waits)| !waits)
+            .filter(|(_, is_needed)| !is_needed)
             .map(|(id, _)| *id)
             .collect();
         let deleted = if in_vain.is_empty() {
             0
         } else {
-            self.write(statements::DEQUEUE_IN_VAIN, [id_list(in_vain)])
-                .await?
+            self.write(delete, [id_list(in_vain)]).await?
         };
         let last = walked.last().map(|(id, _)| *id);
         Ok((
@@ -112,7 +139,8 @@ impl SqliteStore {
             count(&transaction, PRUNED, number, elapsed).await?;
         }
         if deleted.iter().any(|(is_done, ..)| !is_done) {
-            let ids = id_list(deleted.iter().map(|(.., id)| *id));
+            let stopped = deleted.iter().filter(|(is_done, ..)| !is_done);
+            let ids = id_list(stopped.map(|(.., id)| *id));
             execute(&transaction, statements::UNLIST_STOPPED, [ids]).await?;
         }
         commit(transaction).await?;

@@ -22,6 +22,13 @@ pub(super) fn id_list(ids: impl IntoIterator<Item = TaskId>) -> Value {
     Value::from(serde_json::Value::Array(ids).to_string())
 }
 
+/// The ids of a JSON array.
+pub(super) fn ids_of(list: &str) -> Result<Vec<TaskId>, DbErr> {
+    let ids: Vec<String> = serde_json::from_str(list)
+        .map_err(|_| DbErr::Type("a list of ids that cannot be read".to_owned()))?;
+    ids.iter().map(|id| parse(id).map(TaskId)).collect()
+}
+
 fn uuid(row: &QueryResult, index: usize) -> Result<Uuid, DbErr> {
     let text: String = column(row, index)?;
     parse(&text)

@@ -114,8 +114,8 @@ pub(super) const IS_ALIVE: &str = "SELECT 1 FROM workers WHERE id = ?1 AND NOT d
 pub(super) const REMOVE: &str = "DELETE FROM workers WHERE id = ?1";
 
 /// `?1` the id before the first, `?2` how many tasks to walk, `?3` and `?4` between which times a task is taken for one that
-/// moved lately. Tasks in the columns of [`GET`]; in one more row, marked by the last column, how many were walked, with the
-/// id of the last one in the first. The claims are read only when a task that is said to be in hand has not moved.
+/// moved lately. Tasks in the columns of [`GET`]; in one more row, marked by the last two columns, how many were walked and a list
+/// of those that are not listed, with the id of the last one in the first. The claims are read only when a task that is said to be in hand has not moved.
 pub(super) const STRANDED: &str = "
 WITH stretch AS MATERIALIZED (
     SELECT id, status, fence, updated_at FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2
@@ -130,13 +130,17 @@ WITH stretch AS MATERIALIZED (
     WHERE status = 'processing' AND (id, fence) NOT IN (
         SELECT held.value ->> 0, held.value ->> 1 FROM claims CROSS JOIN json_each(claims.tasks) AS held
     )
+), unlisted AS MATERIALIZED (
+    SELECT id FROM stretch
+    WHERE status IN ('failed', 'cancelled')
+        AND NOT EXISTS (SELECT 1 FROM stopped WHERE cancelled = (status = 'cancelled') AND task_id = id)
 )
 SELECT tasks.id, payload, priority, status, result, error, attempts, max_attempts, rescues, fence, created_at, updated_at,
-    NULL
+    NULL, NULL
 FROM stranded CROSS JOIN tasks ON tasks.id = stranded.id
 UNION ALL
 SELECT (SELECT max(id) FROM stretch), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    (SELECT count(*) FROM stretch)";
+    (SELECT count(*) FROM stretch), (SELECT json_group_array(id) FROM unlisted)";
 
 /// `?1` ids, `?2` now.
 pub(super) const ENQUEUE_WAITING: &str = "
@@ -155,6 +159,43 @@ FROM queue WHERE task_id > ?1 ORDER BY task_id LIMIT ?2";
 pub(super) const DEQUEUE_IN_VAIN: &str = "
 DELETE FROM queue WHERE task_id IN (SELECT value FROM json_each(?1))
     AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = queue.task_id AND status = 'pending')";
+
+/// `?1` ids.
+pub(super) const ENLIST: &str = "
+INSERT INTO stopped (cancelled, task_id)
+SELECT status = 'cancelled', tasks.id
+FROM json_each(?1) AS wanted CROSS JOIN tasks ON tasks.id = wanted.value
+WHERE status IN ('failed', 'cancelled')
+ON CONFLICT (cancelled, task_id) DO NOTHING";
+
+/// `?1` the id before the first, `?2` how many listed tasks to walk. Answers each, and whether it is what it is listed as.
+pub(super) const WALK_STOPPED: &str = "
+WITH stretch AS MATERIALIZED (
+    SELECT task_id FROM (
+        SELECT * FROM (
+            SELECT task_id FROM stopped WHERE cancelled = 0 AND task_id > ?1 ORDER BY task_id LIMIT ?2
+        )
+        UNION
+        SELECT * FROM (
+            SELECT task_id FROM stopped WHERE cancelled = 1 AND task_id > ?1 ORDER BY task_id LIMIT ?2
+        )
+    ) ORDER BY task_id LIMIT ?2
+)
+SELECT task_id, NOT EXISTS (
+    SELECT 1 FROM stopped AS entry WHERE entry.cancelled IN (0, 1) AND entry.task_id = stretch.task_id
+        AND NOT EXISTS (
+            SELECT 1 FROM tasks
+            WHERE tasks.id = entry.task_id AND status = iif(entry.cancelled, 'cancelled', 'failed')
+        )
+)
+FROM stretch ORDER BY task_id";
+
+/// Compares once more: what was in vain when it was read may not be any more.
+pub(super) const UNLIST_IN_VAIN: &str = "
+DELETE FROM stopped WHERE cancelled IN (0, 1) AND task_id IN (SELECT value FROM json_each(?1))
+    AND NOT EXISTS (
+        SELECT 1 FROM tasks WHERE tasks.id = task_id AND status = iif(stopped.cancelled, 'cancelled', 'failed')
+    )";
 
 /// `?1` the id before the first, `?2` how many tasks to walk, `?3` up to which time a task is old. Answers each, and whether it
 /// is at rest and old.

@@ -17,23 +17,26 @@ const LIMIT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// One kind of contradiction: how it is planted, and the question whose answer is 0 as soon as it is repaired. `$1` stands
-/// for an id of its own, `$2` for a payload.
+/// for an id of its own, `$2` for a payload. What nobody asked for and nobody runs is taken out again in the end.
 struct Plant {
     name: &'static str,
     sow: &'static [&'static str],
     left: &'static str,
+    clear: &'static [&'static str],
 }
 
-const PLANTS: [Plant; 7] = [
+const PLANTS: [Plant; 9] = [
     Plant {
         name: "waiting, moved before, no queue row",
         sow: &["INSERT INTO tasks (id, payload, priority, fence) VALUES ('$1', '$2', 1, 4)"],
         left: "SELECT count(*) FROM tasks WHERE id = '$1' AND status <> 'done'",
+        clear: &[],
     },
     Plant {
         name: "waiting, never moved, no queue row",
         sow: &["INSERT INTO tasks (id, payload, priority) VALUES ('$1', '$2', 1)"],
         left: "SELECT count(*) FROM tasks WHERE id = '$1' AND status <> 'done'",
+        clear: &[],
     },
     Plant {
         name: "in hand, no claim",
@@ -41,6 +44,7 @@ const PLANTS: [Plant; 7] = [
             "INSERT INTO tasks (id, payload, priority, status, fence) VALUES ('$1', '$2', 1, 'processing', 5)",
         ],
         left: "SELECT count(*) FROM tasks WHERE id = '$1' AND status <> 'done'",
+        clear: &[],
     },
     Plant {
         name: "queue row of no task",
@@ -48,6 +52,7 @@ const PLANTS: [Plant; 7] = [
             "INSERT INTO queue (task_id, not_before, messaged, priority) VALUES ('$1', LOCALTIMESTAMP + interval '1 day', false, 1)",
         ],
         left: "SELECT count(*) FROM queue WHERE task_id = '$1'",
+        clear: &[],
     },
     Plant {
         name: "queue row of a task at rest",
@@ -56,6 +61,7 @@ const PLANTS: [Plant; 7] = [
              SELECT id, LOCALTIMESTAMP + interval '1 day', true, 3 FROM tasks WHERE status = 'done' ORDER BY id DESC LIMIT 1",
         ],
         left: "SELECT count(*) FROM queue JOIN tasks ON id = task_id WHERE status = 'done' AND queue.priority = 3 AND not_before > LOCALTIMESTAMP",
+        clear: &[],
     },
     Plant {
         name: "worker that nobody is, with a claim",
@@ -66,6 +72,7 @@ const PLANTS: [Plant; 7] = [
         ],
         left: "SELECT (SELECT count(*) FROM tasks WHERE id = '$1' AND status <> 'done')
             + (SELECT count(*) FROM workers WHERE id = '$1') + (SELECT count(*) FROM claims WHERE id = '$1')",
+        clear: &[],
     },
     Plant {
         name: "claim of a worker that is not registered",
@@ -78,6 +85,25 @@ const PLANTS: [Plant; 7] = [
         ],
         left: "SELECT (SELECT count(*) FROM tasks WHERE id = '$1' AND status <> 'done')
             + (SELECT count(*) FROM claims WHERE id = '$1')",
+        clear: &[],
+    },
+    Plant {
+        name: "failed, not listed",
+        sow: &[
+            "INSERT INTO tasks (id, payload, priority, status, fence) VALUES ('$1', '$2', 1, 'failed', 2)",
+        ],
+        left: "SELECT count(*) FROM tasks LEFT JOIN stopped ON task_id = id AND cancelled = false
+            WHERE id = '$1' AND task_id IS NULL",
+        clear: &[
+            "DELETE FROM stopped WHERE task_id = '$1'",
+            "DELETE FROM tasks WHERE id = '$1'",
+        ],
+    },
+    Plant {
+        name: "listed as cancelled, and no such task",
+        sow: &["INSERT INTO stopped (cancelled, task_id) VALUES (true, '$1')"],
+        left: "SELECT count(*) FROM stopped WHERE task_id = '$1'",
+        clear: &[],
     },
 ];
 
@@ -145,6 +171,11 @@ async fn plant_all(database: &Database, round: u64) -> Result<Vec<Duration>, Fai
             }
         }
         sleep(PAUSE).await;
+    }
+    for (number, plant) in PLANTS.iter().enumerate() {
+        for sql in plant.clear {
+            database.execute(&filled(sql, number)).await?;
+        }
     }
     Ok(took
         .into_iter()

@@ -77,6 +77,13 @@ pub(super) enum Call {
         after: Option<Uuid>,
         limit: usize,
     },
+    Enlist {
+        ids: Vec<Uuid>,
+    },
+    SweepStopped {
+        after: Option<Uuid>,
+        limit: usize,
+    },
     Prune {
         after: Option<Uuid>,
         limit: usize,
@@ -263,6 +270,17 @@ impl Call {
         }
     }
 
+    pub(super) fn enlist(ids: &[TaskId]) -> Self {
+        Self::Enlist { ids: uuids(ids) }
+    }
+
+    pub(super) fn sweep_stopped(after: Option<TaskId>, limit: usize) -> Self {
+        Self::SweepStopped {
+            after: after.map(|id| id.0),
+            limit,
+        }
+    }
+
     pub(super) fn prune(after: Option<TaskId>, limit: usize, older_than: Duration) -> Self {
         Self::Prune {
             after: after.map(|id| id.0),
@@ -334,6 +352,10 @@ impl Call {
             Self::Enqueue { ids } => as_before(store.enqueue(&task_ids(&ids)).await),
             Self::SweepQueue { after, limit } => {
                 as_before(store.sweep_queue(after.map(TaskId), limit).await)
+            }
+            Self::Enlist { ids } => as_before(store.enlist(&task_ids(&ids)).await),
+            Self::SweepStopped { after, limit } => {
+                as_before(store.sweep_stopped(after.map(TaskId), limit).await)
             }
             Self::Prune {
                 after,

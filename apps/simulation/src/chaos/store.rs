@@ -295,6 +295,25 @@ impl TaskAudit for ChaosStore {
         answer.unwrap_or_else(unavailable)
     }
 
+    async fn enlist(&self, ids: &[TaskId]) -> Result<usize, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let ids = ids.to_vec();
+        let deed = async move { inner.enlist(&ids).await };
+        let answer = self.link.call(Call::Enlist, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+
+    async fn sweep_stopped(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let deed = async move { inner.sweep_stopped(after, limit).await };
+        let answer = self.link.call(Call::SweepStopped, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+
     async fn prune(
         &self,
         after: Option<TaskId>,

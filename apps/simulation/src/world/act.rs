@@ -95,6 +95,7 @@ impl World {
                 let until = Instant::now() + Duration::from_millis(millis);
                 self.sky.set_function_down_until(Some(until));
             }
+            Action::Misfile { choice } => self.misfile(choice),
             Action::WipeCache => {
                 self.trace().note(Who::WORLD, "cache wiped", 0, String::new);
                 self.cache.clear();
@@ -172,6 +173,28 @@ impl World {
                 self.topic.cherish(id);
                 self.send(id, payload).await;
             }
+        }
+    }
+
+    /// Someone edits the list of failed and cancelled tasks by hand, or restores an old one.
+    fn misfile(&self, choice: u64) {
+        let (kind, choice) = (choice % 4, choice / 4);
+        let snapshot = self.memory.snapshot();
+        let stopped: Vec<TaskId> = snapshot.stopped.iter().map(|(_, id)| *id).collect();
+        let known: Vec<TaskId> = snapshot.tasks.iter().map(|task| task.id).collect();
+        let id = match (kind, &stopped[..], &known[..]) {
+            (0 | 1, [_, ..], _) => stopped[remainder(choice, stopped.len())],
+            (2, _, [_, ..]) => known[remainder(choice, known.len())],
+            _ => self.own_ids.task_id(),
+        };
+        self.trace().note(Who::WORLD, "misfiled", kind, || {
+            let what = if kind == 0 { "out of" } else { "into" };
+            format!("{id} {what} the list of failed and cancelled tasks")
+        });
+        self.store.records().misfiled.insert(id);
+        match kind {
+            0 => self.memory.remove_stopped(id),
+            _ => self.memory.plant_stopped(id, choice.is_multiple_of(2)),
         }
     }
 

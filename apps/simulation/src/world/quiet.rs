@@ -85,6 +85,10 @@ impl World {
             }
         }
         drop(entries);
+        if self.plan.has_audit() {
+            // What other hands did to the list of failed and cancelled tasks is put right.
+            unrest.extend(snapshot.contradictions());
+        }
         if !snapshot.queue.is_empty() {
             unrest.push(format!("{} rows are in the queue", snapshot.queue.len()));
         }

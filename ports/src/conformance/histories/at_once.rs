@@ -200,6 +200,9 @@ async fn contradictions(subject: &dyn Subject, moves: &Moves) -> Vec<String> {
     if !page.stranded.is_empty() {
         wrong.push(format!("stranded: {:?}", page.stranded));
     }
+    if !page.unlisted.is_empty() {
+        wrong.push(format!("stopped and not listed: {:?}", page.unlisted));
+    }
     let (deleted, _) = subject.audit().sweep_queue(None, 100).await.expect("sweep");
     if deleted > 0 {
         wrong.push(format!("{deleted} queue rows of tasks that do not wait"));

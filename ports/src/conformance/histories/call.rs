@@ -39,6 +39,8 @@ pub(super) enum Call {
     Stranded(Option<TaskId>, usize, Duration),
     Enqueue(Vec<TaskId>),
     SweepQueue(Option<TaskId>, usize),
+    Enlist(Vec<TaskId>),
+    SweepStopped(Option<TaskId>, usize),
     OrphanedClaims(usize),
     Prune(Option<TaskId>, usize, Duration),
     List(Listing),
@@ -48,6 +50,9 @@ pub(super) enum Call {
     PlantQueueRow(TaskId),
     RemoveQueueRow(TaskId),
     PlantClaim(ClaimRecord),
+    /// In place of all that it may be listed as.
+    PlantStopped(TaskId, bool),
+    RemoveStopped(TaskId),
 }
 
 /// What a call answered.
@@ -120,6 +125,7 @@ pub(super) fn ending() -> Vec<Call> {
     calls.extend((0..WORKERS).map(|worker| Call::ClaimsOf(worker_of(worker), None, 100)));
     calls.extend([
         Call::SweepQueue(None, 100),
+        Call::SweepStopped(None, 100),
         Call::Register(reaper, "the last".to_owned()),
         Call::ClaimAged(ticket(1), Horizon::Now, Duration::ZERO, 100),
         Call::ClaimDelivered(ticket(2), all_tasks()),
@@ -221,6 +227,11 @@ async fn answer(call: &Call, subject: &dyn Subject) -> Result<Answer, Answer> {
             let (deleted, next) = audit.sweep_queue(*after, *limit).await?;
             Answer::Swept(deleted, next)
         }
+        Call::Enlist(ids) => Answer::Given(audit.enlist(ids).await?),
+        Call::SweepStopped(after, limit) => {
+            let (deleted, next) = audit.sweep_stopped(*after, *limit).await?;
+            Answer::Swept(deleted, next)
+        }
         Call::OrphanedClaims(limit) => Answer::Claims(audit.orphaned_claims(*limit).await?),
         Call::Prune(after, limit, older_than) => {
             let before = store.totals().await?;
@@ -247,6 +258,15 @@ async fn answer(call: &Call, subject: &dyn Subject) -> Result<Answer, Answer> {
         }
         Call::PlantClaim(claim) => {
             subject.plant_claim(claim).await;
+            Answer::Nothing
+        }
+        Call::PlantStopped(id, cancelled) => {
+            subject.remove_stopped(*id).await;
+            subject.plant_stopped(*id, *cancelled).await;
+            Answer::Nothing
+        }
+        Call::RemoveStopped(id) => {
+            subject.remove_stopped(*id).await;
             Answer::Nothing
         }
     })

@@ -115,6 +115,11 @@ pub(super) enum Step {
         after: Option<u8>,
         limit: u8,
     },
+    Enlist(Vec<u8>),
+    SweepStopped {
+        after: Option<u8>,
+        limit: u8,
+    },
     OrphanedClaims(u8),
     Prune {
         after: Option<u8>,
@@ -139,6 +144,11 @@ pub(super) enum Step {
         tasks: Vec<u8>,
         under_its_fence: bool,
     },
+    PlantStopped {
+        task: u8,
+        cancelled: bool,
+    },
+    RemoveStopped(u8),
     /// The same call as the last one: its answer was lost.
     Repeat,
 }
@@ -272,6 +282,9 @@ pub(super) fn books() -> impl Strategy<Value = Step> {
         }),
         1 => tasks().prop_map(Step::Enqueue),
         1 => (option::of(task()), limit()).prop_map(|(after, limit)| Step::SweepQueue { after, limit }),
+        1 => tasks().prop_map(Step::Enlist),
+        1 => (option::of(task()), limit())
+            .prop_map(|(after, limit)| Step::SweepStopped { after, limit }),
         1 => limit().prop_map(Step::OrphanedClaims),
         1 => (
             option::of(proptest::sample::select(&TaskStatus::ALL)),
@@ -308,6 +321,9 @@ fn planting() -> impl Strategy<Value = Step> {
         3 => task().prop_map(Step::Plant),
         2 => task().prop_map(Step::PlantQueueRow),
         1 => task().prop_map(Step::RemoveQueueRow),
+        2 => (task(), any::<bool>())
+            .prop_map(|(task, cancelled)| Step::PlantStopped { task, cancelled }),
+        1 => task().prop_map(Step::RemoveStopped),
         1 => (option::of(task()), limit(), any::<bool>()).prop_map(|(after, limit, unmoved)| {
             Step::Prune { after, limit, unmoved }
         }),

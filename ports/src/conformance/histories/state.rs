@@ -168,6 +168,10 @@ impl State {
             Step::SweepQueue { after, limit } => {
                 Call::SweepQueue(after.map(task_of), usize::from(*limit))
             }
+            Step::Enlist(tasks) => Call::Enlist(tasks_of(tasks)),
+            Step::SweepStopped { after, limit } => {
+                Call::SweepStopped(after.map(task_of), usize::from(*limit))
+            }
             Step::OrphanedClaims(limit) => Call::OrphanedClaims(usize::from(*limit)),
             Step::Prune {
                 after,
@@ -200,6 +204,10 @@ impl State {
                 tasks,
                 under_its_fence,
             } => self.plant_claim(*claim, *worker, tasks, *under_its_fence),
+            Step::PlantStopped { task, cancelled } => {
+                Call::PlantStopped(task_of(*task), *cancelled)
+            }
+            Step::RemoveStopped(task) => Call::RemoveStopped(task_of(*task)),
             Step::Repeat => Call::Totals,
         }
     }
