@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::kafka_security::KafkaSecurity;
+
 /// How to reach Kafka and what the topics are called.
 #[derive(Clone, Debug)]
 pub struct KafkaOptions {
@@ -9,6 +11,8 @@ pub struct KafkaOptions {
     pub brokers: Vec<String>,
     /// The topics.
     pub topics: TopicNames,
+    /// TLS and a name to go in by; rdkafka alone knows any. Default: none.
+    pub security: KafkaSecurity,
     /// How this process calls itself in the broker's logs. Default `task-processor`.
     pub client_id: String,
     /// How long a record may take until it is confirmed. Default 5 s.
@@ -22,6 +26,7 @@ impl KafkaOptions {
         Self {
             brokers,
             topics: TopicNames::default(),
+            security: KafkaSecurity::default(),
             client_id: "task-processor".into(),
             delivery_timeout: Duration::from_secs(5),
         }

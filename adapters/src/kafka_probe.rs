@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ports::Cause;
 
+use crate::kafka_options::KafkaOptions;
+
 pub(crate) mod exchange;
 
 use exchange::{Broken, Reader, Wire};
@@ -111,6 +113,12 @@ pub enum ProbeError {
     /// Client and broker have no language in common; the text says what to set.
     #[error("{0}")]
     Incompatible(String),
+    /// A broker does not know this name and password, or this way to prove it; the text is librdkafka's.
+    #[error("{0}")]
+    Login(String),
+    /// We do not trust a broker's certificate, or it does not trust ours, or one end speaks no TLS; the text says which.
+    #[error("{0}")]
+    Tls(String),
 }
 
 impl ProbeError {
@@ -119,6 +127,33 @@ impl ProbeError {
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
+}
+
+/// Whether `client` can work with the brokers, and they with us: [`check`] where nothing protects them, and by the client's own
+/// means where something does, with `timeout` for each of its steps.
+///
+/// # Errors
+/// [`ProbeError`].
+pub async fn reach(
+    client: KafkaClient,
+    options: &KafkaOptions,
+    timeout: Duration,
+) -> Result<(), ProbeError> {
+    if options.security.is_none() {
+        return check(client, &options.brokers, timeout).await.map(drop);
+    }
+    #[cfg(feature = "rdkafka")]
+    if client.resolved() == KafkaClient::Rdkafka {
+        let options = options.clone();
+        let asking =
+            tokio::task::spawn_blocking(move || crate::rdkafka::reach(&options, timeout)).await;
+        return asking.unwrap_or_else(|stopped| Err(ProbeError::Unreachable(Box::new(stopped))));
+    }
+    Err(ProbeError::Incompatible(format!(
+        "{} cannot speak {} here; rdkafka can",
+        client.resolved(),
+        options.security.protocol()
+    )))
 }
 
 /// Asks the brokers in turn until one answers, and judges whether `client` can work with it.
@@ -157,6 +192,9 @@ pub(crate) fn check_blocking(
     for broker in brokers {
         match versions_of(broker, timeout) {
             Ok(versions) => return judge(client, broker, versions),
+            Err(error @ Broken::ExpectsTls) => {
+                return Err(ProbeError::Tls(format!("{broker}: {error}")));
+            }
             Err(error) => last = Some((broker, error)),
         }
     }
@@ -223,6 +261,8 @@ fn read_versions(answer: &[u8]) -> Result<BrokerVersions, Broken> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn answer(entries: &[(i16, i16, i16)]) -> Vec<u8> {
@@ -281,6 +321,21 @@ mod tests {
         let timeout = Duration::from_millis(50);
         let error = versions_of(&address, timeout).expect_err("nobody answers");
         assert_eq!(error.to_string(), "nothing answered within 50ms");
+    }
+
+    #[test]
+    fn a_port_that_expects_tls_is_said_to() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let broker = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("somebody calls");
+            // Version 1.2, two bytes: fatal, unexpected message.
+            stream.write_all(&[21, 3, 3, 0, 2, 2, 10])
+        });
+        let timeout = Duration::from_secs(5);
+        let checked = check_blocking(KafkaClient::Auto, &[address], timeout);
+        broker.join().expect("no panic").expect("it is heard");
+        assert!(matches!(checked, Err(ProbeError::Tls(_))), "{checked:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod kafka;
 pub mod kafka_options;
 #[cfg(any(feature = "kafka", feature = "rdkafka"))]
 pub mod kafka_probe;
+pub mod kafka_security;
 #[cfg(feature = "memory")]
 pub mod memory;
 #[cfg(feature = "otlp")]
@@ -24,5 +25,7 @@ mod splitmix;
 pub mod sql;
 pub mod system;
 pub mod tiered;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod tls;
 #[cfg(feature = "wire")]
 pub mod wire;

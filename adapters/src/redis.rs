@@ -4,18 +4,22 @@
 //! a moment except one caller a time, so that a Redis that is down or slow stays invisible in the tail of latencies.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_redis::redis::aio::MultiplexedConnection;
-use deadpool_redis::redis::{self, ErrorKind, RedisError, ServerErrorKind};
+use deadpool_redis::redis::{
+    self, Client, ErrorKind, RedisError, ServerErrorKind, TlsCertificates,
+};
 use deadpool_redis::{
-    Config, Connection, CreatePoolError, Pool, PoolConfig, PoolError, Runtime, Timeouts,
+    BuildError, Connection, Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts,
 };
 use ports::{CacheError, ResultCache, TaskId, TaskResult};
 use tokio::time::Instant;
 
+use crate::tls;
 use crate::wire;
 
 /// Commands of one round trip. Redis serves nobody else while it runs one `MGET`.
@@ -24,8 +28,11 @@ const BATCH: usize = 500;
 /// How to reach Redis and how long to wait for it.
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
-    /// `redis://[user[:password]@]host[:port][/database]`, or `unix:///path`.
+    /// `redis://[user[:password]@]host[:port][/database]`, `rediss://…` for TLS, or `unix:///path`.
     pub url: String,
+    /// With TLS: a file of the certificates, in PEM, one of which must have signed the server's. Default `None`: those that
+    /// the system trusts.
+    pub root_certificates: Option<PathBuf>,
     /// How long one call may take, connecting included. Default 250 ms.
     pub timeout: Duration,
     /// For how long after a failure calls fail at once. When it is over, one call tries again. Default 1 s.
@@ -40,6 +47,7 @@ impl RedisOptions {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            root_certificates: None,
             timeout: Duration::from_millis(250),
             retry_after: Duration::from_secs(1),
             time_to_live: Duration::from_secs(3600),
@@ -49,8 +57,54 @@ impl RedisOptions {
 
 /// Settings that no Redis could be reached with.
 #[derive(Debug, thiserror::Error)]
-#[error("the Redis settings are wrong")]
-pub struct RedisSettingsError(#[from] CreatePoolError);
+#[non_exhaustive]
+pub enum RedisSettingsError {
+    /// The URL is none of Redis's, or its TLS cannot be set up.
+    #[error("the Redis settings are wrong")]
+    Address(#[from] RedisError),
+    /// The file of certificates cannot be read.
+    #[error("the certificates for Redis cannot be read")]
+    Certificates(#[source] std::io::Error),
+    /// The pool was not made.
+    #[error("the Redis settings are wrong")]
+    Pool(#[from] BuildError),
+}
+
+/// Why a Redis that is there cannot be used until somebody changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RedisRefusal {
+    /// It does not know this name and password, or wants one.
+    Login,
+    /// One end does not accept the other's TLS: the certificate is not trusted, or is for another name, or there is no TLS.
+    Tls,
+    /// It hung up on the first word, as one does that expects TLS and is not spoken to in it.
+    PerhapsTls,
+}
+
+impl RedisRefusal {
+    /// What a failure of the cache tells of it; `None` where waiting may help.
+    #[must_use]
+    pub fn of(error: &CacheError) -> Option<Self> {
+        let mut cause = Some(error as &(dyn std::error::Error + 'static));
+        while let Some(error) = cause {
+            if tls::failure(error).is_some() {
+                return Some(Self::Tls);
+            }
+            if let Some(redis) = error.downcast_ref::<RedisError>() {
+                let wants_login = matches!(redis.code(), Some("NOAUTH" | "WRONGPASS"));
+                if wants_login || redis.kind() == ErrorKind::AuthenticationFailed {
+                    return Some(Self::Login);
+                }
+                if redis.kind() == ErrorKind::Parse || redis.is_connection_dropped() {
+                    return Some(Self::PerhapsTls);
+                }
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
 
 /// Results in Redis: key `task:result:{taskId}`, value the JSON of [`wire::encode_result`].
 ///
@@ -97,26 +151,28 @@ impl RedisResultCache {
     /// Prepares the cache. Redis need not be up: the first call connects, and every call after a failure may.
     ///
     /// # Errors
-    /// [`RedisSettingsError`] when the URL cannot be read.
+    /// [`RedisSettingsError`] when the URL, or the file of certificates, cannot be read.
     pub fn connect(options: &RedisOptions) -> Result<Self, RedisSettingsError> {
         let timeout = Some(options.timeout);
-        let config = Config {
+        let pool = Pool::builder(Manager::new(
+            client(options)?.get_connection_info().clone(),
+        )?)
+        .config(PoolConfig {
             // One is in use; the other is its successor while the broken one is being thrown away.
-            pool: Some(PoolConfig {
-                max_size: 2,
-                timeouts: Timeouts {
-                    wait: timeout,
-                    create: timeout,
-                    recycle: timeout,
-                },
-                ..PoolConfig::default()
-            }),
-            ..Config::from_url(options.url.as_str())
-        };
+            max_size: 2,
+            timeouts: Timeouts {
+                wait: timeout,
+                create: timeout,
+                recycle: timeout,
+            },
+            ..PoolConfig::default()
+        })
+        .runtime(Runtime::Tokio1)
+        .build()?;
         let seconds =
             options.time_to_live.as_secs() + u64::from(options.time_to_live.subsec_nanos() > 0);
         Ok(Self {
-            pool: config.create_pool(Some(Runtime::Tokio1))?,
+            pool,
             timeout: options.timeout,
             retry_after: options.retry_after,
             time_to_live_secs: seconds.max(1),
@@ -220,6 +276,18 @@ impl RedisResultCache {
         // Nothing panics while it holds the lock, and the link stays consistent even so.
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn client(options: &RedisOptions) -> Result<Client, RedisSettingsError> {
+    tls::settle_provider();
+    let Some(file) = &options.root_certificates else {
+        return Ok(Client::open(options.url.as_str())?);
+    };
+    let certificates = TlsCertificates {
+        client_tls: None,
+        root_cert: Some(std::fs::read(file).map_err(RedisSettingsError::Certificates)?),
+    };
+    Ok(Client::build_with_tls(options.url.as_str(), certificates)?)
 }
 
 fn key(id: TaskId) -> String {

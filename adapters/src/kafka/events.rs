@@ -9,6 +9,7 @@ use kafka::error::{Error as KafkaError, KafkaCode};
 use ports::{EventFeed, EventFeedError, EventReader, PlacedEvent};
 
 use super::link::{Health, Link, LinkFault, LinkSettings};
+use super::must_be_plain;
 use crate::kafka_options::KafkaOptions;
 use crate::wire;
 
@@ -45,6 +46,8 @@ impl KafkaEventFeed {
 #[async_trait]
 impl EventFeed for KafkaEventFeed {
     async fn open(&self, latest: usize) -> Result<Box<dyn EventReader>, EventFeedError> {
+        must_be_plain(&self.options)
+            .map_err(|error| EventFeedError::Unavailable(Box::new(error)))?;
         let topic = self.options.topics.events.clone();
         let link = Link::new(
             "kafka-events",

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::link::{Health, Link, LinkFault, LinkSettings};
+use super::must_be_plain;
 use crate::kafka_options::{KafkaConnectError, KafkaFeedOptions, KafkaOptions};
 use reader::Reader;
 
@@ -114,7 +115,7 @@ impl KafkaTaskFeed {
     /// the log is unavailable.
     ///
     /// # Errors
-    /// [`KafkaConnectError::Settings`] when the list of brokers is empty.
+    /// [`KafkaConnectError::Settings`] when the list of brokers is empty, or TLS or a login is asked for.
     pub fn connect(
         options: &KafkaOptions,
         feed: &KafkaFeedOptions,
@@ -123,6 +124,7 @@ impl KafkaTaskFeed {
         if options.brokers.is_empty() {
             return Err(KafkaConnectError::Settings("no broker is named".into()));
         }
+        must_be_plain(options)?;
         let settings = LinkSettings {
             brokers: options.brokers.clone(),
             client_id: options.client_id.clone(),

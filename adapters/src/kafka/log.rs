@@ -14,6 +14,7 @@ use ports::{
 use tokio::time::Instant;
 
 use super::link::{Health, Link, LinkFault, LinkSettings, partition_count};
+use super::must_be_plain;
 use super::partitioner::partition_of;
 use crate::kafka_options::{KafkaConnectError, KafkaOptions};
 use crate::wire;
@@ -104,11 +105,12 @@ impl KafkaLog {
     /// Prepares the writer. No broker need be up.
     ///
     /// # Errors
-    /// [`KafkaConnectError::Settings`] when the list of brokers is empty.
+    /// [`KafkaConnectError::Settings`] when the list of brokers is empty, or TLS or a login is asked for.
     pub fn connect(options: &KafkaOptions) -> Result<Self, KafkaConnectError> {
         if options.brokers.is_empty() {
             return Err(KafkaConnectError::Settings("no broker is named".into()));
         }
+        must_be_plain(options)?;
         let link = |name, topic: &str| {
             Link::new(
                 name,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use kafka::client::KafkaClient as Client;
 
+use super::must_be_plain;
 use crate::kafka_options::{KafkaOptions, TopicError, TopicSettings, TopicState};
 use crate::kafka_probe::exchange::{Broken, Reader, Wire};
 use crate::kafka_probe::{self, KafkaClient, ProbeError};
@@ -42,6 +43,7 @@ pub async fn ensure_topics(
 }
 
 fn ensure(options: &KafkaOptions, settings: TopicSettings) -> Result<Vec<TopicState>, TopicError> {
+    must_be_plain(options).map_err(|error| TopicError::Refused(error.to_string()))?;
     let checked =
         kafka_probe::check_blocking(KafkaClient::KafkaRust, &options.brokers, STEP_TIMEOUT);
     match checked {

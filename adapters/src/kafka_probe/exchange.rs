@@ -7,6 +7,9 @@ use std::time::Duration;
 /// The longest answer that is read. Those asked for here have some kilobytes.
 const LONGEST_ANSWER: i32 = 16 * 1024 * 1024;
 
+/// How the refusal of TLS begins to speak with whoever does not speak it. As the length of an answer it would be 336 MiB.
+const TLS_ALERT: [u8; 2] = [21, 3];
+
 /// Why an exchange came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
@@ -17,6 +20,8 @@ pub(crate) enum Broken {
     Silent(Duration),
     #[error("the answer is not one of Kafka's")]
     Unreadable,
+    #[error("it expects TLS and was not spoken to in it")]
+    ExpectsTls,
     #[error("the broker answered with error code {0}")]
     Code(i16),
 }
@@ -72,7 +77,13 @@ impl Wire {
         self.stream.write_all(&request).map_err(late)?;
 
         let mut head = [0_u8; 8];
-        self.stream.read_exact(&mut head).map_err(late)?;
+        let (begin, rest) = head.split_at_mut(TLS_ALERT.len());
+        self.stream.read_exact(begin).map_err(late)?;
+        // What it says is shorter than an answer's head.
+        if begin == TLS_ALERT {
+            return Err(Broken::ExpectsTls);
+        }
+        self.stream.read_exact(rest).map_err(late)?;
         let mut reader = Reader::new(&head);
         let (length, correlation) = (reader.i32()?, reader.i32()?);
         if correlation != self.asked || !(4..=LONGEST_ANSWER).contains(&length) {

@@ -82,8 +82,8 @@ fn is_about_data(error: &DbErr) -> bool {
     }
 }
 
-/// Why a connection was not made. That the server refuses this role or does not know this database does not pass by itself,
-/// and is rejected; everything else may.
+/// Why a connection was not made. That the server refuses this role or does not know this database, or that one end does not
+/// accept the other's TLS, does not pass by itself, and is rejected; everything else may.
 #[cfg(feature = "postgres")]
 pub(super) fn connect_error(error: DbErr) -> StoreError {
     if let Some(DriverError::Database(said)) = driver_error(&error) {
@@ -94,6 +94,11 @@ pub(super) fn connect_error(error: DbErr) -> StoreError {
         {
             return StoreError::Rejected(Box::new(Unsupported::because(said.message())));
         }
+    }
+    if let Some(driver) = driver_error(&error)
+        && (matches!(driver, DriverError::Tls(_)) || crate::tls::failure(driver).is_some())
+    {
+        return StoreError::Rejected(Box::new(Unsupported::because(driver.to_string())));
     }
     store_error(error)
 }

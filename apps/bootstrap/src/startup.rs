@@ -23,11 +23,6 @@ impl Obstacle {
     pub fn not_yet(error: &(dyn Error + 'static)) -> Self {
         Self::NotYet(chain(error))
     }
-
-    /// It cannot work, because of this error.
-    pub fn never(error: &(dyn Error + 'static)) -> Self {
-        Self::Never(chain(error))
-    }
 }
 
 /// Why a process did not start.

@@ -60,6 +60,12 @@ enum Verb {
         /// The port that it tells its clients, if they are to come by another way
         #[arg(long, value_name = "PORT")]
         advertise: Option<u16>,
+        /// Listens on this port with TLS, and on the next with TLS and a login, too
+        #[arg(long, value_name = "PORT", requires = "certificate")]
+        tls: Option<u16>,
+        /// A directory that holds the server's certificate and key: server.pem and server.key
+        #[arg(long, value_name = "DIRECTORY", requires = "tls")]
+        certificate: Option<PathBuf>,
     },
     /// Be a PostgreSQL in the foreground, for tests that take one away
     #[command(hide = true)]
@@ -68,6 +74,9 @@ enum Verb {
         directory: PathBuf,
         /// It listens on this port
         port: u16,
+        /// Takes clients with TLS alone; the directory holds its certificate and key: server.pem and server.key
+        #[arg(long, value_name = "DIRECTORY")]
+        certificate: Option<PathBuf>,
     },
     /// Be a Redis in the foreground, for tests that take one away
     #[command(hide = true)]
@@ -189,6 +198,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             directory,
             port,
             advertise,
+            tls,
+            certificate,
         } => {
             let release = if *major == 3 {
                 &kafka::KAFKA_3
@@ -197,11 +208,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             };
             let programs = install::everything(&place)?;
             let advertised = advertise.unwrap_or(*port);
-            Err(release.become_broker(directory, *port, advertised, &programs))
+            let protection = tls
+                .zip(certificate.as_deref())
+                .map(|(port, certificate)| kafka::Protection { port, certificate });
+            let ports = kafka::Ports {
+                own: *port,
+                advertised,
+                protection,
+            };
+            Err(release.become_broker(directory, &ports, &programs))
         }
-        Verb::Postgres { directory, port } => {
+        Verb::Postgres {
+            directory,
+            port,
+            certificate,
+        } => {
             let programs = install::everything(&place)?;
-            Err(postgres::become_server(directory, *port, &programs))
+            let certificate = certificate.as_deref();
+            Err(postgres::become_server(
+                directory,
+                *port,
+                certificate,
+                &programs,
+            ))
         }
         Verb::Redis { directory, port } => {
             let programs = install::everything(&place)?;

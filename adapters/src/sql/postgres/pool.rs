@@ -121,6 +121,7 @@ impl Connections {
 
 impl Pool {
     pub(super) async fn connect(options: SqlOptions) -> Result<Arc<Self>, DbErr> {
+        crate::tls::settle_provider();
         let connections = Connections::open(&options, false).await?;
         Ok(Arc::new(Self {
             current: RwLock::new(connections),

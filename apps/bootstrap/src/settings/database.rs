@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use url::Url;
 
 use super::Reader;
+use super::tls::{check_authorities, check_chain, check_key, read_authorities};
 
 /// A PostgreSQL database. `Debug` masks the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,7 +38,7 @@ impl PostgresSettings {
             "DATABASE_URL",
             "",
             "postgres://user:password@host:port/name",
-            "the database; wins over the five settings below",
+            "the database; wins over the five settings below it",
             |text| check_postgres(text).map(|()| text.to_owned()),
         );
         let host = reader.text(
@@ -67,11 +69,12 @@ impl PostgresSettings {
             "the database's name",
             |_| Ok(()),
         );
+        let encryption = Encryption::read(reader);
         if let Some(url) = whole {
-            return url;
+            return encryption.added_to(url, reader);
         }
         if let Some(url) = composed(&host, port, &user, &password, &name) {
-            return url;
+            return encryption.added_to(url, reader);
         }
         reader.mistake(
             "DATABASE_HOST",
@@ -98,6 +101,118 @@ impl fmt::Debug for PostgresSettings {
             .field("pool", &self.pool)
             .finish()
     }
+}
+
+const SSL_MODE: &str = "DATABASE_SSL_MODE";
+const SSL_ROOT_CERT: &str = "DATABASE_SSL_ROOT_CERT";
+
+/// Whether the connection is encrypted and the server proves who it is, in the words of PostgreSQL's own clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SslMode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+const SSL_MODES: [(&str, SslMode); 5] = [
+    ("disable", SslMode::Disable),
+    ("prefer", SslMode::Prefer),
+    ("require", SslMode::Require),
+    ("verify-ca", SslMode::VerifyCa),
+    ("verify-full", SslMode::VerifyFull),
+];
+
+/// How an address names the same things. The driver knows each by several names.
+const MODE_PARAMETERS: [&str; 2] = ["sslmode", "ssl-mode"];
+const ROOT_PARAMETERS: [&str; 3] = ["sslrootcert", "ssl-root-cert", "ssl-ca"];
+const CERTIFICATE_PARAMETERS: [&str; 2] = ["sslcert", "ssl-cert"];
+const KEY_PARAMETERS: [&str; 2] = ["sslkey", "ssl-key"];
+
+/// The two settings beside the address.
+struct Encryption {
+    mode: SslMode,
+    root: Option<PathBuf>,
+}
+
+impl Encryption {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            mode: reader.choice(
+                SSL_MODE,
+                SslMode::Prefer,
+                &SSL_MODES,
+                "whether to speak TLS, as sslmode of libpq; prefer: where the server offers it, whoever that is",
+            ),
+            root: read_authorities(
+                reader,
+                SSL_ROOT_CERT,
+                "certificates in PEM, one of which must have signed PostgreSQL's; besides those that the system trusts",
+            ),
+        }
+    }
+
+    /// The address with these settings in it. What both say is refused, because either could be meant.
+    fn added_to(&self, address: String, reader: &mut Reader) -> String {
+        let Ok(mut url) = Url::parse(&address) else {
+            return address;
+        };
+        let given = |names: &[&str]| {
+            url.query_pairs()
+                .filter(|(name, _)| names.contains(&name.as_ref()))
+                .map(|(_, value)| value.into_owned())
+                .last()
+        };
+        let (mode, root) = (given(&MODE_PARAMETERS), given(&ROOT_PARAMETERS));
+        for (setting, parameter, in_address) in [
+            (SSL_MODE, "sslmode", mode.is_some()),
+            (SSL_ROOT_CERT, "sslrootcert", root.is_some()),
+        ] {
+            if in_address && reader.is_set(setting) {
+                reader.mistake(
+                    setting,
+                    format!("is set, and so is {parameter} in DATABASE_URL; leave one of them out"),
+                );
+            }
+        }
+        let word = mode.as_deref().unwrap_or_else(|| word_of(self.mode));
+        let named = root.is_some() || self.root.is_some();
+        match word {
+            "verify-ca" | "verify-full" => {}
+            // As libpq does it. The driver would take any certificate.
+            "require" if named => {
+                url.query_pairs_mut().append_pair("sslmode", "verify-ca");
+            }
+            _ if named => {
+                let setting = if root.is_some() {
+                    "DATABASE_URL"
+                } else {
+                    SSL_ROOT_CERT
+                };
+                reader.mistake(
+                    setting,
+                    format!(
+                        "names root certificates, which nothing is checked against with sslmode {word}; \
+                         use verify-full or verify-ca"
+                    ),
+                );
+            }
+            _ => {}
+        }
+        if mode.is_none() && self.mode != SslMode::Prefer && !(word == "require" && named) {
+            url.query_pairs_mut().append_pair("sslmode", word);
+        }
+        if let Some(path) = self.root.as_deref().and_then(Path::to_str) {
+            url.query_pairs_mut().append_pair("sslrootcert", path);
+        }
+        url.into()
+    }
+}
+
+fn word_of(mode: SslMode) -> &'static str {
+    let known = SSL_MODES.iter().find(|(_, known)| *known == mode);
+    known.map_or("prefer", |(word, _)| word)
 }
 
 /// The SQLite file of the embedded form.
@@ -142,7 +257,16 @@ fn check_postgres(text: &str) -> Result<(), String> {
         return Err("does not name a database: postgres://user:password@host:port/name".to_owned());
     }
     url.query_pairs()
-        .try_for_each(|(name, value)| check_parameter(&name, &value))
+        .try_for_each(|(name, value)| check_parameter(&name, &value))?;
+    let names = |names: &[&str]| {
+        url.query_pairs()
+            .any(|(name, _)| names.contains(&name.as_ref()))
+    };
+    if names(&CERTIFICATE_PARAMETERS) == names(&KEY_PARAMETERS) {
+        Ok(())
+    } else {
+        Err("must name both sslcert and sslkey, or neither".to_owned())
+    }
 }
 
 /// Checks a parameter behind the `?` of an address. The driver would ignore one that it does not know, or fail on its value
@@ -158,20 +282,19 @@ fn check_parameter(name: &str, value: &str) -> Result<(), String> {
             ))
         }
     };
+    let file = |check: fn(&Path) -> Result<(), String>| {
+        check(Path::new(value)).map_err(|reason| format!("names a file in {name} that {reason}"))
+    };
     match name {
         "sslmode" | "ssl-mode" => match value {
-            "disable" | "allow" | "prefer" => Ok(()),
-            "require" | "verify-ca" | "verify-full" => Err(format!(
-                "asks for TLS ({name}={value}), which this build does not have; use disable, allow or prefer"
-            )),
+            "disable" | "allow" | "prefer" | "require" | "verify-ca" | "verify-full" => Ok(()),
             _ => Err(format!(
-                "has a wrong value for {name}: it must be disable, allow or prefer"
+                "has a wrong value for {name}: it must be disable, allow, prefer, require, verify-ca or verify-full"
             )),
         },
-        "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey"
-        | "ssl-key" => Err(format!(
-            "asks for TLS ({name}), which this build does not have"
-        )),
+        "sslrootcert" | "ssl-root-cert" | "ssl-ca" => file(check_authorities),
+        "sslcert" | "ssl-cert" => file(check_chain),
+        "sslkey" | "ssl-key" => file(check_key),
         "port" => number(value.parse::<u16>().is_ok_and(|port| port != 0)),
         "hostaddr" => number(value.parse::<IpAddr>().is_ok()),
         "statement-cache-capacity" => number(value.parse::<usize>().is_ok()),
@@ -189,7 +312,7 @@ fn check_parameter(name: &str, value: &str) -> Result<(), String> {
             };
             Err(format!(
                 "has {which}, which is not known; known are host, hostaddr, port, dbname, user, password, \
-                 application_name, options, sslmode and statement-cache-capacity"
+                 application_name, options, sslmode, sslrootcert, sslcert, sslkey and statement-cache-capacity"
             ))
         }
     }

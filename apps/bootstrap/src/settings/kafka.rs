@@ -1,6 +1,9 @@
 //! The log.
 
+use adapters::kafka_security::{KafkaIdentity, KafkaLogin, KafkaSecurity, KafkaTls, SaslMechanism};
+
 use super::Reader;
+use super::tls::{check_chain, check_key, read_authorities, read_file};
 
 /// Which Kafka client to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct KafkaSettings {
     pub brokers: Vec<String>,
     /// Which client.
     pub client: KafkaClient,
+    /// TLS, and the name to go in by.
+    pub security: KafkaSecurity,
     /// How many partitions a topic gets that has to be created.
     pub partitions: i32,
     /// The consumer group of the workers.
@@ -52,6 +57,7 @@ impl KafkaSettings {
             ],
             "which client library; auto is rdkafka, kafka-rust needs brokers before 4.0",
         );
+        let security = read_security(reader, client);
         let partitions = reader.number(
             "KAFKA_PARTITIONS",
             4,
@@ -62,6 +68,7 @@ impl KafkaSettings {
         Self {
             brokers,
             client,
+            security,
             partitions,
             group: DEFAULT_GROUP.to_owned(),
             share: StaticShare { index: 0, count: 1 },
@@ -122,6 +129,117 @@ impl KafkaSettings {
 }
 
 const DEFAULT_GROUP: &str = "task-processor-group";
+
+const PROTOCOL: &str = "KAFKA_SECURITY_PROTOCOL";
+const MECHANISM: &str = "KAFKA_SASL_MECHANISM";
+const USERNAME: &str = "KAFKA_SASL_USERNAME";
+const PASSWORD: &str = "KAFKA_SASL_PASSWORD";
+const CA: &str = "KAFKA_SSL_CA_LOCATION";
+const CERTIFICATE: &str = "KAFKA_SSL_CERTIFICATE_LOCATION";
+const KEY: &str = "KAFKA_SSL_KEY_LOCATION";
+
+/// Kafka's names of what is spoken with a broker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Plaintext,
+    Ssl,
+    SaslPlaintext,
+    SaslSsl,
+}
+
+const PROTOCOLS: [(&str, Protocol); 4] = [
+    ("plaintext", Protocol::Plaintext),
+    ("ssl", Protocol::Ssl),
+    ("sasl_plaintext", Protocol::SaslPlaintext),
+    ("sasl_ssl", Protocol::SaslSsl),
+];
+
+const MECHANISMS: [(&str, SaslMechanism); 3] = [
+    ("PLAIN", SaslMechanism::Plain),
+    ("SCRAM-SHA-256", SaslMechanism::ScramSha256),
+    ("SCRAM-SHA-512", SaslMechanism::ScramSha512),
+];
+
+fn read_security(reader: &mut Reader, client: KafkaClient) -> KafkaSecurity {
+    let protocol = reader.choice(
+        PROTOCOL,
+        Protocol::Plaintext,
+        &PROTOCOLS,
+        "whether to speak TLS with the brokers (ssl) and to log in (sasl); all but plaintext needs rdkafka",
+    );
+    let root_certificates = read_authorities(
+        reader,
+        CA,
+        "with TLS: certificates in PEM, one of which must have signed the brokers'; none: those that the system trusts",
+    );
+    let certificate = read_file(
+        reader,
+        CERTIFICATE,
+        "for brokers that ask for one: our certificate in PEM, followed by those between it and its root",
+        check_chain,
+    );
+    let key = read_file(
+        reader,
+        KEY,
+        "the private key of that certificate, in PEM, without a password",
+        check_key,
+    );
+    let mechanism = reader.choice(
+        MECHANISM,
+        SaslMechanism::Plain,
+        &MECHANISMS,
+        "with sasl: how the password is proven",
+    );
+    let username = reader.text(USERNAME, "", "name", "with sasl: who we are", |_| Ok(()));
+    let password = reader.secret(
+        PASSWORD,
+        "",
+        "text, never shown",
+        "with sasl: the password of that name",
+    );
+    let speaks_tls = matches!(protocol, Protocol::Ssl | Protocol::SaslSsl);
+    let logs_in = matches!(protocol, Protocol::SaslPlaintext | Protocol::SaslSsl);
+    if protocol != Protocol::Plaintext && client == KafkaClient::KafkaRust {
+        reader.mistake(
+            PROTOCOL,
+            "must be plaintext with KAFKA_CLIENT=kafka-rust, which speaks neither TLS nor SASL; use KAFKA_CLIENT=rdkafka",
+        );
+    }
+    for (name, wanted, how) in [
+        (CA, speaks_tls, "ssl or sasl_ssl"),
+        (CERTIFICATE, speaks_tls, "ssl or sasl_ssl"),
+        (KEY, speaks_tls, "ssl or sasl_ssl"),
+        (USERNAME, logs_in, "sasl_ssl or sasl_plaintext"),
+        (PASSWORD, logs_in, "sasl_ssl or sasl_plaintext"),
+    ] {
+        if reader.is_set(name) && !wanted {
+            reader.mistake(name, format!("is for {PROTOCOL}={how}"));
+        }
+    }
+    for name in [USERNAME, PASSWORD] {
+        if logs_in && !reader.is_set(name) {
+            reader.mistake(name, format!("must be set with sasl in {PROTOCOL}"));
+        }
+    }
+    for (name, other) in [(CERTIFICATE, KEY), (KEY, CERTIFICATE)] {
+        if speaks_tls && reader.is_set(other) && !reader.is_set(name) {
+            reader.mistake(name, format!("must be set when {other} is"));
+        }
+    }
+    KafkaSecurity {
+        tls: speaks_tls.then(|| KafkaTls {
+            root_certificates,
+            identity: certificate
+                .zip(key)
+                .map(|(certificate, key)| KafkaIdentity { certificate, key }),
+        }),
+        login: logs_in.then_some(KafkaLogin {
+            mechanism,
+            username,
+            password,
+        }),
+    }
+}
 
 fn read_brokers(reader: &mut Reader) -> Vec<String> {
     let list = reader.text(

@@ -199,20 +199,33 @@ impl Settings for WorkerSettings {
 }
 
 /// Variables that say someone means the distributed programs.
-const DISTRIBUTED_ONLY: [&str; 15] = [
+const DISTRIBUTED_ONLY: [&str; 28] = [
     "DATABASE_HOST",
     "DATABASE_PORT",
     "DATABASE_USER",
     "DATABASE_PASSWORD",
     "DATABASE_NAME",
     "DATABASE_POOL",
+    "DATABASE_SSL_MODE",
+    "DATABASE_SSL_ROOT_CERT",
     "REDIS_URL",
     "REDIS_HOST",
     "REDIS_PORT",
+    "REDIS_USERNAME",
+    "REDIS_PASSWORD",
+    "REDIS_TLS",
+    "REDIS_TLS_CA_CERT_FILE",
     "KAFKA_BROKERS",
     "KAFKA_GROUP_ID",
     "KAFKA_CLIENT",
     "KAFKA_PARTITIONS",
+    "KAFKA_SECURITY_PROTOCOL",
+    "KAFKA_SSL_CA_LOCATION",
+    "KAFKA_SSL_CERTIFICATE_LOCATION",
+    "KAFKA_SSL_KEY_LOCATION",
+    "KAFKA_SASL_MECHANISM",
+    "KAFKA_SASL_USERNAME",
+    "KAFKA_SASL_PASSWORD",
     "WORKER_INDEX",
     "WORKER_COUNT",
 ];

@@ -109,17 +109,21 @@ fn wrong_values_are_refused_by_name() {
         ("DATABASE_URL", "postgres://u:p@h"),
         ("DATABASE_URL", "sqlite://tasks.db"),
         ("DATABASE_URL", "postgres://h/d?sslmode=yes"),
-        ("DATABASE_URL", "postgres://h/d?sslmode=require"),
-        ("DATABASE_URL", "postgres://h/d?sslmode=verify-ca"),
-        ("DATABASE_URL", "postgres://h/d?sslmode=verify-full"),
-        ("DATABASE_URL", "postgres://h/d?sslrootcert=ca.pem"),
+        ("DATABASE_URL", "postgres://h/d?sslrootcert=/nowhere/ca.pem"),
+        ("DATABASE_URL", "postgres://h/d?sslcert=/nowhere/our.pem"),
+        ("DATABASE_URL", "postgres://h/d?sslkey=/nowhere/our.key"),
+        ("DATABASE_SSL_MODE", "allow"),
+        ("DATABASE_SSL_ROOT_CERT", "/nowhere/ca.pem"),
         ("DATABASE_URL", "postgres://h/d?pool=5"),
         ("DATABASE_URL", "postgres://h/d?port=x"),
         ("DATABASE_HOST", "a b"),
         ("DATABASE_PORT", "0"),
         ("DATABASE_POOL", "0"),
         ("REDIS_URL", "http://cache"),
-        ("REDIS_URL", "rediss://cache"),
+        ("REDIS_URL", "rediss://cache#insecure"),
+        ("REDIS_URL", "rediss://"),
+        ("REDIS_TLS", "yes"),
+        ("REDIS_TLS_CA_CERT_FILE", "/nowhere/ca.pem"),
         ("REDIS_URL", "redis://cache/first"),
         ("REDIS_URL", "redis://cache/-1"),
         ("REDIS_URL", "redis://cache/0/1"),
@@ -129,6 +133,8 @@ fn wrong_values_are_refused_by_name() {
         ("KAFKA_BROKERS", ","),
         ("KAFKA_CLIENT", "kafkajs"),
         ("KAFKA_PARTITIONS", "0"),
+        ("KAFKA_SECURITY_PROTOCOL", "tls"),
+        ("KAFKA_SASL_MECHANISM", "GSSAPI"),
         ("STARTUP_TIMEOUT", "30"),
         ("STARTUP_TIMEOUT", "500h"),
         ("DRAIN_DELAY", "a while"),
@@ -198,8 +204,11 @@ fn parameters_of_an_address_are_understood_or_refused_without_their_values() {
         unknown.contains("pasword") && !unknown.contains("hunter2"),
         "{unknown}"
     );
-    let tls = refused("postgres://u:p@h/d?sslmode=require");
-    assert!(tls.contains("this build does not have"), "{tls}");
+    let mode = refused("postgres://u:p@h/d?sslmode=hunter2");
+    assert!(
+        mode.contains("verify-full") && !mode.contains("hunter2"),
+        "{mode}"
+    );
 }
 
 #[test]
@@ -449,6 +458,182 @@ fn keys_are_read_or_refused_by_name_and_never_shown() {
     let both = [("API_KEYS", entry.as_str()), ("API_KEYS_FILE", path)];
     assert_eq!(names::<ServerSettings>(&both), ["API_KEYS"]);
     std::fs::remove_file(&file).expect("it goes away");
+}
+
+/// A directory with an authority in `root.pem`, its key in `root.key`, and no certificate in `empty.pem`.
+fn with_certificates(name: &str, check: impl FnOnce(&dyn Fn(&str) -> String)) {
+    let unique = format!("task-processor-{name}-{}", std::process::id());
+    let directory = std::env::temp_dir().join(unique);
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let path = |name: &str| directory.join(name).to_str().expect("text").to_owned();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    for (file, text) in [
+        ("root.pem", made.cert.pem()),
+        ("root.key", made.signing_key.serialize_pem()),
+        ("empty.pem", String::new()),
+    ] {
+        std::fs::write(path(file), text).expect("a file");
+    }
+    check(&path);
+    std::fs::remove_dir_all(&directory).expect("it goes away");
+}
+
+#[test]
+fn tls_of_postgresql_becomes_part_of_its_address() {
+    with_certificates("database", |path| {
+        let (root, key, empty) = (path("root.pem"), path("root.key"), path("empty.pem"));
+        let (mode, cert) = ("DATABASE_SSL_MODE", "DATABASE_SSL_ROOT_CERT");
+        let query = |pairs: &[(&str, &str)]| {
+            let server = read::<ServerSettings>(pairs).expect("all right");
+            let url = url::Url::parse(&server.database.url).expect("a URL");
+            let query = url.query_pairs().into_owned().collect::<Vec<_>>();
+            let pairs = query.iter().map(|(name, value)| format!("{name}={value}"));
+            pairs.collect::<Vec<_>>().join(" ")
+        };
+        let trusted = format!("sslrootcert={root}");
+        assert_eq!(query(&[]), "");
+        assert_eq!(query(&[(mode, "prefer")]), "");
+        assert_eq!(query(&[(mode, "disable")]), "sslmode=disable");
+        assert_eq!(query(&[(mode, "require")]), "sslmode=require");
+        for (word, meant) in [
+            ("verify-full", "verify-full"),
+            ("verify-ca", "verify-ca"),
+            // As libpq does it: a root that is named is checked against.
+            ("require", "verify-ca"),
+        ] {
+            let expected = format!("sslmode={meant} {trusted}");
+            assert_eq!(query(&[(mode, word), (cert, &root)]), expected);
+        }
+        let address = format!("postgres://h/d?sslmode=require&sslrootcert={root}");
+        let of_address = query(&[("DATABASE_URL", &address)]);
+        assert!(of_address.ends_with("sslmode=verify-ca"), "{of_address}");
+        let beside = [("DATABASE_URL", "postgres://h/d"), (mode, "verify-full")];
+        assert_eq!(query(&beside), "sslmode=verify-full");
+
+        let required = "postgres://h/d?sslmode=require";
+        let named = format!("postgres://h/d?sslrootcert={root}");
+        let whole = format!("{named}&sslmode=verify-full");
+        let half = format!("postgres://h/d?sslcert={root}");
+        let pair = format!("{half}&sslkey={key}");
+        assert!(query(&[("DATABASE_URL", &pair)]).contains("sslkey"));
+        let wrong: [(&[(&str, &str)], &str); 8] = [
+            (&[(cert, &root)], cert),
+            (&[(cert, &root), (mode, "disable")], cert),
+            (&[(cert, &empty), (mode, "verify-full")], cert),
+            (&[(cert, &key), (mode, "verify-full")], cert),
+            (&[("DATABASE_URL", required), (mode, "require")], mode),
+            (&[("DATABASE_URL", &whole), (cert, &root)], cert),
+            (&[("DATABASE_URL", &named)], "DATABASE_URL"),
+            (&[("DATABASE_URL", &half)], "DATABASE_URL"),
+        ];
+        for (pairs, name) in wrong {
+            assert_eq!(names::<ServerSettings>(pairs), [name], "{pairs:?}");
+            assert_eq!(names::<MigrateSettings>(pairs), [name], "{pairs:?}");
+        }
+    });
+}
+
+#[test]
+fn tls_and_login_of_redis_become_its_address() {
+    with_certificates("redis", |path| {
+        let (root, key) = (path("root.pem"), path("root.key"));
+        let (tls, ca) = ("REDIS_TLS", "REDIS_TLS_CA_CERT_FILE");
+        let password = ("REDIS_PASSWORD", "p/w:x@?#");
+        let redis = |pairs: &[(&str, &str)]| {
+            let server = read::<ServerSettings>(pairs).expect("all right");
+            assert!(!format!("{server:?}").contains("p/w"), "{server:?}");
+            server.redis
+        };
+        for (pairs, url) in [
+            (vec![password], "redis://:p%2Fw%3Ax%40%3F%23@localhost:6379"),
+            (
+                vec![password, ("REDIS_USERNAME", "a@b")],
+                "redis://a%40b:p%2Fw%3Ax%40%3F%23@localhost:6379",
+            ),
+            (vec![(tls, "true")], "rediss://localhost:6379"),
+            (
+                vec![(tls, "true"), ("REDIS_HOST", "::1")],
+                "rediss://[::1]:6379",
+            ),
+        ] {
+            assert_eq!(redis(&pairs).url, url);
+        }
+        for pairs in [
+            [(tls, "true"), (ca, root.as_str())],
+            [("REDIS_URL", "rediss://cache"), (ca, &root)],
+        ] {
+            let settings = redis(&pairs);
+            assert_eq!(
+                settings.root_certificates.as_deref(),
+                Some(std::path::Path::new(&root))
+            );
+        }
+        let wrong: [(&[(&str, &str)], &str); 5] = [
+            (&[("REDIS_USERNAME", "task")], "REDIS_PASSWORD"),
+            (&[(ca, &root)], ca),
+            (&[("REDIS_URL", "redis://cache"), (ca, &root)], ca),
+            (&[("REDIS_URL", "redis://cache"), (tls, "true")], tls),
+            (&[(tls, "true"), (ca, &key)], ca),
+        ];
+        for (pairs, name) in wrong {
+            assert_eq!(names::<ServerSettings>(pairs), [name], "{pairs:?}");
+        }
+    });
+}
+
+#[test]
+fn tls_and_login_of_kafka_are_whole_or_refused_by_name() {
+    with_certificates("kafka", |path| {
+        let (root, key, empty) = (path("root.pem"), path("root.key"), path("empty.pem"));
+        let protocol = |word| ("KAFKA_SECURITY_PROTOCOL", word);
+        let user = ("KAFKA_SASL_USERNAME", "task");
+        let password = ("KAFKA_SASL_PASSWORD", "hunter2");
+        let ca = ("KAFKA_SSL_CA_LOCATION", root.as_str());
+        let certificate = ("KAFKA_SSL_CERTIFICATE_LOCATION", root.as_str());
+        let private = ("KAFKA_SSL_KEY_LOCATION", key.as_str());
+        let plain = read::<ServerSettings>(&[]).expect("all right");
+        assert!(plain.kafka.security.is_none());
+        let whole = [
+            protocol("sasl_ssl"),
+            user,
+            password,
+            ca,
+            certificate,
+            private,
+            ("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512"),
+        ];
+        let worker = read::<WorkerSettings>(&whole).expect("all right");
+        assert!(!format!("{worker:?}").contains("hunter2"), "{worker:?}");
+        let security = worker.kafka.security;
+        assert_eq!(security.protocol(), "sasl_ssl");
+        let login = security.login.expect("it was given");
+        assert_eq!(login.mechanism.as_str(), "SCRAM-SHA-512");
+        assert_eq!(
+            (login.username.as_str(), login.password.as_str()),
+            ("task", "hunter2")
+        );
+        assert!(security.tls.and_then(|tls| tls.identity).is_some());
+
+        type Pairs<'a> = &'a [(&'a str, &'a str)];
+        let client = ("KAFKA_CLIENT", "kafka-rust");
+        let wrong: [(Pairs<'_>, &[&str]); 10] = [
+            (&[protocol("sasl_ssl")], &[user.0, password.0]),
+            (&[protocol("sasl_plaintext"), user], &[password.0]),
+            (&[protocol("sasl_ssl"), password], &[user.0]),
+            (&[protocol("ssl"), user, password], &[user.0, password.0]),
+            (&[user, password], &[user.0, password.0]),
+            (&[ca], &[ca.0]),
+            (&[protocol("sasl_plaintext"), user, password, ca], &[ca.0]),
+            (&[protocol("ssl"), certificate], &[private.0]),
+            (&[protocol("ssl"), (ca.0, &empty)], &[ca.0]),
+            (&[protocol("ssl"), client], &["KAFKA_SECURITY_PROTOCOL"]),
+        ];
+        for (pairs, expected) in wrong {
+            let mistakes = read::<ServerSettings>(pairs).expect_err("a mistake");
+            assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+            assert_eq!(names::<ServerSettings>(pairs), expected, "{pairs:?}");
+        }
+    });
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ParsedCertificate;
+use rustls::{RootCertStore, ServerConfig};
 
 use super::Reader;
 
@@ -105,6 +105,49 @@ fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     ParsedCertificate::try_from(first)
         .map_err(|error| format!("holds no certificate that can be used: {error}"))?;
     Ok(chain)
+}
+
+/// Checks that a file holds certificates to trust.
+pub(super) fn check_authorities(file: &Path) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_chain(file)? {
+        roots
+            .add(certificate)
+            .map_err(|error| format!("holds a certificate that cannot be used: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Checks that a file holds a certificate and those between it and its root.
+pub(super) fn check_chain(file: &Path) -> Result<(), String> {
+    read_chain(file).map(drop)
+}
+
+/// Checks that a file holds a private key.
+pub(super) fn check_key(file: &Path) -> Result<(), String> {
+    read_key(file).map(drop)
+}
+
+/// Declares a file that holds certificates to trust, and reads it.
+pub(super) fn read_authorities(
+    reader: &mut Reader,
+    name: &'static str,
+    meaning: &'static str,
+) -> Option<PathBuf> {
+    read_file(reader, name, meaning, check_authorities)
+}
+
+/// Declares a file, and reads it.
+pub(super) fn read_file(
+    reader: &mut Reader,
+    name: &'static str,
+    meaning: &'static str,
+    check: impl Fn(&Path) -> Result<(), String>,
+) -> Option<PathBuf> {
+    reader.optional_secret(name, "", "path", meaning, |path| {
+        let path = PathBuf::from(path);
+        check(&path).map(|()| path)
+    })
 }
 
 fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {

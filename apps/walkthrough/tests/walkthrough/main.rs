@@ -10,6 +10,7 @@ mod follow;
 mod outage;
 mod patience;
 mod programs;
+mod protected;
 mod proxy;
 mod rolling;
 mod settings;

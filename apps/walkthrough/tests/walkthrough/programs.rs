@@ -50,6 +50,8 @@ pub(crate) struct Program {
     name: String,
     child: Child,
     log: PathBuf,
+    /// What goes away with it.
+    home: Option<PathBuf>,
     /// Where it answers by HTTP, if it does.
     pub(crate) url: String,
 }
@@ -131,6 +133,7 @@ impl Program {
             name: name.to_owned(),
             child,
             log,
+            home: None,
             url: format!("http://127.0.0.1:{port}"),
         }
     }
@@ -148,6 +151,11 @@ impl Program {
 
     /// A Redis of the test's own.
     pub(crate) fn redis(port: u16, directory: &Path) -> Self {
+        Self::redis_with(port, directory, &[])
+    }
+
+    /// A Redis of the test's own that is told more.
+    pub(crate) fn redis_with(port: u16, directory: &Path, more: &[&str]) -> Self {
         let mut command = Command::new("redis-server");
         command.current_dir(directory).args([
             "--bind",
@@ -157,6 +165,7 @@ impl Program {
             "--port",
             &port.to_string(),
         ]);
+        command.args(more);
         let program = Self::start("redis", command, port, directory);
         eventually("Redis answers", || {
             TcpListener::bind((Ipv4Addr::LOCALHOST, port))
@@ -184,13 +193,37 @@ impl Program {
         Self::start("haproxy", command, port, directory)
     }
 
+    /// A PostgreSQL of the test's own that takes clients with TLS alone; the directory holds `server.pem` and `server.key`.
+    pub(crate) fn postgres(port: u16, directory: &Path) -> Self {
+        // Where the user that PostgreSQL runs as can walk to.
+        let home = std::env::temp_dir().join(format!("task-processor-walkthrough-{port}"));
+        if home.exists() {
+            fs::remove_dir_all(&home).expect("what an earlier run left can be removed");
+        }
+        let mut command = Command::new(built("xtask"));
+        command
+            .args(["services", "postgres", "--certificate"])
+            .arg(directory)
+            .arg(&home)
+            .arg(port.to_string());
+        let mut program = Self::start("postgres", command, port, directory);
+        program.home = Some(home);
+        program
+    }
+
     /// A broker of the test's own. Its data stays in the directory and is there when it is started again.
     pub(crate) fn broker(major: &str, port: u16, directory: &Path) -> Self {
+        Self::broker_with(major, port, directory, &[])
+    }
+
+    /// A broker of the test's own that is told more.
+    pub(crate) fn broker_with(major: &str, port: u16, directory: &Path, more: &[&str]) -> Self {
         let mut command = Command::new(built("xtask"));
         command
             .args(["services", "broker", major])
             .arg(directory.join("kafka"))
-            .arg(port.to_string());
+            .arg(port.to_string())
+            .args(more);
         let program = Self::start("kafka", command, port, directory);
         let address = format!("127.0.0.1:{port}");
         eventually("a broker answers", || {
@@ -249,6 +282,9 @@ impl Drop for Program {
         // It may have ended already, which is all that is wanted.
         self.child.kill().ok();
         self.child.wait().ok();
+        if let Some(home) = &self.home {
+            fs::remove_dir_all(home).ok();
+        }
         if std::thread::panicking() {
             eprintln!("--- {}\n{}", self.log.display(), self.log());
         }

@@ -39,10 +39,21 @@ impl Programs {
 
 /// Installs what librdkafka is built with; everything else needs no more than Rust does.
 pub(crate) fn build_tools() -> Result<(), Failure> {
-    let missing: Vec<&str> = [("cc", "gcc"), ("c++", "g++"), ("make", "make")]
+    const PROGRAMS: [(&str, &str); 4] = [
+        ("cc", "gcc"),
+        ("c++", "g++"),
+        ("make", "make"),
+        ("pkg-config", "pkg-config"),
+    ];
+    let mut missing: Vec<&str> = PROGRAMS
         .into_iter()
         .filter_map(|(name, package)| program(name).is_none().then_some(package))
         .collect();
+    // Built from source it may stand elsewhere, and its variable says where.
+    let elsewhere = env::var_os("OPENSSL_DIR").is_some();
+    if !elsewhere && !Path::new("/usr/include/openssl/ssl.h").exists() {
+        missing.push("libssl-dev");
+    }
     install(&missing, own_uid()? == 0)
 }
 

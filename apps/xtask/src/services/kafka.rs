@@ -39,6 +39,22 @@ pub(super) static KAFKA_4: Release = Release {
 /// Any fixed id will do for a cluster of one; it has to be 16 bytes in URL-safe base 64.
 const CLUSTER_ID: &str = "dGFza3Byb2Nlc3NvcjAwMQ";
 
+/// Where a broker listens.
+pub(super) struct Ports<'a> {
+    /// In the clear; the controller has the next.
+    pub(super) own: u16,
+    /// The one that clients are told.
+    pub(super) advertised: u16,
+    pub(super) protection: Option<Protection<'a>>,
+}
+
+/// Two more ports: this one speaks TLS; the next asks for a name and a password too, by any mechanism: `task`, `task`.
+pub(super) struct Protection<'a> {
+    pub(super) port: u16,
+    /// Holds `server.pem` and `server.key`.
+    pub(super) certificate: &'a Path,
+}
+
 impl Release {
     pub(super) fn daemon(&self, place: &Place, port: u16) -> Daemon {
         let mut daemon = Daemon::new(place, self.name, port, "TERM");
@@ -54,30 +70,25 @@ impl Release {
     ) -> Result<(), Failure> {
         let broker = self.prepare(
             &place.path(self.name),
-            daemon.port,
-            daemon.port,
+            &Ports {
+                own: daemon.port,
+                advertised: daemon.port,
+                protection: None,
+            },
             programs,
             detached(&programs.java),
         )?;
         daemon.start(broker)
     }
 
-    /// Becomes a broker that keeps its data in `home`, listens on `port` and the next, and tells its clients to come to
-    /// `advertised`. Returns only if that fails.
+    /// Becomes a broker that keeps its data in `home`. Returns only if that fails.
     pub(super) fn become_broker(
         &self,
         home: &Path,
-        port: u16,
-        advertised: u16,
+        ports: &Ports<'_>,
         programs: &Programs,
     ) -> Failure {
-        match self.prepare(
-            home,
-            port,
-            advertised,
-            programs,
-            Command::new(&programs.java),
-        ) {
+        match self.prepare(home, ports, programs, Command::new(&programs.java)) {
             Ok(mut broker) => Failure::starting(self.name)(broker.exec()),
             Err(failure) => failure,
         }
@@ -87,14 +98,13 @@ impl Release {
     fn prepare(
         &self,
         home: &Path,
-        port: u16,
-        advertised: u16,
+        ports: &Ports<'_>,
         programs: &Programs,
         mut java: Command,
     ) -> Result<Command, Failure> {
         fs::create_dir_all(home).map_err(Failure::at("create", home))?;
         let properties = home.join("server.properties");
-        fs::write(&properties, self.properties(port, advertised, home))
+        fs::write(&properties, self.properties(ports, home)?)
             .map_err(Failure::at("write", &properties))?;
         let logging = home.join("log4j.properties");
         fs::write(&logging, LOG4J_1).map_err(Failure::at("write", &logging))?;
@@ -134,6 +144,11 @@ impl Release {
                     "--config",
                 ])
                 .arg(&properties);
+            for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+                format
+                    .arg("--add-scram")
+                    .arg(format!("{mechanism}=[name=task,password=task]"));
+            }
             let output = format
                 .output()
                 .map_err(Failure::starting("kafka.tools.StorageTool"))?;
@@ -155,16 +170,36 @@ impl Release {
 
     /// The single-node values that Kafka's own quickstart uses, with fewer partitions for the internal topics (each costs
     /// start-up time) and no wait for more members before a group's first balance.
-    fn properties(&self, port: u16, advertised: u16, home: &Path) -> String {
+    fn properties(&self, ports: &Ports<'_>, home: &Path) -> Result<String, Failure> {
+        let (port, advertised) = (ports.own, ports.advertised);
         let controller = port + 1;
         let data = home.join("data");
-        format!(
+        let mut listeners = [
+            format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
+            format!("PLAINTEXT://127.0.0.1:{advertised}"),
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+        ];
+        let mut protection = String::new();
+        if let Some(wanted) = &ports.protection {
+            let (tls, login) = (wanted.port, wanted.port + 1);
+            for (list, more) in listeners.iter_mut().zip([
+                format!("SSL://127.0.0.1:{tls},SASL_SSL://127.0.0.1:{login}"),
+                format!("SSL://localhost:{tls},SASL_SSL://localhost:{login}"),
+                "SSL:SSL,SASL_SSL:SASL_SSL".to_owned(),
+            ]) {
+                list.push(',');
+                list.push_str(&more);
+            }
+            protection = protected(wanted.certificate, home)?;
+        }
+        let [listening, advertised, protocols] = listeners;
+        Ok(format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listeners={listening}\n\
+             advertised.listeners={advertised}\n\
+             listener.security.protocol.map={protocols}\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\
              log.dirs={}\n\
@@ -173,10 +208,36 @@ impl Release {
              transaction.state.log.replication.factor=1\n\
              transaction.state.log.min.isr=1\n\
              transaction.state.log.num.partitions=4\n\
-             group.initial.rebalance.delay.ms=0\n",
+             group.initial.rebalance.delay.ms=0\n\
+             {protection}",
             data.display()
-        )
+        ))
     }
+}
+
+/// The properties of TLS and of logins. A store in PEM is one file, the key before the certificate.
+fn protected(certificate: &Path, home: &Path) -> Result<String, Failure> {
+    const MODULES: &str = "org.apache.kafka.common.security";
+    let mut store = String::new();
+    for name in ["server.key", "server.pem"] {
+        let path = certificate.join(name);
+        store += &fs::read_to_string(&path).map_err(Failure::at("read", &path))?;
+    }
+    let path = home.join("keystore.pem");
+    fs::write(&path, store).map_err(Failure::at("write", &path))?;
+    let mut properties = format!(
+        "ssl.keystore.type=PEM\n\
+         ssl.keystore.location={}\n\
+         sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512\n\
+         listener.name.sasl_ssl.plain.sasl.jaas.config={MODULES}.plain.PlainLoginModule required user_task=\"task\";\n",
+        path.display()
+    );
+    for mechanism in ["scram-sha-256", "scram-sha-512"] {
+        properties += &format!(
+            "listener.name.sasl_ssl.{mechanism}.sasl.jaas.config={MODULES}.scram.ScramLoginModule required;\n"
+        );
+    }
+    Ok(properties)
 }
 
 const LOG4J_1: &str = "log4j.rootLogger=INFO, stdout\n\

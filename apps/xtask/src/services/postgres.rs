@@ -1,7 +1,7 @@
 //! PostgreSQL on a cluster of our own, with its default durability.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -20,19 +20,25 @@ pub(super) fn daemon(place: &Place, port: u16) -> Daemon {
 
 pub(super) fn start(place: &Place, daemon: &Daemon, programs: &Programs) -> Result<(), Failure> {
     let home = place.path("postgres");
-    let command = prepare(&home, daemon.port, programs, "setsid", &[])?;
+    let command = prepare(&home, daemon.port, None, programs, &["setsid"])?;
     daemon.start(command)
 }
 
-/// Becomes a server that keeps its data in `home`, and ends with the thread that started it. Returns only if that fails.
-pub(super) fn become_server(home: &Path, port: u16, programs: &Programs) -> Failure {
+/// Becomes a server that keeps its data in `home`, and ends with the thread that started it. With a certificate it takes
+/// nobody without TLS. Returns only if that fails.
+pub(super) fn become_server(
+    home: &Path,
+    port: u16,
+    certificate: Option<&Path>,
+    programs: &Programs,
+) -> Failure {
     // The wish to end with the parent does not survive a change of the user, so it is made after it.
     match prepare(
         home,
         port,
+        certificate,
         programs,
-        "setpriv",
-        &["--pdeathsig", "KILL", "--"],
+        &["setpriv", "--pdeathsig", "KILL", "--"],
     ) {
         Ok(mut server) => {
             // After a crash one call instead of one for every file, which on a busy disk takes half a minute.
@@ -48,17 +54,17 @@ pub(super) fn become_server(home: &Path, port: u16, programs: &Programs) -> Fail
 fn prepare(
     home: &Path,
     port: u16,
+    certificate: Option<&Path>,
     programs: &Programs,
-    starter: &str,
-    options: &[&str],
+    starter: &[&str],
 ) -> Result<Command, Failure> {
     let data = home.join("data");
     if !data.join("task-processor-ready").exists() {
         create_cluster(home, &data, programs)?;
     }
-    let mut command = Command::new(starter);
+    let mut command = Command::new(starter[0]);
     command
-        .args(options)
+        .args(&starter[1..])
         .arg(programs.postgres.join("postgres"));
     as_account(&mut command, programs.postgres_account.as_ref());
     command.current_dir(home).arg("-D").arg(&data).args([
@@ -75,7 +81,41 @@ fn prepare(
     ] {
         command.arg("-c").arg(setting);
     }
+    if let Some(certificate) = certificate {
+        for setting in protect(home, certificate, programs.postgres_account.as_ref())? {
+            command.arg("-c").arg(setting);
+        }
+    }
     Ok(command)
+}
+
+/// Lays out what TLS needs, where the server may read it and nobody else, and says which settings name it.
+fn protect(
+    home: &Path,
+    certificate: &Path,
+    account: Option<&Account>,
+) -> Result<Vec<String>, Failure> {
+    let hosts = home.join("hosts.conf");
+    fs::write(&hosts, "hostssl all all 127.0.0.1/32 scram-sha-256\n")
+        .map_err(Failure::at("write", &hosts))?;
+    let [chain, key] = ["server.pem", "server.key"].map(|name| home.join(name));
+    for path in [&chain, &key] {
+        let from = certificate.join(path.file_name().unwrap_or_default());
+        fs::copy(&from, path).map_err(Failure::at("copy", &from))?;
+    }
+    for path in [&hosts, &chain, &key] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .map_err(Failure::at("close", path))?;
+        if let Some(Account { uid, gid }) = account {
+            chown(path, Some(*uid), Some(*gid)).map_err(Failure::at("hand over", path))?;
+        }
+    }
+    Ok(vec![
+        "ssl=on".to_owned(),
+        format!("hba_file={}", hosts.display()),
+        format!("ssl_cert_file={}", chain.display()),
+        format!("ssl_key_file={}", key.display()),
+    ])
 }
 
 fn create_cluster(home: &Path, data: &Path, programs: &Programs) -> Result<(), Failure> {

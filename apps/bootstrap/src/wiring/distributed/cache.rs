@@ -3,27 +3,53 @@
 use std::sync::Arc;
 
 use adapters::memory::{CacheLimits, MemoryResultCache};
-use adapters::redis::{RedisOptions, RedisResultCache, RedisSettingsError};
+use adapters::redis::{RedisOptions, RedisRefusal, RedisResultCache};
 use adapters::tiered::Tiered;
 use domain::ports::{Clock, Observer, ResultCache};
 use tracing::warn;
 
+use crate::Failure;
 use crate::settings::RedisSettings;
-use crate::startup::chain;
+use crate::startup::{StartupError, chain};
 
 /// Makes the cache; a Redis that does not answer costs time only.
-pub(super) async fn open(
-    settings: &RedisSettings,
-) -> Result<Arc<dyn ResultCache>, RedisSettingsError> {
-    let redis = RedisResultCache::connect(&RedisOptions::new(&settings.url))?;
-    if let Err(error) = redis.ping().await {
-        warn!(
-            event = "redis.not_there",
-            address = settings.masked(),
-            reason = chain(&error),
-            "Redis does not answer; starting without it, results are read from the database until it does"
-        );
+///
+/// # Errors
+/// When a Redis that is there refuses us, which no waiting cures.
+pub(super) async fn open(settings: &RedisSettings) -> Result<Arc<dyn ResultCache>, Failure> {
+    let redis = RedisResultCache::connect(&RedisOptions {
+        root_certificates: settings.root_certificates.clone(),
+        ..RedisOptions::new(&settings.url)
+    })?;
+    let Err(error) = redis.ping().await else {
+        return Ok(Arc::new(redis));
+    };
+    let reason = chain(&error);
+    let hint = match RedisRefusal::of(&error) {
+        Some(RedisRefusal::Login) => {
+            Some("REDIS_USERNAME and REDIS_PASSWORD, or REDIS_URL, say who we are")
+        }
+        Some(RedisRefusal::Tls) => {
+            Some("REDIS_TLS and REDIS_TLS_CA_CERT_FILE, or REDIS_URL, say how TLS is spoken")
+        }
+        _ => None,
+    };
+    if let Some(hint) = hint {
+        let what = format!("Redis at {}", settings.masked());
+        let reason = format!("{reason}; {hint}");
+        return Err(StartupError::Refused { what, reason }.into());
     }
+    warn!(
+        event = "redis.not_there",
+        address = settings.masked(),
+        reason,
+        "Redis does not answer{}; starting without it, results are read from the database until it does",
+        if RedisRefusal::of(&error) == Some(RedisRefusal::PerhapsTls) {
+            " in what we speak (REDIS_TLS says whether that is TLS)"
+        } else {
+            ""
+        }
+    );
     Ok(Arc::new(redis))
 }
 

@@ -13,13 +13,16 @@ use url::Url;
 
 use crate::settings::{MigrateSettings, PostgresSettings, StartSettings};
 use crate::shutdown::Shutdown;
-use crate::startup::{Obstacle, StartupError, wait_for};
+use crate::startup::{Obstacle, StartupError, chain, wait_for};
 
 /// How long one statement of the heartbeat may take: shorter than any sensible lease.
 const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection may take to open before its host counts as silent.
 const KNOCK: Duration = Duration::from_secs(3);
 const DEFAULT_PORT: u16 = 5_432;
+/// Where to look when PostgreSQL refuses us.
+const HINT: &str = "DATABASE_USER, DATABASE_PASSWORD, DATABASE_NAME, DATABASE_SSL_MODE and DATABASE_SSL_ROOT_CERT, or \
+     DATABASE_URL, say who we are and how TLS is spoken";
 
 /// Connects to PostgreSQL when it is there, and waits until its schema is up to date, or brings it up to date.
 pub(super) async fn open(
@@ -115,7 +118,8 @@ async fn connect(
                     Obstacle::not_yet(&error)
                 } else {
                     // The cause says what was refused; the port's own words are about data.
-                    Obstacle::never(error.source().unwrap_or(&error))
+                    let reason = chain(error.source().unwrap_or(&error));
+                    Obstacle::Never(format!("{reason}; {HINT}"))
                 }
             })
     })

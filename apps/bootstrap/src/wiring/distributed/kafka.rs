@@ -63,8 +63,13 @@ impl Kafka {
             KafkaClient::Rdkafka => Client::Rdkafka,
         }
         .resolved();
-        match kafka_probe::check(client, &settings.brokers, PROBE).await {
-            Ok(_versions) => {}
+        let options = KafkaOptions {
+            client_id: client_id.to_owned(),
+            security: settings.security.clone(),
+            ..KafkaOptions::new(settings.brokers.clone())
+        };
+        match kafka_probe::reach(client, &options, PROBE).await {
+            Ok(()) => {}
             Err(error) if error.is_transient() => warn!(
                 event = "kafka.not_there",
                 brokers = settings.brokers.join(","),
@@ -74,7 +79,7 @@ impl Kafka {
             Err(error) => {
                 return Err(StartupError::Refused {
                     what: format!("Kafka at {}", settings.brokers.join(",")),
-                    reason: chain(&error),
+                    reason: told(&error),
                 });
             }
         }
@@ -83,10 +88,6 @@ impl Kafka {
             client = client.as_str(),
             "the Kafka client"
         );
-        let options = KafkaOptions {
-            client_id: client_id.to_owned(),
-            ..KafkaOptions::new(settings.brokers.clone())
-        };
         Ok(Self {
             client,
             options,
@@ -187,8 +188,8 @@ impl Kafka {
         let mut pause = FIRST_PAUSE;
         loop {
             // The broker may not have answered when the client was chosen, and be one that it cannot talk to.
-            match kafka_probe::check(self.client, &self.settings.brokers, PROBE).await {
-                Ok(_versions) => match self.ensure(settings).await {
+            match kafka_probe::reach(self.client, &self.options, PROBE).await {
+                Ok(()) => match self.ensure(settings).await {
                     Ok(topics) => return topics,
                     Err(refused @ TopicError::Refused(_)) => {
                         let reason = chain(&refused);
@@ -205,8 +206,8 @@ impl Kafka {
                         );
                     }
                 },
-                Err(unsuitable @ ProbeError::Incompatible(_)) => {
-                    let reason = chain(&unsuitable);
+                Err(unsuitable) if !unsuitable.is_transient() => {
+                    let reason = told(&unsuitable);
                     error!(
                         event = "kafka.unsuitable",
                         reason, "Kafka cannot be used like this"
@@ -218,6 +219,20 @@ impl Kafka {
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+}
+
+/// What is wrong, and where to look.
+fn told(error: &ProbeError) -> String {
+    let reason = chain(error);
+    match error {
+        ProbeError::Login(_) => format!(
+            "{reason}; KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD say who we are"
+        ),
+        ProbeError::Tls(_) => format!(
+            "{reason}; KAFKA_SECURITY_PROTOCOL and KAFKA_SSL_CA_LOCATION say how TLS is spoken and whom it trusts"
+        ),
+        _ => reason,
     }
 }
 
