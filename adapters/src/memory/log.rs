@@ -322,6 +322,28 @@ impl MemoryLog {
         }
     }
 
+    /// Deletes `tasks-input` and makes it anew, as an operator does: its records are gone, its offsets begin again, and no group
+    /// has acknowledged anything. What members received before they may still acknowledge; that passes over as many records of
+    /// the new topic.
+    pub fn recreate_input(&self) {
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        for partition in &mut state.partitions {
+            *partition = Partition::default();
+        }
+        state.records = 0;
+        for share in state
+            .groups
+            .values_mut()
+            .flat_map(|group| &mut group.shares)
+        {
+            share.next = 0;
+            share.committed = 0;
+        }
+        drop(guard);
+        self.shared.arrived.notify_waiters();
+    }
+
     /// Writes a record to `tasks-input` that feeds deliver as [`RecordContent::Unreadable`].
     ///
     /// # Errors
@@ -690,6 +712,28 @@ mod tests {
             trace: None,
         });
         made.take(count).collect()
+    }
+
+    #[tokio::test]
+    async fn a_topic_made_anew_begins_at_its_beginning_and_an_old_acknowledgement_passes_over_as_many()
+     {
+        let log = log(LogLimits {
+            partitions: 1,
+            ..LogLimits::default()
+        });
+        let feed = log.feed();
+        log.publish(&messages(3)).await;
+        let old = feed.receive(10).await.expect("received");
+        log.recreate_input();
+        assert_eq!(log.unacknowledged(), 0);
+        assert_eq!(feed.standing(), Standing::CaughtUp);
+        log.publish(&messages(5)).await;
+        let new = feed.receive(2).await.expect("received");
+        assert_eq!(new[0].position, old[0].position);
+        feed.acknowledge(&[old[2].position]).await.expect("taken");
+        let rest = feed.receive(10).await.expect("received");
+        let offsets: Vec<i64> = rest.iter().map(|record| record.position.offset).collect();
+        assert_eq!(offsets, [3, 4]);
     }
 
     fn partitions(deliveries: &[Delivery]) -> BTreeSet<i32> {

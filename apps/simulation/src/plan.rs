@@ -87,6 +87,8 @@ pub(crate) enum Action {
     },
     WipeCache,
     WipeTopic,
+    /// The topic is deleted and made again: its offsets begin anew.
+    RecreateTopic,
     Jump(ClockOf, i64),
 }
 
@@ -150,8 +152,8 @@ const PATIENCE: [u64; 5] = [0, 3, 10_000, 10_000, 10_000];
 /// What clients do beyond submitting and reading is drawn apart, so that the rest of a history does not depend on it.
 const OF_ORDERS: u64 = 0x0bed_1e5c_e0fd_e515;
 
-/// What other hands do to the books is drawn apart too.
-const OF_BOOKS: u64 = 0xb00c_5a11_d15c_0de5;
+/// What other hands do to books and topic is drawn apart too.
+const OF_HANDS: u64 = 0xb00c_5a11_d15c_0de5;
 
 impl Plan {
     /// Whether the workers compare the tasks with the books about them.
@@ -200,7 +202,7 @@ impl Plan {
         plan.draw_rubbish(&chance);
         plan.draw_faults(&chance);
         plan.draw_orders(&Chance::new(seed ^ OF_ORDERS));
-        plan.draw_books(&Chance::new(seed ^ OF_BOOKS));
+        plan.draw_hands(&Chance::new(seed ^ OF_HANDS));
         plan.actions.sort_by_key(|(at, _)| *at);
         plan.is_embedded = workers == 1 && chance.one_in(2);
         if plan.is_embedded {
@@ -274,14 +276,19 @@ impl Plan {
         }
     }
 
-    fn draw_books(&mut self, chance: &Chance) {
-        if !chance.one_in(3) {
-            return;
+    fn draw_hands(&mut self, chance: &Chance) {
+        if chance.one_in(3) {
+            for _ in 0..chance.between(1, 8) {
+                let choice = chance.seed();
+                let at = chance.below(self.span);
+                self.actions.push((at, Action::Misfile { choice }));
+            }
         }
-        for _ in 0..chance.between(1, 8) {
-            let choice = chance.seed();
-            let at = chance.below(self.span);
-            self.actions.push((at, Action::Misfile { choice }));
+        if chance.one_in(6) {
+            for _ in 0..chance.between(1, 2) {
+                let at = chance.below(self.span);
+                self.actions.push((at, Action::RecreateTopic));
+            }
         }
     }
 

@@ -81,6 +81,8 @@ pub(crate) struct World {
     totals: Totals,
     /// Nothing is started again.
     is_over: bool,
+    /// The topic was deleted and made again.
+    is_topic_new: bool,
     /// Metrics as a client read them at the end.
     pub(crate) metrics: Option<Metrics>,
     /// Tasks whose worker was killed in the quiet.
@@ -198,6 +200,7 @@ impl World {
             quiet_at: i64::MAX,
             totals: Totals::default(),
             is_over: false,
+            is_topic_new: false,
             metrics: None,
             bereaved: None,
             tally: Tally::default(),

@@ -101,6 +101,7 @@ impl World {
                 self.cache.clear();
             }
             Action::WipeTopic => self.wipe_topic(),
+            Action::RecreateTopic => self.recreate_topic(),
             Action::Jump(clock, micros) => {
                 self.trace()
                     .note(Who::WORLD, "clock jumps", micros.cast_unsigned(), || {
@@ -139,6 +140,19 @@ impl World {
     fn wipe_topic(&self) {
         self.trace().note(Who::WORLD, "topic wiped", 0, String::new);
         self.topic.wipe(self.log_clock.now().as_micros());
+        self.expect_no_message();
+    }
+
+    fn recreate_topic(&mut self) {
+        self.trace()
+            .note(Who::WORLD, "topic made anew", 0, String::new);
+        self.log.recreate_input();
+        self.is_topic_new = true;
+        self.expect_no_message();
+    }
+
+    /// What only its message speaks for may have lost it.
+    pub(super) fn expect_no_message(&self) {
         let mut entries = self.ledger.entries();
         entries.rubbish.clear();
         // Their messages are gone, and only the audit speaks for them.

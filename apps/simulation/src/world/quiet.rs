@@ -29,6 +29,10 @@ impl World {
         self.quiet_at = self.trace().now();
         self.agenda.clear();
         self.sky.clear();
+        if self.is_topic_new {
+            // Whatever was received of the old topic may have been acknowledged until now, and have passed over records of the new.
+            self.expect_no_message();
+        }
         for server in self.servers.iter().flatten() {
             server.link.open();
         }
