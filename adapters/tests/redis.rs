@@ -230,6 +230,89 @@ async fn a_redis_that_comes_up_later_is_found() {
     recovered(&cache).await;
 }
 
+/// A Redis of the test's own. It ends with it.
+struct OwnRedis {
+    server: std::process::Child,
+    socket: std::path::PathBuf,
+}
+
+impl OwnRedis {
+    async fn start() -> Self {
+        let socket = std::env::temp_dir().join(format!("redis-{}.sock", Uuid::now_v7()));
+        let server = std::process::Command::new("redis-server")
+            .args([
+                "--port",
+                "0",
+                "--save",
+                "",
+                "--maxmemory-policy",
+                "noeviction",
+            ])
+            .arg("--unixsocket")
+            .arg(&socket)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let own = Self { server, socket };
+        let client = redis::Client::open(own.url()).expect("the URL is sound");
+        let started = Instant::now();
+        while client.get_multiplexed_async_connection().await.is_err() {
+            assert!(
+                started.elapsed() < Duration::from_secs(20),
+                "it never came up"
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+        own
+    }
+
+    fn url(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    /// In bytes; 0 is as much as there is.
+    async fn may_hold(&self, bytes: u64) {
+        let () = redis::cmd("CONFIG")
+            .arg(&["SET", "maxmemory", &bytes.to_string()])
+            .query_async(&mut raw(&self.url()).await)
+            .await
+            .expect("CONFIG SET");
+    }
+}
+
+impl Drop for OwnRedis {
+    fn drop(&mut self) {
+        self.server.kill().ok();
+        self.server.wait().ok();
+        std::fs::remove_file(&self.socket).ok();
+    }
+}
+
+/// Full, and told to throw nothing away: what it has is read on without a pause, and it takes more as soon as there is room.
+#[tokio::test]
+#[ignore = "needs Redis: run cargo xtask test"]
+async fn a_full_redis_answers_what_it_has_and_takes_more_when_there_is_room() {
+    let own = OwnRedis::start().await;
+    let cache = RedisResultCache::connect(&RedisOptions {
+        retry_after: Duration::from_secs(3_600),
+        ..options(&own.url())
+    })
+    .expect("the URL is sound");
+    let (kept, late) = (result("kept"), result("late"));
+    cache.put(std::slice::from_ref(&kept)).await.expect("put");
+    own.may_hold(1).await;
+    for _ in 0..20 {
+        let put = cache.put(std::slice::from_ref(&late)).await;
+        put.expect_err("there is no room");
+        let found = cache.get(&[kept.id, late.id]).await.expect("get");
+        assert_eq!(found, [Some(kept.clone()), None]);
+    }
+    own.may_hold(0).await;
+    cache.put(std::slice::from_ref(&late)).await.expect("put");
+    let found = cache.get(&[kept.id, late.id]).await.expect("get");
+    assert_eq!(found, [Some(kept), Some(late)]);
+}
+
 /// Waits until the cache works again; how long that takes.
 async fn recovered(cache: &RedisResultCache) -> Duration {
     let started = Instant::now();

@@ -44,6 +44,8 @@ fn code(error: &DbErr) -> Option<Cow<'_, str>> {
 #[cfg(feature = "postgres")]
 const PG_UNIQUE_VIOLATION: &str = "23505";
 #[cfg(feature = "postgres")]
+const PG_READ_ONLY_SQL_TRANSACTION: &str = "25006";
+#[cfg(feature = "postgres")]
 const PG_FOREIGN_KEY_VIOLATION: &str = "23503";
 #[cfg(feature = "sqlite")]
 const SQLITE_CONSTRAINT_FOREIGNKEY: &str = "787";
@@ -63,6 +65,13 @@ pub(super) fn is_foreign_key_violation(error: &DbErr) -> bool {
         Some(SQLITE_CONSTRAINT_FOREIGNKEY) => true,
         _ => false,
     }
+}
+
+/// Whether this session may only read: after a failover its address led to a standby, or it began as one of a server that was
+/// being switched over.
+#[cfg(feature = "postgres")]
+pub(super) fn is_read_only(error: &DbErr) -> bool {
+    code(error).as_deref() == Some(PG_READ_ONLY_SQL_TRANSACTION)
 }
 
 /// Whether the same data will be refused again.

@@ -429,3 +429,42 @@ async fn a_statement_that_waits_too_long_is_transient() {
     other.close().await.expect("close");
     postgres.drop_database().await;
 }
+
+/// After a failover the address may lead to a standby for a while, and sessions that began there may only read, for as long as they
+/// last: they are given up, and the store writes again as soon as new sessions may.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn sessions_that_may_only_read_are_given_up() {
+    let postgres = Postgres::migrated().await;
+    let other = postgres.connection().await;
+    let setting = async |how: &str| {
+        let sql = format!(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {how}', current_database()); END $$"
+        );
+        execute(&other, &sql).await;
+    };
+    setting("SET default_transaction_read_only = on").await;
+    let mut options = SqlOptions::new(postgres.url());
+    // A second session would begin when it may write, and hide what the first one does.
+    options.max_connections = 1;
+    let store = SqlTaskStore::connect(options).await.expect("connect");
+    let accepted = tasks(3);
+    let refused = store.insert(&accepted).await.expect_err("a standby");
+    assert!(refused.is_transient(), "{refused:?}");
+    // What only reads is answered all the same.
+    let ids: Vec<TaskId> = accepted.iter().map(|task| task.id).collect();
+    assert_eq!(store.get(&ids).await.expect("get"), [None, None, None]);
+    setting("RESET default_transaction_read_only").await;
+    let outcomes = timeout(Duration::from_secs(10), async {
+        insist!(store.insert(&accepted))
+    });
+    let outcomes = outcomes.await.expect("the sessions are given up");
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| outcome.write == WriteOutcome::Applied)
+    );
+    store.close().await;
+    other.close().await.expect("close");
+    postgres.drop_database().await;
+}

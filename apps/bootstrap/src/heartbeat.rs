@@ -83,3 +83,61 @@ where
     };
     heart.run(registry).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use adapters::memory::{Memory, TokioClock};
+    use domain::{Ports, Worker, WorkerConfig, processor_fn};
+
+    use super::*;
+
+    /// What nobody waits for in vain.
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// The only thread of the worker's runtime is held, as by a function that computes without ever giving way.
+    #[tokio::test]
+    async fn a_runtime_that_stands_still_does_not_stop_the_heart() {
+        let memory = Memory::with_clock(TokioClock::default());
+        let ports = Ports {
+            store: memory.store.clone(),
+            registry: memory.store.clone(),
+            audit: memory.store.clone(),
+            catalog: memory.store.clone(),
+            publisher: memory.log.clone(),
+            announcer: memory.log.clone(),
+            cache: memory.cache.clone(),
+            clock: memory.clock.clone(),
+            ids: memory.ids.clone(),
+            random: memory.random.clone(),
+            observer: memory.observer.clone(),
+        };
+        let idle = processor_fn(|_job| async { Ok(String::new()) });
+        let config = WorkerConfig {
+            beat_interval: Duration::from_millis(5),
+            ..WorkerConfig::default()
+        };
+        let feed = Arc::new(memory.log.feed());
+        let worker = Worker::new(ports, feed, Arc::new(idle), config);
+        let store = Arc::clone(&memory.store);
+        let registry = Arc::clone(&store);
+        let heartbeat = Heartbeat::start(worker.heart(), move || {
+            let registry: Arc<dyn WorkerRegistry> = registry.clone();
+            async move { Ok(registry) }
+        });
+        let heartbeat = heartbeat.expect("a thread");
+        let working = tokio::spawn(worker.run(std::future::pending()));
+        while store.snapshot().workers.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let beats = || store.snapshot().workers[0].beat;
+        let (before, began) = (beats(), Instant::now());
+        while beats() < before + 10 {
+            assert!(began.elapsed() < LIMIT, "the heart stands still");
+            thread::yield_now();
+        }
+        drop(heartbeat);
+        working.abort();
+    }
+}

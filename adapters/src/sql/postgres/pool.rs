@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::sql::SqlOptions;
+use crate::sql::failure::is_read_only;
 
 /// How much longer than the server's own limits an answer is awaited before the server counts as silent. The driver sets
 /// no keepalive on its sockets, so without this a server that vanished would be waited for without end.
@@ -35,6 +36,10 @@ const AT_WORK: &str = "SELECT 1 FROM pg_stat_activity
         AND starts_with($1, query) AND coalesce(query_start < statement_timestamp() - interval '1 second', true)
     LIMIT 1";
 
+/// How old connections must be to be given up because they may only read: while every server is a standby, no statement opens
+/// connections of its own.
+const STANDBY: Duration = Duration::from_secs(1);
+
 /// How long a pool may take to close.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -55,6 +60,9 @@ const SESSION: [(&str, &str); 12] = [
     ("tcp_keepalives_interval", "10"),
     ("tcp_keepalives_count", "3"),
 ];
+
+/// Why connections are given up.
+const SILENT: &str = "the database was silent";
 
 pub(super) struct Pool {
     current: RwLock<Arc<Connections>>,
@@ -86,6 +94,7 @@ struct Connections {
     database: DatabaseConnection,
     /// One permit for each connection: who has one waits for the server, and for nobody of ours.
     places: Semaphore,
+    opened: Instant,
     answered: Mutex<Instant>,
 }
 
@@ -94,6 +103,7 @@ impl Connections {
         Ok(Arc::new(Self {
             database: Database::connect(settings(options, lazy)).await?,
             places: Semaphore::new(usize::try_from(options.max_connections).unwrap_or(usize::MAX)),
+            opened: Instant::now(),
             answered: Mutex::new(Instant::now()),
         }))
     }
@@ -231,7 +241,7 @@ impl Pool {
                 biased;
                 outcome = timeout(limit, work) => outcome,
                 fresh = self.found_lost(sql) => {
-                    self.replace(connections, fresh);
+                    self.replace(connections, fresh, SILENT);
                     return Err(DbErr::Conn(RuntimeErr::Internal(
                         "the statement, or its answer, was lost on the way".to_owned(),
                     )));
@@ -244,8 +254,15 @@ impl Pool {
             // wait for a server that is silent.
             Ok(Err(error @ DbErr::ConnectionAcquire(_))) => {
                 if connections.silent_for() > limit {
-                    self.replace(connections, Connections::open(&self.options, true).await?);
+                    let fresh = Connections::open(&self.options, true).await?;
+                    self.replace(connections, fresh, SILENT);
                 }
+                Err(error)
+            }
+            // The driver would keep these sessions as long as the standby lives, whatever the address leads to by then.
+            Ok(Err(error)) if is_read_only(&error) && connections.opened.elapsed() > STANDBY => {
+                let fresh = Connections::open(&self.options, true).await?;
+                self.replace(connections, fresh, "the database may only be read");
                 Err(error)
             }
             Ok(outcome) => {
@@ -253,7 +270,8 @@ impl Pool {
                 outcome
             }
             Err(_elapsed) => {
-                self.replace(connections, Connections::open(&self.options, true).await?);
+                let fresh = Connections::open(&self.options, true).await?;
+                self.replace(connections, fresh, SILENT);
                 Err(DbErr::Conn(RuntimeErr::Internal(format!(
                     "no answer from the database within {limit:?}"
                 ))))
@@ -288,13 +306,13 @@ impl Pool {
         }
     }
 
-    /// Gives up every connection of a pool whose server is silent: the driver would wait for each of them as long as the
-    /// operating system does, which may be for ever, and they would never be free again.
-    fn replace(&self, silent: &Arc<Connections>, fresh: Arc<Connections>) {
+    /// Gives up every connection of a pool that is of no use any more. Of a server that is silent the driver would wait for each of
+    /// them as long as the operating system does, which may be for ever, and they would never be free again.
+    fn replace(&self, useless: &Arc<Connections>, fresh: Arc<Connections>, reason: &str) {
         let given_up = {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            if Arc::ptr_eq(&current, silent) {
-                tracing::warn!("the database was silent: its connections are given up");
+            if Arc::ptr_eq(&current, useless) {
+                tracing::warn!(reason, "the connections to the database are given up");
                 std::mem::replace(&mut *current, fresh)
             } else {
                 fresh
