@@ -138,6 +138,7 @@ mod tests {
             max_connections: 1,
             max_waiters: 1,
             max_streams: 1,
+            event_ring: 1,
             drain_delay: Duration::ZERO,
         }
     }

@@ -34,6 +34,7 @@ async fn serve(start: Start<ServerSettings>) -> Result<(), Failure> {
     let crowd = EventsConfig {
         waiters: settings.http.max_waiters,
         streams: settings.http.max_streams,
+        ring: settings.http.event_ring,
         ..EventsConfig::default()
     };
     let events = Events::start(&wired.ports, wired.events.clone(), crowd);

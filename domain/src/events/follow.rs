@@ -10,6 +10,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{EventsConfig, Kind, MAIL, Shared, State};
 use crate::{Ports, chain};
 
+/// How far back reading begins for who only wait: what happened just before they came.
+const JUST_BEFORE: usize = 1_024;
+
 /// How many events are taken together.
 const BATCH: usize = 1_024;
 
@@ -52,9 +55,52 @@ impl Shared {
         }
     }
 
-    /// Reads until nobody has listened for a while, or the reader is at its end. In that case the ring is kept for the next
-    /// reader: where it goes on, nobody notices.
+    /// Only streams need the ring, and to read so far back takes a second of a busy log: waiters are not kept from their
+    /// events for that long.
     async fn read_while_wanted(
+        &self,
+        feed: &dyn EventFeed,
+        config: EventsConfig,
+    ) -> Result<(), EventFeedError> {
+        let is_followed = self.lock().is_followed();
+        if is_followed {
+            self.read_for_streams(feed, config).await
+        } else {
+            self.read_for_waiters(feed, config).await
+        }
+    }
+
+    /// Reads until a stream comes, or nobody has waited for a while, or the reader is at its end.
+    async fn read_for_waiters(
+        &self,
+        feed: &dyn EventFeed,
+        config: EventsConfig,
+    ) -> Result<(), EventFeedError> {
+        let mut reader = feed.open(JUST_BEFORE.min(config.ring)).await?;
+        let mut lull = Lull::default();
+        loop {
+            tokio::select! {
+                biased;
+                read = timeout(look_pause(config), reader.read(BATCH)) => {
+                    if let Ok(read) = read {
+                        let read = read?;
+                        let mut state = self.lock();
+                        read.iter().for_each(|placed| state.deliver(placed));
+                    }
+                }
+                () = self.wanted.notified() => {}
+            }
+            let state = self.lock();
+            // A stream that came meanwhile reads all of it again.
+            if state.streams > 0 || lull.has_lasted(state.listeners, config) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads until there has been no stream for a while, or the reader is at its end. In that case the ring is kept for the
+    /// next reader: where it goes on, nobody notices.
+    async fn read_for_streams(
         &self,
         feed: &dyn EventFeed,
         config: EventsConfig,
@@ -68,16 +114,13 @@ impl Shared {
             latest.extend(read);
         }
         self.begin(reader.begin(), &latest);
-        let mut unwanted_since = None;
+        let mut lull = Lull::default();
         loop {
-            let look = config.linger.max(Duration::from_millis(4)) / 4;
-            if let Ok(read) = timeout(look, reader.read(BATCH)).await {
+            if let Ok(read) = timeout(look_pause(config), reader.read(BATCH)).await {
                 self.take_in(&read?);
             }
             let mut state = self.lock();
-            if state.listeners > 0 {
-                unwanted_since = None;
-            } else if unwanted_since.get_or_insert_with(Instant::now).elapsed() >= config.linger {
+            if lull.has_lasted(state.streams, config) {
                 state.ring.close();
                 return Ok(());
             }
@@ -90,26 +133,54 @@ impl Shared {
         if !state.ring.open(begin) {
             state.cut_streams();
         }
+        // Under the same lock: in a ring that is open and not filled yet, whoever comes back would miss what it is to hold.
+        state.take_in(latest);
         drop(state);
-        self.take_in(latest);
+        self.advanced.send_modify(|turns| *turns += 1);
     }
 
     fn take_in(&self, read: &[PlacedEvent]) {
-        let mut state = self.lock();
-        for placed in read {
-            match state.ring.push(placed) {
-                None => continue,
-                Some(true) => {}
-                Some(false) => state.cut_streams(),
-            }
-            state.deliver(placed);
-        }
-        drop(state);
+        self.lock().take_in(read);
         self.advanced.send_modify(|turns| *turns += 1);
     }
 }
 
+/// How often it is looked whether anybody is left.
+fn look_pause(config: EventsConfig) -> Duration {
+    config.linger.max(Duration::from_millis(4)) / 4
+}
+
+/// Since when nobody is there.
+#[derive(Default)]
+struct Lull(Option<Instant>);
+
+impl Lull {
+    fn has_lasted(&mut self, present: usize, config: EventsConfig) -> bool {
+        if present > 0 {
+            self.0 = None;
+            return false;
+        }
+        self.0.get_or_insert_with(Instant::now).elapsed() >= config.linger
+    }
+}
+
 impl State {
+    /// Whether there are streams, or there was one a moment ago.
+    fn is_followed(&self) -> bool {
+        self.streams > 0 || self.ring.bounds().is_some()
+    }
+
+    fn take_in(&mut self, read: &[PlacedEvent]) {
+        for placed in read {
+            match self.ring.push(placed) {
+                None => continue,
+                Some(true) => {}
+                Some(false) => self.cut_streams(),
+            }
+            self.deliver(placed);
+        }
+    }
+
     /// Puts an event into the hands of those who asked for its task.
     fn deliver(&mut self, placed: &PlacedEvent) {
         let Some(event) = placed.event else { return };

@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use ports::{PlacedEvent, TaskEvent};
 
+/// What [`EventsConfig::ring`](super::EventsConfig::ring) and the documents say that an event takes.
+const _: () = assert!(size_of::<Option<TaskEvent>>() == 40);
+
 /// Holds an unbroken run of positions. What does not follow on it starts a new generation.
 #[derive(Default)]
 pub(super) struct Ring {
@@ -53,11 +56,12 @@ impl Ring {
         if !follows {
             self.restart(placed.position);
         }
-        self.events.push_back(placed.event);
-        self.end = Some(placed.position + 1);
-        if self.events.len() > self.limit {
+        // Before the new one comes: a full ring of a power of two would double.
+        if self.events.len() == self.limit {
             self.events.pop_front();
         }
+        self.events.push_back(placed.event);
+        self.end = Some(placed.position + 1);
         Some(follows)
     }
 
@@ -75,6 +79,19 @@ impl Ring {
         let (first, _) = self.bounds()?;
         let index = usize::try_from(position.checked_sub(first)?).ok()?;
         self.events.get(index).copied().flatten()
+    }
+
+    /// What it holds from a position on.
+    pub(super) fn since(&self, position: u64) -> impl Iterator<Item = PlacedEvent> {
+        let (first, end) = self.bounds().unwrap_or_default();
+        let begin = position.clamp(first, end);
+        let skipped = usize::try_from(begin - first).unwrap_or(usize::MAX);
+        (begin..)
+            .zip(self.events.range(skipped.min(self.events.len())..))
+            .map(|(position, event)| PlacedEvent {
+                position,
+                event: *event,
+            })
     }
 }
 

@@ -1,12 +1,15 @@
 //! Waiting for tasks and following them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adapters::faulty::{Fault, Faulty};
+use adapters::memory::{LogLimits, MemoryLog};
+use async_trait::async_trait;
 use domain::{Events, EventsConfig, EventsError, Heard, Reading};
 use ports::{
-    Announcer, Fence, Next, Spent, TaskEvent, TaskId, TaskStatus, TaskStore, Timestamp, Transition,
+    Announcer, EventFeed, EventFeedError, EventReader, Fence, Next, Spent, TaskEvent, TaskId,
+    TaskStatus, TaskStore, Timestamp, Transition,
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -275,4 +278,98 @@ async fn a_stream_of_one_task_that_does_not_listen_holds_no_more_than_its_limit(
     assert_eq!(positions(&slow.hear(10).await.expect("heard")).len(), 1);
     events.stop();
     assert_eq!(slow.hear(10).await, None);
+}
+
+/// A feed of a log, which notes how far back it was opened.
+struct Noted {
+    log: MemoryLog,
+    opened: Mutex<Vec<usize>>,
+}
+
+#[async_trait]
+impl EventFeed for Noted {
+    async fn open(&self, latest: usize) -> Result<Box<dyn EventReader>, EventFeedError> {
+        self.opened.lock().expect("not poisoned").push(latest);
+        self.log.open(latest).await
+    }
+}
+
+/// A server on a log that holds this many records, and the position of the first.
+async fn on_a_long_log(world: &World, records: usize) -> (Arc<Noted>, Arc<Events>, u64) {
+    let limits = LogLimits {
+        kept_records: records + 1,
+        kept_bytes: usize::MAX,
+        ..LogLimits::default()
+    };
+    let feed = Arc::new(Noted {
+        log: MemoryLog::with_limits(world.ports.clock.clone(), limits),
+        opened: Mutex::default(),
+    });
+    let event = TaskEvent {
+        id: world.memory.submit("ok").await,
+        status: TaskStatus::Pending,
+        fence: Fence(1),
+        at: Timestamp::EPOCH,
+    };
+    for outcome in feed.log.tell(&vec![event; records]).await {
+        outcome.expect("confirmed");
+    }
+    let reader = feed.log.open(records).await.expect("in memory");
+    let events = Events::start(&world.ports, feed.clone(), EventsConfig::default());
+    (feed, Arc::new(events), reader.begin())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_comes_back_to_a_quarter_of_a_million_events_at_a_server_that_nobody_followed() {
+    let world = World::new();
+    let ring = EventsConfig::default().ring;
+    let (_, events, first) = on_a_long_log(&world, ring + 10).await;
+    let mut now = events.listen(None, None).await.expect("a place");
+    // The last one before the ring begins has been heard: all that it holds is new.
+    let mut resumed = events.listen(None, Some(first + 9)).await.expect("a place");
+    let mut expected = first + 10;
+    while expected < first + 10 + ring as u64 {
+        for position in positions(&resumed.hear(10_000).await.expect("heard")) {
+            assert_eq!(position, expected);
+            expected += 1;
+        }
+    }
+    let mut late = events.listen(None, Some(first + 8)).await.expect("a place");
+    let heard = late.hear(10).await.expect("heard");
+    assert!(matches!(heard[..], [Heard::Reset(_)]), "{heard:?}");
+    events.stop();
+    assert_eq!(now.hear(10).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_waits_is_not_kept_by_reading_far_back() {
+    let world = World::new();
+    let (feed, events, first) = on_a_long_log(&world, 5_000).await;
+    let opened = || feed.opened.lock().expect("not poisoned").clone();
+    let id = world.memory.submit("ok").await;
+    let done = TaskEvent {
+        id,
+        status: TaskStatus::Cancelled,
+        fence: Fence(1),
+        at: Timestamp::EPOCH,
+    };
+    let started = Instant::now();
+    let (reading, ()) = tokio::join!(events.wait(id, MINUTE), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cancel_in_the_store(&world, id).await;
+        for outcome in feed.log.tell(&[done]).await {
+            outcome.expect("confirmed");
+        }
+    });
+    assert_eq!(status_of(&reading.expect("read")), TaskStatus::Cancelled);
+    // By the event, not by the look.
+    assert!(started.elapsed() < Duration::from_millis(500));
+    assert_eq!(opened(), [1_024]);
+    // A stream needs all of it, and has it at once.
+    let started = Instant::now();
+    let mut resumed = events.listen(None, Some(first)).await.expect("a place");
+    let heard = positions(&resumed.hear(10).await.expect("heard"));
+    assert_eq!(heard[0], first + 1);
+    assert_eq!(opened(), [1_024, EventsConfig::default().ring]);
+    assert!(started.elapsed() < Duration::from_secs(1));
 }

@@ -11,6 +11,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const MAX_CONNECTIONS: usize = 8_192;
 const MAX_CROWD: usize = 16_384;
+const EVENT_RING: usize = 262_144;
 /// As long as a load balancer that asks once a second needs to notice, and to be asked again.
 pub(super) const DRAIN_DELAY: Duration = Duration::from_secs(3);
 
@@ -45,6 +46,8 @@ pub struct HttpSettings {
     pub max_waiters: usize,
     /// How many streams of events may be open.
     pub max_streams: usize,
+    /// How many of the latest events a stream may come back to.
+    pub event_ring: usize,
     /// How long a stopping process goes on serving while its readiness is already red.
     pub drain_delay: Duration,
 }
@@ -120,6 +123,13 @@ impl HttpSettings {
                 "streams",
                 "how many of GET /events may be open at once; more are answered 503",
             ),
+            event_ring: reader.number(
+                "EVENT_RING",
+                EVENT_RING,
+                1..=10_000_000,
+                "events",
+                "to how many of the latest a stream of GET /events may come back, of 40 bytes each while there are streams; 262144 are 26 s of 10000 a second",
+            ),
             drain_delay: read_drain_delay(
                 reader,
                 drain_delay,
@@ -154,6 +164,7 @@ impl HttpSettings {
             max_connections: MAX_CONNECTIONS,
             max_waiters: 0,
             max_streams: 0,
+            event_ring: 1,
             drain_delay: read_drain_delay(
                 reader,
                 DRAIN_DELAY,
