@@ -141,10 +141,16 @@ impl Catalog {
         let Some(inspection) = self.ports.catalog.inspect(id, counted_up_to).await? else {
             return Ok(None);
         };
-        let reason = Reason::of(&inspection, COUNTED);
+        let mut reason = Reason::of(&inspection, COUNTED);
+        let mut rate = None;
+        if reason.as_ref().is_some_and(Reason::is_due) {
+            rate = self.rate().await?;
+            if !self.has_worker().await? {
+                reason = Some(Reason::NoWorker);
+            }
+        }
         let estimated_start = match (&reason, &inspection.place) {
-            (Some(Reason::NotDelivered | Reason::Behind { .. }), Place::Queued { ahead, .. }) => {
-                let rate = self.rate().await?;
+            (Some(reason), Place::Queued { ahead, .. }) if reason.is_due() => {
                 rate.map(|per_second| pace::after(inspection.now, *ahead, per_second))
             }
             (Some(Reason::Scheduled { until } | Reason::BackingOff { until, .. }), _) => {
@@ -157,6 +163,12 @@ impl Catalog {
             reason,
             estimated_start,
         }))
+    }
+
+    /// Whether a worker is registered that was not declared dead.
+    async fn has_worker(&self) -> Result<bool, StoreError> {
+        let workers = self.ports.registry.workers().await?;
+        Ok(workers.iter().any(|worker| !worker.dead))
     }
 
     /// How many tasks become done a second, from two looks at the totals; `None` until there are two.

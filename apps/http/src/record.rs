@@ -193,6 +193,9 @@ impl<'a> Record<'a> {
     }
 }
 
+const CODE: &str = "For programs. `no-worker`: it may start, and no worker lives; one that died and was not declared dead by \
+    another still counts.";
+
 impl Shape for Why {
     const NAME: &'static str = "Reason";
 
@@ -200,7 +203,7 @@ impl Shape for Why {
         object(
             "Why a task is not done yet.",
             vec![
-                Member::required("code", choice("For programs.", Reason::CODES, "behind")),
+                Member::required("code", choice(CODE, Reason::CODES, "behind")),
                 Member::required(
                     "sentence",
                     text("For people.", "It waits behind 12 others."),

@@ -17,6 +17,8 @@ pub enum Reason {
         /// Whether there are more than were counted.
         more: bool,
     },
+    /// It may start, and no worker is registered that was not declared dead.
+    NoWorker,
     /// It was submitted to run at a later time.
     Scheduled {
         /// That time.
@@ -49,9 +51,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every code there is.
-    pub const CODES: [&'static str; 8] = [
+    pub const CODES: [&'static str; 9] = [
         "not-delivered",
         "behind",
+        "no-worker",
         "scheduled",
         "backing-off",
         "claimed",
@@ -66,6 +69,7 @@ impl Reason {
         let [
             not_delivered,
             behind,
+            no_worker,
             scheduled,
             backing_off,
             claimed,
@@ -76,6 +80,7 @@ impl Reason {
         match self {
             Self::NotDelivered => not_delivered,
             Self::Behind { .. } => behind,
+            Self::NoWorker => no_worker,
             Self::Scheduled { .. } => scheduled,
             Self::BackingOff { .. } => backing_off,
             Self::Claimed { .. } => claimed,
@@ -85,7 +90,12 @@ impl Reason {
         }
     }
 
-    /// `None` for a task that is done.
+    /// Whether it waits for nothing but a worker.
+    pub(super) const fn is_due(&self) -> bool {
+        matches!(self, Self::NotDelivered | Self::Behind { .. })
+    }
+
+    /// What the books say; `None` for a task that is done.
     pub(super) fn of(inspection: &Inspection, counted: usize) -> Option<Self> {
         let task = &inspection.task;
         Some(match (task.status, &inspection.place) {
@@ -139,6 +149,7 @@ impl fmt::Display for Reason {
             }
             Self::Behind { count: 1, .. } => formatter.write_str("It waits behind 1 other."),
             Self::Behind { count, .. } => write!(formatter, "It waits behind {count} others."),
+            Self::NoWorker => formatter.write_str("No worker is there to take it."),
             Self::Scheduled { until } => write!(formatter, "It is scheduled for {until}."),
             Self::BackingOff {
                 until,

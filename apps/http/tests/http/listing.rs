@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ports::catalog::MockTaskCatalog;
-use ports::{NewTask, Next, Payload, Priority, StoreError, TaskId, TaskStore};
+use ports::{
+    NewTask, Next, Payload, Priority, StoreError, TaskId, TaskStore, WorkerId, WorkerRegistry,
+    WriteOutcome,
+};
 use serde_json::Value;
 use task_processor_http::HttpConfig;
 
@@ -160,6 +163,9 @@ async fn the_whole_record_says_why_a_task_is_not_done() {
     let server = Server::start().await;
     let all = submitted(&server, 3).await;
     let path = format!("/tasks/{}?view=full", all[2]);
+    let registry = &server.memory.store;
+    let worker = WorkerId(all[0].0);
+    registry.register(worker, "one").await.expect("in memory");
     let waiting = server.get(&path).await;
     assert_eq!(waiting.header("cache-control"), Some("no-store"));
     insta::assert_snapshot!(waiting.text(), @r#"{"id":"01941f29-7c00-7000-8000-000000000003","taskId":"01941f29-7c00-7000-8000-000000000003","payload":"Hello world!","priority":0,"status":"pending","result":null,"error":null,"attempts":0,"maxAttempts":5,"rescues":0,"createdAt":"2025-01-01T00:00:02.000Z","updatedAt":"2025-01-01T00:00:02.000Z","notBefore":"2025-01-01T00:00:02.000Z","claimedAt":null,"worker":null,"finishedAt":null,"processedAt":null,"reason":{"code":"behind","sentence":"It waits behind 2 others.","ahead":2,"moreAhead":false},"estimatedStart":null}"#);
@@ -184,6 +190,32 @@ async fn the_whole_record_says_why_a_task_is_not_done() {
     assert_eq!(wrong.problem(400)["errors"][0]["field"], "view");
     let unknown = "/tasks/01890a5d-ac96-774b-bcce-b302099a8057?view=full";
     server.get(unknown).await.problem(404);
+}
+
+#[tokio::test]
+async fn a_task_that_is_due_says_when_no_worker_lives() {
+    let server = Server::start().await;
+    let all = submitted(&server, 2).await;
+    let registry = &server.memory.store;
+    let expect = async |expected: [&str; 2]| {
+        for (id, expected) in all.iter().zip(expected) {
+            let record = server.get(&format!("/tasks/{id}?view=full")).await;
+            let body: Value = serde_json::from_str(record.text()).expect("JSON");
+            assert_eq!(body["reason"]["code"], expected);
+            assert!(body["estimatedStart"].is_null());
+            if expected == "no-worker" {
+                let sentence = &body["reason"]["sentence"];
+                assert_eq!(sentence, "No worker is there to take it.");
+            }
+        }
+    };
+    expect(["no-worker", "no-worker"]).await;
+    let worker = WorkerId(all[0].0);
+    registry.register(worker, "one").await.expect("in memory");
+    expect(["not-delivered", "behind"]).await;
+    let declared = registry.declare_dead(worker, 0).await.expect("in memory");
+    assert_eq!(declared, WriteOutcome::Applied);
+    expect(["no-worker", "no-worker"]).await;
 }
 
 #[tokio::test]
