@@ -1,8 +1,9 @@
 //! Opening the port.
 
 use std::io;
+use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tracing::{info, warn};
 
 use crate::settings::HttpSettings;
@@ -19,6 +20,10 @@ pub struct ListenError {
 
 /// Files that a program has open beside its connections: the database and its journal, pools, the log, threads.
 const OTHER_FILES: u64 = 512;
+
+/// Connections that may wait to be accepted, as far as the system lets them (`net.core.somaxconn`). The customary 128 are too few for
+/// a crowd that comes at once, as after a restart: whoever finds no room is passed over without a word, and tries again after a second.
+const BACKLOG: u32 = 4_096;
 
 /// Opens the port of the API.
 ///
@@ -76,7 +81,7 @@ pub async fn listen_somewhere(settings: &HttpSettings) -> Result<TcpListener, Li
 }
 
 async fn open(settings: &HttpSettings, port: u16) -> Result<TcpListener, ListenError> {
-    TcpListener::bind((settings.host.as_str(), port))
+    bind(&settings.host, port)
         .await
         .map_err(|source| ListenError {
             host: settings.host.clone(),
@@ -88,6 +93,31 @@ async fn open(settings: &HttpSettings, port: u16) -> Result<TcpListener, ListenE
             },
             source,
         })
+}
+
+/// The first address of the host that can be listened on.
+async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut failure = io::ErrorKind::AddrNotAvailable.into();
+    for address in lookup_host((host, port)).await? {
+        match listen_on(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Elsewhere it would let two programs have the same port.
+    if cfg!(unix) {
+        socket.set_reuseaddr(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn announce(settings: &HttpSettings, listener: &TcpListener) {
@@ -119,6 +149,8 @@ fn announce(settings: &HttpSettings, listener: &TcpListener) {
 mod tests {
     use std::time::Duration;
 
+    use tokio::net::TcpStream;
+
     use super::*;
     use crate::settings::AccessSettings;
 
@@ -141,6 +173,22 @@ mod tests {
             event_ring: 1,
             drain_delay: Duration::ZERO,
         }
+    }
+
+    #[tokio::test]
+    async fn a_crowd_that_comes_at_once_finds_room() {
+        const CROWD: usize = 1_000;
+        // Nobody accepts: without room the next one would wait for ever.
+        let listener = listen(&settings(0)).await.expect("a free port");
+        let address = listener.local_addr().expect("it has one");
+        let crowd = async {
+            let mut connected = Vec::new();
+            while connected.len() < CROWD {
+                connected.push(TcpStream::connect(address).await.expect("it listens"));
+            }
+        };
+        let came = tokio::time::timeout(Duration::from_secs(30), crowd).await;
+        came.expect("there is room for all of them");
     }
 
     #[tokio::test]
