@@ -176,6 +176,8 @@ async fn waiters(arguments: &Arguments) -> Result<Histogram<u64>, Failure> {
             Some(late).filter(|late| now_millis() - late > asked)
         });
     }
+    // Until the last of them is accepted and has read its task; none of the tasks is due yet.
+    sleep(Duration::from_secs(10)).await;
     tell_memory(arguments.pid, before, count);
     let (mut late, mut missed) = (Histogram::new(3)?, 0);
     while let Some(told) = waiting.join_next().await {
