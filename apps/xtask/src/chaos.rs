@@ -49,19 +49,33 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     build_tools()?;
     let place = Place::of_this_checkout()?;
+    // Each by name, so that none is forgotten.
+    let Arguments {
+        minutes,
+        seed,
+        rate,
+        scenario,
+        sabotage,
+        release,
+        keep,
+    } = arguments;
     let mut words = vec![
         "--minutes".to_owned(),
-        arguments.minutes.clone(),
+        minutes.clone(),
         "--seed".to_owned(),
-        arguments.seed.to_string(),
+        seed.to_string(),
     ];
-    let rate = arguments.rate.map(|rate| rate.to_string());
-    for (name, value) in [("--rate", &rate), ("--sabotage", &arguments.sabotage)] {
+    let rate = rate.map(|rate| rate.to_string());
+    for (name, value) in [
+        ("--rate", &rate),
+        ("--scenario", scenario),
+        ("--sabotage", sabotage),
+    ] {
         if let Some(value) = value {
             words.extend([name.to_owned(), value.clone()]);
         }
     }
-    rage(&place, &words, arguments.release, arguments.keep)
+    rage(&place, &words, *release, *keep)
 }
 
 /// The run that is part of the tests.
