@@ -144,7 +144,8 @@ pub struct HttpConfig {
     /// How long a connection may be open without a request, and how long nothing may move in the middle of one, before it is
     /// closed; longer than any answer takes. Default 75 s.
     pub idle_timeout: Duration,
-    /// How many connections may be open; more wait to be accepted. Default 8,192.
+    /// How many connections may be open; more wait to be accepted. Default 18,432: all who may wait for a task, and
+    /// 2,048 besides.
     pub max_connections: usize,
     /// How long a health check waits for a dependency. Default 1 s.
     pub ping_timeout: Duration,
@@ -175,7 +176,7 @@ impl Default for HttpConfig {
             max_header_bytes: 32 * 1024,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
-            max_connections: 8_192,
+            max_connections: 18_432,
             ping_timeout: Duration::from_secs(1),
             drain_delay: Duration::ZERO,
             stop_timeout: Duration::from_secs(20),

@@ -9,9 +9,10 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEADER: usize = 32 << 10;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-const MAX_CONNECTIONS: usize = 8_192;
 const MAX_CROWD: usize = 16_384;
 const EVENT_RING: usize = 262_144;
+/// All who may wait for a task by default, and 2,048 besides.
+const MAX_CONNECTIONS: usize = MAX_CROWD + 2_048;
 /// As long as a load balancer that asks once a second needs to notice, and to be asked again.
 pub(super) const DRAIN_DELAY: Duration = Duration::from_secs(3);
 
