@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ports::{Clock, Failure, Job, Processor};
+use ports::{CallOutcome, Clock, Event, Failure, Job, Observer, Processor};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Client, Response, Url};
 use serde::Serialize;
@@ -98,6 +98,7 @@ pub struct ClientError(#[source] reqwest::Error);
 pub struct HttpProcessor {
     client: Client,
     clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
     options: HttpProcessorOptions,
     turns: Semaphore,
     circuit: Circuit,
@@ -123,11 +124,16 @@ struct Call<'job> {
 }
 
 impl HttpProcessor {
-    /// A processor that calls the service of these options. Nothing is connected before the first task.
+    /// A processor that calls the service of these options, and tells how each call ended. Nothing is connected before the
+    /// first task.
     ///
     /// # Errors
     /// [`ClientError`] when the address is `https://` and the machine has no certificates to trust.
-    pub fn new(options: HttpProcessorOptions, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+    pub fn new(
+        options: HttpProcessorOptions,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ClientError> {
         let mut client = Client::builder()
             .connect_timeout(CONNECT.min(options.limits.timeout))
             .pool_idle_timeout(KEEP_ALIVE)
@@ -145,7 +151,9 @@ impl HttpProcessor {
             circuit: Circuit::new(
                 options.limits.circuit_failures.max(1),
                 options.limits.circuit_pause,
+                Arc::clone(&observer),
             ),
+            observer,
             options,
         })
     }
@@ -162,18 +170,15 @@ impl HttpProcessor {
         let limit = self.options.limits.timeout;
         let outcome = timeout(limit, self.call(job)).await.unwrap_or_else(|_| {
             let text = format!("the processing service did not answer within {limit:?}");
-            Err(Failed::of_the_service(Failure::Retryable(text)))
+            Err(Failed::of_the_service(Failure::Retryable(text)).being(CallOutcome::Timeout))
         });
-        match outcome {
-            Ok(result) => {
-                pass.end(Verdict::Alive);
-                Ok(result)
-            }
-            Err(Failed { failure, verdict }) => {
-                pass.end(verdict);
-                Err(failure)
-            }
-        }
+        let (outcome, verdict, result) = match outcome {
+            Ok(result) => (CallOutcome::Success, Verdict::Alive, Ok(result)),
+            Err(failed) => (failed.outcome, failed.verdict, Err(failed.failure)),
+        };
+        self.observer.observe(&Event::Called { outcome });
+        pass.end(verdict);
+        result
     }
 
     async fn call(&self, job: &Job) -> Result<String, Failed> {
@@ -270,25 +275,40 @@ impl Processor for HttpProcessor {
     }
 }
 
-/// A failure, and what it says of the service.
+/// A failure, what it says of the service, and as what it is counted.
 struct Failed {
     failure: Failure,
     verdict: Verdict,
+    outcome: CallOutcome,
 }
 
 impl Failed {
     fn of_the_task(failure: Failure) -> Self {
-        Self {
-            failure,
-            verdict: Verdict::Alive,
-        }
+        Self::new(failure, Verdict::Alive)
     }
 
     fn of_the_service(failure: Failure) -> Self {
+        Self::new(failure, Verdict::Failing)
+    }
+
+    fn new(failure: Failure, verdict: Verdict) -> Self {
+        let outcome = match &failure {
+            Failure::Permanent(_) => CallOutcome::Permanent,
+            Failure::RetryableAfter(..) => CallOutcome::Throttled,
+            Failure::Unavailable(_) => CallOutcome::Unreachable,
+            // `Retryable`, and kinds that a later version of the ports adds.
+            _ => CallOutcome::Retryable,
+        };
         Self {
             failure,
-            verdict: Verdict::Failing,
+            verdict,
+            outcome,
         }
+    }
+
+    /// Counted as something more precise than its failure says.
+    fn being(self, outcome: CallOutcome) -> Self {
+        Self { outcome, ..self }
     }
 }
 

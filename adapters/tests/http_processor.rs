@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use ports::{
-    Cancellation, Failure, Fence, Job, Payload, Priority, Processor as _, TaskId, Timestamp,
+    CallOutcome, Cancellation, Event, Failure, Fence, Job, Payload, Priority, Processor as _,
+    TaskId, Timestamp,
 };
 use sha2::Sha256;
 use task_processor_adapters::http_processor::{HttpProcessor, HttpProcessorOptions, Limits};
-use task_processor_adapters::memory::ManualClock;
+use task_processor_adapters::memory::{ManualClock, MemoryObserver};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -43,13 +44,18 @@ fn limits() -> Limits {
 }
 
 fn processor(address: &str, limits: Limits) -> HttpProcessor {
+    observed(address, limits, Arc::default())
+}
+
+fn observed(address: &str, limits: Limits, observer: Arc<MemoryObserver>) -> HttpProcessor {
     let options = HttpProcessorOptions {
         url: address.parse().expect("an address"),
         secrets: vec![SECRET.parse().expect("a secret")],
         limits,
     };
     let noon = Timestamp::parse_rfc3339("2025-01-01T12:00:00Z").expect("a time");
-    HttpProcessor::new(options, Arc::new(ManualClock::starting_at(noon))).expect("a client")
+    let clock = Arc::new(ManualClock::starting_at(noon));
+    HttpProcessor::new(options, clock, observer).expect("a client")
 }
 
 /// What comes of one call that is answered so.
@@ -259,6 +265,67 @@ async fn a_service_that_cannot_be_reached_is_down_and_its_address_is_not_told() 
 }
 
 #[tokio::test]
+async fn each_call_is_told_by_how_it_ended() {
+    let limits = Limits {
+        timeout: Duration::from_secs(2),
+        ..limits()
+    };
+    let told = async |address: &str| {
+        let observer = Arc::<MemoryObserver>::default();
+        let processor = observed(address, limits, Arc::clone(&observer));
+        // The outcome of the task is the subject of other tests.
+        let _ = processor.process(job("a")).await;
+        observer.events()
+    };
+    let retry_after = "retry-after: 5\r\n";
+    for (act, outcome) in [
+        (answer("200 OK", "", "fine"), CallOutcome::Success),
+        (
+            Act::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n\xe9".to_vec()),
+            CallOutcome::Permanent,
+        ),
+        (answer("400 Bad Request", "", ""), CallOutcome::Permanent),
+        (
+            answer("404 Not Found", retry_after, ""),
+            CallOutcome::Permanent,
+        ),
+        (answer("401 Unauthorized", "", ""), CallOutcome::Refused),
+        (answer("403 Forbidden", "", ""), CallOutcome::Refused),
+        (
+            answer("429 Too Many Requests", "", ""),
+            CallOutcome::Throttled,
+        ),
+        (
+            answer("408 Request Timeout", retry_after, ""),
+            CallOutcome::Throttled,
+        ),
+        (
+            answer("503 Service Unavailable", retry_after, ""),
+            CallOutcome::Throttled,
+        ),
+        (
+            answer("503 Service Unavailable", "", ""),
+            CallOutcome::Retryable,
+        ),
+        (answer("425 Too Early", "", ""), CallOutcome::Retryable),
+        (answer("302 Found", "", ""), CallOutcome::Retryable),
+        (Act::Reset, CallOutcome::Retryable),
+        (Act::Answer(String::new()), CallOutcome::Timeout),
+    ] {
+        let service = Service::start({
+            let act = act.clone();
+            move |_| act.clone()
+        })
+        .await;
+        let told = told(&service.address).await;
+        assert_eq!(told, [Event::Called { outcome }], "{act:?}");
+    }
+    let outcome = CallOutcome::Unreachable;
+    let told = told(&Service::free_address().await).await;
+    assert_eq!(told, [Event::Called { outcome }]);
+}
+
+#[tokio::test]
 async fn connections_are_kept_and_calls_at_once_are_limited() {
     let service = Service::start(|_| answer("200 OK", "", "fine")).await;
     let limits = Limits {
@@ -295,7 +362,8 @@ async fn the_circuit_opens_on_a_failing_service_and_closes_when_it_is_back() {
         _ => answer("200 OK", "", "back"),
     })
     .await;
-    let processor = processor(&service.address, limits);
+    let observer = Arc::<MemoryObserver>::default();
+    let processor = observed(&service.address, limits, Arc::clone(&observer));
     for _ in 0..4 {
         let failure = processor.process(job("a")).await;
         assert!(matches!(failure, Err(Failure::Permanent(_))), "{failure:?}");
@@ -318,6 +386,18 @@ async fn the_circuit_opens_on_a_failing_service_and_closes_when_it_is_back() {
     }
     assert_eq!(service.requests().len(), 10, "one trial a pause");
     assert_eq!(processor.process(job("a")).await, Ok("back".into()));
+    // What the circuit kept back was no call. The failed trial opened nothing that was not open.
+    let called = |outcome, times| vec![Event::Called { outcome }; times];
+    let told = [
+        called(CallOutcome::Permanent, 4),
+        called(CallOutcome::Retryable, 4),
+        vec![Event::CircuitOpened { failures: 4 }],
+        called(CallOutcome::Retryable, 1),
+        called(CallOutcome::Success, 1),
+        vec![Event::CircuitClosed],
+        called(CallOutcome::Success, 1),
+    ];
+    assert_eq!(observer.events(), told.concat());
 }
 
 #[tokio::test]
@@ -327,7 +407,8 @@ async fn the_call_of_a_task_that_is_called_off_ends_at_once() {
         circuit_failures: 1,
         ..limits()
     };
-    let processor = Arc::new(processor(&service.address, limits));
+    let observer = Arc::<MemoryObserver>::default();
+    let processor = Arc::new(observed(&service.address, limits, Arc::clone(&observer)));
     let job = job("a");
     let cancellation = job.cancellation.clone();
     let calling = tokio::spawn({
@@ -339,4 +420,5 @@ async fn the_call_of_a_task_that_is_called_off_ends_at_once() {
     let outcome = calling.await.expect("no panic");
     assert!(matches!(outcome, Err(Failure::Permanent(_))), "{outcome:?}");
     service.until(|seen| seen.closed == 1).await;
+    assert_eq!(observer.events(), [], "nothing is said of the service");
 }

@@ -33,7 +33,8 @@ pub use events::{EventFeed, EventFeedError, EventReader, PlacedEvent, TaskEvent}
 pub use feed::{Delivery, FeedError, Position, RecordContent, Standing, TaskFeed};
 pub use ids::{ClaimId, IdSource, WorkerId};
 pub use observer::{
-    ClaimedBy, Dependency, Event, NoObserver, Observer, Repair, RunOutcome, SkipReason, Step, Tier,
+    CallOutcome, ClaimedBy, Dependency, Event, NoObserver, Observer, Repair, RunOutcome,
+    SkipReason, Step, Tier,
 };
 pub use processor::{Failure, Job, Processor};
 pub use publisher::{PublishError, TaskMessage, TaskPublisher};

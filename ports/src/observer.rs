@@ -208,6 +208,52 @@ impl RunOutcome {
     }
 }
 
+/// How a call of a processing function behind a URL ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CallOutcome {
+    /// With a result.
+    Success,
+    /// With a refusal of the task, or with a result that cannot be kept: no other call mends it.
+    Permanent,
+    /// With a failure of the service, or an answer that broke off: another call may mend it.
+    Retryable,
+    /// With the wish to be asked later.
+    Throttled,
+    /// The service does not believe that the call is ours: it knows another secret, or another clock.
+    Refused,
+    /// Not before its deadline.
+    Timeout,
+    /// The service could not be connected to: no attempt was spent.
+    Unreachable,
+}
+
+impl CallOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 7] = [
+        Self::Success,
+        Self::Permanent,
+        Self::Retryable,
+        Self::Throttled,
+        Self::Refused,
+        Self::Timeout,
+        Self::Unreachable,
+    ];
+
+    /// A name for logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Permanent => "permanent",
+            Self::Retryable => "retryable",
+            Self::Throttled => "throttled",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 /// A step in which many tasks share one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
@@ -308,6 +354,19 @@ pub enum Event {
         /// The trace it belongs to, if any.
         trace: Option<TraceContext>,
     },
+    /// A call of a processing function behind a URL ended. Not told of one that was given up because its task was called off.
+    Called {
+        /// How it ended.
+        outcome: CallOutcome,
+    },
+    /// A processing function behind a URL keeps failing: it is not called for a while, and then by one task at a time until
+    /// it answers.
+    CircuitOpened {
+        /// How many calls in a row failed.
+        failures: u32,
+    },
+    /// It answers again, and is called as before.
+    CircuitClosed,
     /// A task moved on after a run.
     Settled {
         /// The task.

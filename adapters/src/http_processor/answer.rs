@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use ports::{Failure, Timestamp};
+use ports::{CallOutcome, Failure, Timestamp};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 
@@ -45,7 +45,9 @@ pub(super) fn refusal(
         None => Failure::Retryable(text),
     };
     match status.as_u16() {
-        408 | 425 | 429 => Failed::of_the_task(retryable(text)),
+        401 | 403 => Failed::of_the_task(Failure::Permanent(text)).being(CallOutcome::Refused),
+        408 | 425 => Failed::of_the_task(retryable(text)),
+        429 => Failed::of_the_task(retryable(text)).being(CallOutcome::Throttled),
         400..=499 => Failed::of_the_task(Failure::Permanent(text)),
         503 => Failed::of_the_service(retryable(text)),
         _ => Failed::of_the_service(Failure::Retryable(text)),

@@ -1,10 +1,10 @@
 //! A circuit breaker: while the service fails, nobody calls it but one, now and then.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ports::{Event, Observer};
 use tokio::time::Instant;
-use tracing::{info, warn};
 
 /// What a call says of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(super) enum Verdict {
 pub(super) struct Circuit {
     failures: u32,
     pause: Duration,
+    /// Told while the state is locked, so that it hears of each change in its turn.
+    observer: Arc<dyn Observer>,
     state: Mutex<State>,
 }
 
@@ -44,10 +46,11 @@ pub(super) struct Pass<'circuit> {
 }
 
 impl Circuit {
-    pub(super) fn new(failures: u32, pause: Duration) -> Self {
+    pub(super) fn new(failures: u32, pause: Duration, observer: Arc<dyn Observer>) -> Self {
         Self {
             failures,
             pause,
+            observer,
             state: Mutex::new(State {
                 position: Position::Closed { failures: 0 },
                 age: 0,
@@ -85,11 +88,9 @@ impl Circuit {
                 };
             }
             (Position::Closed { .. }, Verdict::Failing) => {
-                warn!(
-                    event = "processor.circuit_opened",
-                    failures = self.failures,
-                    "the processing service keeps failing; tasks wait, and no attempt is spent"
-                );
+                self.observer.observe(&Event::CircuitOpened {
+                    failures: self.failures,
+                });
                 self.open(&mut state);
             }
             (Position::Closed { .. }, Verdict::Alive) => {
@@ -97,10 +98,7 @@ impl Circuit {
             }
             (_, Verdict::Failing) => self.open(&mut state),
             (_, Verdict::Alive) => {
-                info!(
-                    event = "processor.circuit_closed",
-                    "the processing service answers again"
-                );
+                self.observer.observe(&Event::CircuitClosed);
                 state.position = Position::Closed { failures: 0 };
                 state.age += 1;
             }
@@ -147,9 +145,15 @@ impl Drop for Pass<'_> {
 
 #[cfg(test)]
 mod tests {
+    use ports::NoObserver;
+
     use super::*;
 
     const PAUSE: Duration = Duration::from_secs(5);
+
+    fn circuit(failures: u32) -> Circuit {
+        Circuit::new(failures, PAUSE, Arc::new(NoObserver))
+    }
 
     fn call(circuit: &Circuit, verdict: Verdict) {
         circuit.enter().expect("a pass").end(verdict);
@@ -157,7 +161,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_open_it_and_one_trial_after_the_pause_closes_it() {
-        let circuit = Circuit::new(3, PAUSE);
+        let circuit = circuit(3);
         call(&circuit, Verdict::Failing);
         call(&circuit, Verdict::Failing);
         call(&circuit, Verdict::Alive);
@@ -181,7 +185,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_trial_that_is_given_up_leaves_the_place_to_the_next() {
-        let circuit = Circuit::new(1, PAUSE);
+        let circuit = circuit(1);
         call(&circuit, Verdict::Failing);
         tokio::time::advance(PAUSE).await;
         drop(circuit.enter().expect("one may try"));
@@ -191,7 +195,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn calls_that_began_before_it_opened_or_closed_say_nothing() {
-        let circuit = Circuit::new(1, PAUSE);
+        let circuit = circuit(1);
         let (early, late) = (circuit.enter().expect("a"), circuit.enter().expect("b"));
         call(&circuit, Verdict::Failing);
         early.end(Verdict::Alive);

@@ -152,6 +152,21 @@ impl Observer for LogObserver {
                     }
                 }
             }
+            // What it means for the task is another line.
+            Event::Called { outcome } => debug!(
+                event = "processor.called",
+                outcome = outcome.as_str(),
+                "the processing service was called"
+            ),
+            Event::CircuitOpened { failures } => warn!(
+                event = "processor.circuit_opened",
+                failures,
+                "the processing service keeps failing; tasks wait, and no attempt is spent"
+            ),
+            Event::CircuitClosed => info!(
+                event = "processor.circuit_closed",
+                "the processing service answers again"
+            ),
             Event::Settled {
                 id,
                 status,

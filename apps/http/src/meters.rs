@@ -3,7 +3,8 @@
 use std::fmt::{self, Write};
 
 use domain::ports::{
-    ClaimedBy, Dependency, Event, Observer, Repair, RunOutcome, SkipReason, Step, TaskStatus, Tier,
+    CallOutcome, ClaimedBy, Dependency, Event, Observer, Repair, RunOutcome, SkipReason, Step,
+    TaskStatus, Tier,
 };
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -42,6 +43,8 @@ pub struct Meters {
     waited: Histogram,
     /// By outcome, in the order of [`RunOutcome::ALL`].
     runs: [Histogram; RunOutcome::ALL.len()],
+    called: Family<Label, Counter>,
+    circuit_open: Gauge,
     settled: Family<Label, Counter>,
     elapsed: Histogram,
     late: Counter,
@@ -101,6 +104,10 @@ impl Meters {
             if status != TaskStatus::Processing {
                 drop(settled.get_or_create(&[("status", status.as_str())]));
             }
+        }
+        let called = Family::<Label, Counter>::default();
+        for outcome in CallOutcome::ALL {
+            drop(called.get_or_create(&[("outcome", outcome.as_str())]));
         }
         let repaired = Family::<Label, Counter>::default();
         for what in Repair::ALL {
@@ -200,6 +207,18 @@ impl Meters {
             waited,
             runs: RunOutcome::ALL
                 .map(|outcome| runs.get_or_create_owned(&[("outcome", outcome.as_str())])),
+            called: register(
+                &mut names,
+                "processor_calls",
+                "Calls of the processing service (PROCESSOR=http), by how they ended",
+                called,
+            ),
+            circuit_open: register(
+                &mut names,
+                "processor_circuit_open",
+                "1 while the processing service is not called because it keeps failing, otherwise 0",
+                Gauge::default(),
+            ),
             settled: register(
                 &mut names,
                 "tasks_settled",
@@ -408,6 +427,17 @@ impl Observer for Meters {
             Event::Started { waited, .. } => self.waited.observe(waited.as_secs_f64()),
             Event::Ran { took, outcome, .. } => {
                 self.runs[*outcome as usize].observe(took.as_secs_f64());
+            }
+            Event::Called { outcome } => {
+                self.called
+                    .get_or_create(&[("outcome", outcome.as_str())])
+                    .inc();
+            }
+            Event::CircuitOpened { .. } => {
+                self.circuit_open.set(1);
+            }
+            Event::CircuitClosed => {
+                self.circuit_open.set(0);
             }
             Event::DeadLettered { count } => add(&self.dead_lettered, *count),
             Event::Settled {
@@ -662,6 +692,17 @@ mod tests {
             };
             check(ran, &[&line]);
         }
+        for outcome in CallOutcome::ALL {
+            let line = format!(
+                "processor_calls_total{{outcome=\"{}\"}} 1",
+                outcome.as_str()
+            );
+            check(Event::Called { outcome }, &[&line]);
+        }
+        check(
+            Event::CircuitOpened { failures: 10 },
+            &["processor_circuit_open 1"],
+        );
         for step in Step::ALL {
             let label = format!("step=\"{}\"", step.as_str());
             let sum = format!("batch_size_sum{{{label}}} 20.0");
@@ -762,6 +803,25 @@ mod tests {
                 dependency: Dependency::Log,
             },
             &["dependency_recoveries_total{dependency=\"log\"} 1"],
+        );
+    }
+
+    #[test]
+    fn a_circuit_is_open_until_it_is_closed() {
+        let meters = Meters::new();
+        let is_open = |value: u8| {
+            let line = format!("{PREFIX}_processor_circuit_open {value}");
+            meters.render().lines().any(|found| found == line)
+        };
+        assert!(is_open(0));
+        meters.observe(&Event::CircuitOpened { failures: 10 });
+        assert!(is_open(1));
+        meters.observe(&Event::CircuitClosed);
+        assert!(is_open(0));
+        assert!(
+            meters
+                .render()
+                .contains("task_processor_events_other_total 0\n")
         );
     }
 

@@ -31,6 +31,7 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     let meters = Arc::new(Meters::new());
     let observers = Observers::start(&settings.traces, meters.clone())?;
     let observer = observers.observer.clone();
+    let processor = processing::processor(&settings.processing, observer.clone())?;
     let wired = embedded::open(&settings, observer).await?;
     let submitter = Arc::new(Submitter::start(&wired.ports, settings.submit));
     let crowd = EventsConfig {
@@ -41,7 +42,6 @@ async fn serve(start: Start<StandaloneSettings>) -> Result<(), Failure> {
     };
     let events = Events::start(&wired.ports, wired.events.clone(), crowd);
     let mut api = Api::new(&wired.ports, submitter.clone(), Arc::new(events), meters);
-    let processor = processing::processor(&settings.processing)?;
     let worker = Worker::new(
         wired.ports.clone(),
         wired.feed.clone(),

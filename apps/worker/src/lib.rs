@@ -8,17 +8,18 @@ use bootstrap::wiring::distributed;
 use bootstrap::wiring::observers::Observers;
 use bootstrap::{Failure, Start, keys, telemetry, tls};
 use domain::Worker;
-use domain::ports::Processor;
+use domain::ports::{Observer, Processor};
 use http_api::{Admission, HttpConfig, Meters, Tls, Watched, run_probes};
 
-/// Works until it is told to stop: what a `main` gives to [`bootstrap::launch`].
+/// Works until it is told to stop: what a `main` gives to [`bootstrap::launch`]. The processing function is made of the
+/// settings and of who is told what happens.
 ///
 /// # Errors
-/// When the database is not there in time, the Kafka client cannot talk to the broker, or a part of the worker ends before
+/// When the processing function cannot be made, the database is not there in time, the Kafka client cannot talk to the broker, or a part of the worker ends before
 /// it was told to.
 pub async fn work(
     start: Start<WorkerSettings>,
-    processor: Arc<dyn Processor>,
+    processor: impl FnOnce(&WorkerSettings, Arc<dyn Observer>) -> Result<Arc<dyn Processor>, Failure>,
 ) -> Result<(), Failure> {
     let Start {
         settings, shutdown, ..
@@ -26,6 +27,7 @@ pub async fn work(
     let meters = Arc::new(Meters::new());
     let observers = Observers::start(&settings.traces, meters.clone())?;
     let observer = observers.observer.clone();
+    let processor = processor(&settings, observer.clone())?;
     let wired = distributed::worker(&settings, observer, &shutdown).await?;
     let (ports, feed) = (wired.ports.clone(), wired.feed.clone());
     let worker = Worker::new(ports, feed.clone(), processor, settings.work.clone());

@@ -13,8 +13,9 @@ const PROGRAM: Program = Program {
 };
 
 fn main() -> ExitCode {
-    launch(&PROGRAM, |start: Start<WorkerSettings>| async {
-        let processor = processing::processor(&start.settings.processing)?;
-        worker::work(start, processor).await
+    launch(&PROGRAM, |start: Start<WorkerSettings>| {
+        worker::work(start, |settings, observer| {
+            processing::processor(&settings.processing, observer)
+        })
     })
 }

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
                 .ok_or_else(|| format!("{name} is not set"))
         };
         let runs = RunLog::open(&path("CHAOS_RUNS")?)?;
-        worker::work(start, Arc::new(Actor::new(runs, path("CHAOS_OUTAGE")?))).await
+        let actor = Actor::new(runs, path("CHAOS_OUTAGE")?);
+        worker::work(start, |_, _| Ok(Arc::new(actor))).await
     })
 }

@@ -86,7 +86,7 @@ impl Process {
         TcpStream::connect(self.address)
     }
 
-    /// The value of a meter without labels.
+    /// The value of a meter, named with its labels if it has any.
     pub(crate) fn meter(&self, name: &str) -> f64 {
         let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: text/plain\r\n\r\n";
         let mut stream = self.connect().expect("the program accepts");

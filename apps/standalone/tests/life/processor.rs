@@ -20,6 +20,11 @@ const OLD: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 20\r\nwebhook-i
     webhook-timestamp: 1614265330\r\nwebhook-signature: v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=\r\n\r\n\
     {\"test\": 2432232314}";
 
+const SUCCESSES: &str = "task_processor_processor_calls_total{outcome=\"success\"}";
+const REFUSALS: &str = "task_processor_processor_calls_total{outcome=\"refused\"}";
+const UNREACHABLE: &str = "task_processor_processor_calls_total{outcome=\"unreachable\"}";
+const OPEN: &str = "task_processor_processor_circuit_open";
+
 /// A receiver of the documentation, until it is dropped.
 struct Receiver {
     child: Child,
@@ -138,6 +143,7 @@ fn the_documented_receivers_process_tasks_and_refuse_forgeries() {
             "GRÜSSE, WORLD!",
             "{heading}"
         );
+        assert_eq!(process.meter(SUCCESSES), 1.0, "{heading}");
         process.kill();
 
         let (status, body) = receiver.answer(&genuine);
@@ -180,6 +186,8 @@ fn the_documented_receivers_process_tasks_and_refuse_forgeries() {
         };
         let error = "the processing service answered 401 Unauthorized: the signature is wrong";
         assert_eq!(failed["error"], error, "{heading}");
+        let told = [REFUSALS, SUCCESSES, OPEN].map(|name| process.meter(name));
+        assert_eq!(told, [1.0, 0.0, 0.0], "{heading}");
     }
 }
 
@@ -209,6 +217,7 @@ fn no_attempt_is_spent_while_the_service_is_down() {
         assert!(Instant::now() < until, "it was not tried: {task}");
         thread::sleep(Duration::from_millis(5));
     }
+    assert!(process.meter(UNREACHABLE) > 0.0);
     let _receiver = Receiver::start(&sandbox, "Python", port);
     assert_eq!(process.result_of(&id, PATIENCE), "PATIENCE");
 }
