@@ -111,6 +111,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     ring: Ring,
+    /// Where the log ended when the reader was opened that is about to fill the ring.
+    opened_at: Option<u64>,
     /// Who is to be woken by events of a task, by number: waiters, and streams of one task.
     by_task: BTreeMap<TaskId, BTreeMap<u64, Watcher>>,
     next_watcher: u64,
@@ -334,7 +336,7 @@ impl Events {
             place,
         };
         let attaching =
-            async { while !listener.attach() && listener.advanced.changed().await.is_ok() {} };
+            async { while !listener.is_placed() && listener.advanced.changed().await.is_ok() {} };
         // With the log down it begins when that is back.
         let _ = timeout(ATTACHING, attaching).await;
         Ok(listener)
@@ -408,6 +410,19 @@ impl Listener {
                 _ = self.advanced.changed(), if self.place.task.is_none() || !is_attached => {}
             }
         }
+    }
+
+    /// Whether it knows its place in the log, be it that the ring is not filled yet.
+    fn is_placed(&mut self) -> bool {
+        if self.attach() {
+            return true;
+        }
+        let opened_at = self.place.shared.lock().opened_at;
+        let last = opened_at.and_then(|end| end.checked_sub(1));
+        if let (Cursor::Now, Some(last)) = (self.cursor, last) {
+            self.cursor = Cursor::After(last);
+        }
+        last.is_some()
     }
 
     /// Takes its place in the ring, once there is one; says whether it has it.

@@ -33,6 +33,7 @@ pub(super) async fn follow(
         match shared.read_while_wanted(&*feed, config).await {
             Ok(()) => pause = FIRST_PAUSE,
             Err(error) => {
+                shared.lock().opened_at = None;
                 ports.observer.observe(&Event::DependencyFailed {
                     dependency: Dependency::Log,
                     doing: "follow_events",
@@ -107,6 +108,9 @@ impl Shared {
     ) -> Result<(), EventFeedError> {
         let mut reader = feed.open(config.ring).await?;
         let (mut next, end) = (reader.begin(), reader.end());
+        // Streams need not wait for the rest.
+        self.lock().opened_at = Some(end);
+        self.advanced.send_modify(|turns| *turns += 1);
         let mut latest = Vec::new();
         while next < end {
             let read = reader.read(BATCH).await?;
@@ -130,6 +134,7 @@ impl Shared {
     /// What was read before goes on, or everybody is told that it does not.
     fn begin(&self, begin: u64, latest: &[PlacedEvent]) {
         let mut state = self.lock();
+        state.opened_at = None;
         if !state.ring.open(begin) {
             state.cut_streams();
         }

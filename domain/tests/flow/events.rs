@@ -8,8 +8,8 @@ use adapters::memory::{LogLimits, MemoryLog};
 use async_trait::async_trait;
 use domain::{Events, EventsConfig, EventsError, Heard, Reading};
 use ports::{
-    Announcer, EventFeed, EventFeedError, EventReader, Fence, Next, Spent, TaskEvent, TaskId,
-    TaskStatus, TaskStore, Timestamp, Transition,
+    Announcer, EventFeed, EventFeedError, EventReader, Fence, Next, PlacedEvent, Spent, TaskEvent,
+    TaskId, TaskStatus, TaskStore, Timestamp, Transition,
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -283,6 +283,7 @@ async fn a_stream_of_one_task_that_does_not_listen_holds_no_more_than_its_limit(
 /// A feed of a log, which notes how far back it was opened.
 struct Noted {
     log: MemoryLog,
+    slow: Duration,
     opened: Mutex<Vec<usize>>,
 }
 
@@ -290,12 +291,39 @@ struct Noted {
 impl EventFeed for Noted {
     async fn open(&self, latest: usize) -> Result<Box<dyn EventReader>, EventFeedError> {
         self.opened.lock().expect("not poisoned").push(latest);
-        self.log.open(latest).await
+        let (reader, slow) = (self.log.open(latest).await?, self.slow);
+        Ok(Box::new(Slow { reader, slow }))
+    }
+}
+
+/// Takes a while for everything it reads.
+struct Slow {
+    reader: Box<dyn EventReader>,
+    slow: Duration,
+}
+
+#[async_trait]
+impl EventReader for Slow {
+    fn begin(&self) -> u64 {
+        self.reader.begin()
+    }
+
+    fn end(&self) -> u64 {
+        self.reader.end()
+    }
+
+    async fn read(&mut self, limit: usize) -> Result<Vec<PlacedEvent>, EventFeedError> {
+        tokio::time::sleep(self.slow).await;
+        self.reader.read(limit).await
     }
 }
 
 /// A server on a log that holds this many records, and the position of the first.
-async fn on_a_long_log(world: &World, records: usize) -> (Arc<Noted>, Arc<Events>, u64) {
+async fn on_a_long_log(
+    world: &World,
+    records: usize,
+    slow: Duration,
+) -> (Arc<Noted>, Arc<Events>, u64) {
     let limits = LogLimits {
         kept_records: records + 1,
         kept_bytes: usize::MAX,
@@ -303,6 +331,7 @@ async fn on_a_long_log(world: &World, records: usize) -> (Arc<Noted>, Arc<Events
     };
     let feed = Arc::new(Noted {
         log: MemoryLog::with_limits(world.ports.clock.clone(), limits),
+        slow,
         opened: Mutex::default(),
     });
     let event = TaskEvent {
@@ -323,7 +352,7 @@ async fn on_a_long_log(world: &World, records: usize) -> (Arc<Noted>, Arc<Events
 async fn a_stream_comes_back_to_a_quarter_of_a_million_events_at_a_server_that_nobody_followed() {
     let world = World::new();
     let ring = EventsConfig::default().ring;
-    let (_, events, first) = on_a_long_log(&world, ring + 10).await;
+    let (_, events, first) = on_a_long_log(&world, ring + 10, Duration::ZERO).await;
     let mut now = events.listen(None, None).await.expect("a place");
     // The last one before the ring begins has been heard: all that it holds is new.
     let mut resumed = events.listen(None, Some(first + 9)).await.expect("a place");
@@ -344,7 +373,7 @@ async fn a_stream_comes_back_to_a_quarter_of_a_million_events_at_a_server_that_n
 #[tokio::test(start_paused = true)]
 async fn who_only_waits_is_not_kept_by_reading_far_back() {
     let world = World::new();
-    let (feed, events, first) = on_a_long_log(&world, 5_000).await;
+    let (feed, events, first) = on_a_long_log(&world, 5_000, Duration::ZERO).await;
     let opened = || feed.opened.lock().expect("not poisoned").clone();
     let id = world.memory.submit("ok").await;
     let done = TaskEvent {
@@ -372,4 +401,29 @@ async fn who_only_waits_is_not_kept_by_reading_far_back() {
     assert_eq!(heard[0], first + 1);
     assert_eq!(opened(), [1_024, EventsConfig::default().ring]);
     assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_open_before_a_long_log_is_read_and_hears_what_happened_since() {
+    let world = World::new();
+    let (feed, events, first) = on_a_long_log(&world, 5_000, Duration::from_secs(4)).await;
+    let id = world.memory.submit("ok").await;
+    let started = Instant::now();
+    let mut all = events.listen(None, None).await.expect("a place");
+    let mut one = events.listen(Some(id), None).await.expect("a place");
+    assert!(started.elapsed() < Duration::from_secs(1));
+    let event = TaskEvent {
+        id,
+        status: TaskStatus::Done,
+        fence: Fence(1),
+        at: Timestamp::EPOCH,
+    };
+    for outcome in feed.log.tell(&[event]).await {
+        outcome.expect("confirmed");
+    }
+    let expected = [first + 5_000];
+    assert_eq!(positions(&all.hear(10).await.expect("heard")), expected);
+    assert_eq!(positions(&one.hear(10).await.expect("heard")), expected);
+    // Five times as long as one reading.
+    assert!(started.elapsed() > Duration::from_secs(16));
 }
