@@ -1,12 +1,13 @@
-//! Several workers, and the death of one.
+//! Several workers, and the death of one; the death of a server.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::clients::post_all;
+use crate::clients::{curl, post_all};
 use crate::eventually;
+use crate::programs::Program;
 use crate::world::{Kafka, World, meter, text};
 
 const DONE: &str = "task_processor_tasks_settled_total{status=\"done\"}";
@@ -106,10 +107,72 @@ fn the_tasks_of_a_killed_worker_run_elsewhere() {
         world.sql("SELECT count(*) FROM tasks WHERE status = 'done'"),
         "20"
     );
-    let totals = crate::clients::curl(&format!("{}/metrics", server.url), &[]).json();
+    let totals = curl(&format!("{}/metrics", server.url), &[]).json();
     assert_eq!(totals["totalTasks"], 20, "counted once");
     eventually("the dead worker is gone from the registry", || {
         (world.sql("SELECT count(*) FROM workers") == "1").then_some(())
     });
     assert_eq!(survivor.stop().code, Some(0));
+}
+
+/// The client that saw no answer asks again, elsewhere: what the dead server promised is promised once.
+#[test]
+#[ignore = "needs PostgreSQL, Redis and Kafka 3.9: run cargo xtask test"]
+fn a_key_survives_the_server_that_answered_it() {
+    let world = World::new("key_crash", Kafka::Three, "rdkafka");
+    world.migrate();
+    let first = world.server();
+    let task = r#"{"payload":"once","priority":4}"#;
+    let batch = r#"[{"payload":"once"},{"payload":"and again","priority":9}]"#;
+    let keyed = |server: &Program, path: &str, body: &str| {
+        let arguments = [
+            "--header",
+            "Content-Type: application/json",
+            "--header",
+            "Idempotency-Key: \"order-17\"",
+            "--data-binary",
+            body,
+        ];
+        curl(&format!("{}{path}", server.url), &arguments)
+    };
+    let answers = [("/tasks", task), ("/tasks/batch", batch)]
+        .map(|(path, body)| (path, body, keyed(&first, path, body)));
+    for (path, _, answer) in &answers {
+        assert_eq!(answer.status, 201, "{path}: {answer:?}");
+    }
+    first.kill();
+    let rows = "SELECT id, payload, priority FROM tasks ORDER BY id";
+    let stored = world.sql(rows);
+    assert_eq!(stored.lines().count(), 3, "{stored}");
+
+    let second = world.server();
+    for (path, body, answer) in &answers {
+        let again = keyed(&second, path, body);
+        assert_eq!((again.status, &again.body), (201, &answer.body), "{path}");
+        assert_eq!(
+            again.header("location"),
+            answer.header("location"),
+            "{path}"
+        );
+    }
+    assert!(answers[0].2.header("location").is_some(), "{answers:?}");
+    for (path, body) in [
+        ("/tasks", r#"{"payload":"twice","priority":4}"#),
+        (
+            "/tasks/batch",
+            r#"[{"payload":"and again","priority":9},{"payload":"once"}]"#,
+        ),
+    ] {
+        let other = keyed(&second, path, body);
+        assert_eq!(other.status, 422, "{path}: {other:?}");
+    }
+    assert_eq!(world.sql(rows), stored, "nothing was stored again");
+
+    let _worker = world.worker(&[]);
+    for id in stored.lines().filter_map(|row| row.split('|').next()) {
+        world.done(&second, id);
+    }
+    world.at_rest();
+    let totals = curl(&format!("{}/metrics", second.url), &[]).json();
+    assert_eq!(totals["totalTasks"], 3, "done once");
 }
