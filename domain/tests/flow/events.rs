@@ -351,7 +351,7 @@ async fn on_a_long_log(
 #[tokio::test(start_paused = true)]
 async fn a_stream_comes_back_to_a_quarter_of_a_million_events_at_a_server_that_nobody_followed() {
     let world = World::new();
-    let ring = EventsConfig::default().ring;
+    let ring = 262_144;
     let (_, events, first) = on_a_long_log(&world, ring + 10, Duration::ZERO).await;
     let mut now = events.listen(None, None).await.expect("a place");
     // The last one before the ring begins has been heard: all that it holds is new.
