@@ -64,7 +64,8 @@ assert.equal(found.refused.asks, 'Bearer realm="task-processor"');
 assert.equal(found.created, 201);
 assert.equal(found.read.result, "!dlrow olleH (len=12)");
 assert.equal(found.same, 304);
-assert.equal(found.stream, "retry: 2000\n\n");
+// What follows at once may come in the same piece.
+assert.ok(found.stream.startsWith("retry: 2000\n\n"), found.stream);
 
 const other = await open(await serve(0));
 const outcome = await other.evaluate(
