@@ -22,6 +22,7 @@ pub(crate) enum Scenario {
     #[value(name = "post-256")]
     Post256,
     /// Accepting one task at a time against one plain INSERT a request
+    #[value(name = "post-1")]
     Post1,
     /// From accepted to announced, as fast as it goes: processor time, tasks a second, memory; PostgreSQL, Redis, Kafka 4 with rdkafka
     Flow,

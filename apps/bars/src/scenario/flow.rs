@@ -15,6 +15,8 @@ use crate::stand::{self, KAFKA_RUST, Meter, RDKAFKA, Running, Stand, total_tasks
 use crate::topics;
 
 const CONNECTIONS: u32 = 64;
+/// How many measurements long the load before them is.
+const WARM_LENGTHS: u32 = 4;
 /// How long what was accepted may take until all of it is done.
 const DRAIN_LIMIT: Duration = Duration::from_secs(900);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -65,8 +67,8 @@ impl Works {
         Ok(works)
     }
 
-    /// Until tasks go through (groups form and topics are made meanwhile), and then as fast as it goes: for the first
-    /// seconds the Java of the brokers is busy with translating itself.
+    /// Until tasks go through (groups form and topics are made meanwhile), and then as fast as it goes: for its first half
+    /// minute the Java of the brokers is busy with translating itself.
     async fn warm_up(&self, bench: &Bench) -> Result<(), Failure> {
         let load = Load {
             rate: Some(100.0),
@@ -81,7 +83,7 @@ impl Works {
                 "post",
                 self.server.port,
                 CONNECTIONS,
-                bench.length,
+                bench.length * WARM_LENGTHS,
             ))
             .await?;
         self.until_at_rest().await
