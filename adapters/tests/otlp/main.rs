@@ -297,7 +297,8 @@ async fn what_a_collector_does_not_take_for_now_arrives_later() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// On one thread: the sender gets to run when the three spans are with it, so they travel together.
+#[tokio::test]
 async fn what_a_collector_never_takes_is_dropped_and_counted() {
     for (manner, sent, troubles) in [
         (Manner::Refuses(400), 0, &["failed", "dropped"][..]),
