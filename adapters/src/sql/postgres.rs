@@ -326,7 +326,7 @@ impl PostgresStore {
         let queued = moving
             .iter()
             .filter(|moved| moved.from == TaskStatus::Pending);
-        let values = vec![
+        let mut values = vec![
             uuids(moving.iter().map(|moved| moved.id.0)),
             Array::bigints(moving.iter().map(|moved| moved.fence.0)),
             Array::texts(moving.iter().map(|moved| moved.from.as_str())),
@@ -358,10 +358,21 @@ impl PostgresStore {
                     .iter()
                     .map(|moved| i32::from(moved.spent == Spent::Rescue)),
             ),
-            uuids(queued.map(|moved| moved.id.0)),
         ];
-        let statement = if moving.iter().any(|moved| concerns_stopped(moved)) {
-            statements::TRANSITION_OF_STOPPED
+        let concerns = |statuses: &[TaskStatus]| {
+            let concerns = |moved: &&Transition| {
+                statuses.contains(&moved.from) || statuses.contains(&moved.to.status())
+            };
+            moving.iter().any(concerns)
+        };
+        let stopped = concerns(&[TaskStatus::Failed, TaskStatus::Cancelled]);
+        let statement = if stopped || concerns(&[TaskStatus::Pending]) {
+            values.push(uuids(queued.map(|moved| moved.id.0)));
+            if stopped {
+                statements::TRANSITION_OF_STOPPED
+            } else {
+                statements::TRANSITION_OF_QUEUED
+            }
         } else {
             statements::TRANSITION
         };
@@ -587,13 +598,6 @@ impl ClaimAnswer {
 /// `None` and a cancellation leave the kept error alone.
 fn keeps_error(next: &Next) -> bool {
     matches!(next, Next::Cancelled | Next::Pending { error: None, .. })
-}
-
-/// Whether the list of failed and cancelled tasks may have to follow.
-fn concerns_stopped(transition: &Transition) -> bool {
-    [transition.from, transition.to.status()]
-        .iter()
-        .any(|status| matches!(status, TaskStatus::Failed | TaskStatus::Cancelled))
 }
 
 /// The advisory lock of a ticket: both halves of its id.

@@ -165,33 +165,26 @@ impl Pool {
 
     /// The rows that a statement answers.
     pub(super) async fn rows(
-        self: &Arc<Self>,
+        &self,
         sql: &'static str,
         values: Vec<Value>,
     ) -> Result<Vec<QueryResult>, DbErr> {
         let connections = self.connections();
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        let database = connections.database.clone();
-        self.within_patience(&connections, sql, async move {
-            database.query_all_raw(statement).await
-        })
-        .await
+        let rows = connections.database.query_all_raw(statement);
+        self.within_patience(&connections, sql, rows).await
     }
 
     /// How many rows a statement wrote.
     pub(super) async fn execute(
-        self: &Arc<Self>,
+        &self,
         sql: &'static str,
         values: Vec<Value>,
     ) -> Result<u64, DbErr> {
         let connections = self.connections();
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        let database = connections.database.clone();
-        let outcome = self
-            .within_patience(&connections, sql, async move {
-                database.execute_raw(statement).await
-            })
-            .await?;
+        let written = connections.database.execute_raw(statement);
+        let outcome = self.within_patience(&connections, sql, written).await?;
         Ok(outcome.rows_affected())
     }
 
@@ -200,29 +193,8 @@ impl Pool {
         self.options.acquire_timeout + self.options.statement_timeout + PATIENCE
     }
 
-    /// Does the work in a task of its own, which goes on when the caller gives up. A connection that takes longer to open
-    /// than callers are patient, or whose first statement does, would otherwise be begun anew by every caller and be of use
-    /// to none: on a busy machine the store would stay away long after its server is back.
-    async fn within_patience<T: Send + 'static>(
-        self: &Arc<Self>,
-        connections: &Arc<Connections>,
-        sql: &'static str,
-        work: impl Future<Output = Result<T, DbErr>> + Send + 'static,
-    ) -> Result<T, DbErr> {
-        let (pool, connections) = (Arc::clone(self), Arc::clone(connections));
-        let working = tokio::spawn(async move { pool.work(&connections, sql, work).await });
-        match working.await {
-            Ok(outcome) => outcome,
-            Err(ended) => match ended.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(DbErr::Conn(RuntimeErr::Internal(
-                    "the runtime is ending".to_owned(),
-                ))),
-            },
-        }
-    }
-
-    async fn work<T>(
+    /// What a statement answers, unless its connections turn out to be of no use.
+    async fn within_patience<T>(
         &self,
         connections: &Arc<Connections>,
         sql: &'static str,
@@ -237,16 +209,22 @@ impl Pool {
             }
         };
         let outcome = match place {
-            Ok(_place) => tokio::select! {
-                biased;
-                outcome = timeout(limit, work) => outcome,
-                fresh = self.found_lost(sql) => {
-                    self.replace(connections, fresh, SILENT);
-                    return Err(DbErr::Conn(RuntimeErr::Internal(
-                        "the statement, or its answer, was lost on the way".to_owned(),
-                    )));
+            Ok(_place) => {
+                tokio::pin!(work);
+                match timeout(SUSPICION, &mut work).await {
+                    Ok(outcome) => Ok(outcome),
+                    Err(_elapsed) => tokio::select! {
+                        biased;
+                        outcome = timeout(limit.saturating_sub(SUSPICION), work) => outcome,
+                        fresh = self.found_lost(sql) => {
+                            self.replace(connections, fresh, SILENT);
+                            return Err(DbErr::Conn(RuntimeErr::Internal(
+                                "the statement, or its answer, was lost on the way".to_owned(),
+                            )));
+                        }
+                    },
                 }
-            },
+            }
             Err(_elapsed) => Ok(Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))),
         };
         match outcome {
@@ -281,7 +259,6 @@ impl Pool {
 
     /// Comes back when the server answers and does not work on this statement, with the connections that it answered over.
     async fn found_lost(&self, sql: &'static str) -> Arc<Connections> {
-        sleep(SUSPICION).await;
         loop {
             let asked = timeout(QUESTION, async {
                 let fresh = Connections::open(&self.options, true).await?;

@@ -240,22 +240,21 @@ FROM tasks JOIN held ON held.id = tasks.id AND held.fence = tasks.fence
 WHERE tasks.id = ANY(ARRAY(SELECT id FROM held)) AND status = 'processing'";
 
 /// `$1` ids, `$2` fences, `$3` from, `$4` to, `$5` results, `$6` whether the error is kept, `$7` errors,
-/// `$8` delays in microseconds, `$9` whether counters are reset, `$10` attempts and `$11` rescues to add, `$12` the ids that
-/// are moved from `pending`.
+/// `$8` delays in microseconds, `$9` whether counters are reset, `$10` attempts and `$11` rescues to add.
 ///
-/// Queue rows are locked before tasks, in the order in which claims lock them. A task becomes done at most once, so
-/// totals are exact.
+/// A task becomes done at most once, so totals are exact. What is left out of a statement costs nothing: for one task, most of
+/// what it costs is the making ready of its parts.
 macro_rules! transition {
-    ($lists:literal) => {
+    ($before:literal, $if_ready:literal, $after:expr) => {
         concat!(
             "
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::text[],
             $8::bigint[], $9::bool[], $10::int[], $11::int[])
         AS input (id, fence, was, becomes, result, keeps_error, error, delay, resets, attempts, rescues)
-), locked AS MATERIALIZED (
-    SELECT task_id FROM queue WHERE task_id = ANY($12) FOR UPDATE
-), moved AS (
+)",
+            $before,
+            ", moved AS (
     UPDATE tasks SET
         status = input.becomes::task_status,
         fence = tasks.fence + 1,
@@ -266,16 +265,10 @@ WITH input AS MATERIALIZED (
         rescues = CASE WHEN input.resets THEN 0 ELSE tasks.rescues + input.rescues END
     FROM input
     WHERE tasks.id = ANY($1) AND tasks.id = input.id AND tasks.fence = input.fence
-        AND tasks.status = input.was::task_status AND (SELECT count(*) FROM locked) >= 0
+        AND tasks.status = input.was::task_status",
+            $if_ready,
+            "
     RETURNING tasks.id, tasks.priority, tasks.created_at, input.was, input.becomes, input.delay
-), queued AS (
-    INSERT INTO queue (task_id, not_before, messaged, priority)
-    SELECT id, LOCALTIMESTAMP + delay * interval '1 microsecond', false, least(greatest(priority, 0), 10)
-    FROM moved WHERE becomes = 'pending'
-    ON CONFLICT (task_id) DO UPDATE SET not_before = excluded.not_before, messaged = false
-), removed AS (
-    DELETE FROM queue
-    WHERE task_id = ANY(ARRAY(SELECT id FROM moved WHERE was = 'pending' AND becomes <> 'pending'))
 ), totalled AS (
     INSERT INTO totals (shard, done, elapsed_us)
     SELECT pg_backend_pid() % 16, count(*), extract(epoch FROM sum(LOCALTIMESTAMP - created_at)) * 1000000
@@ -283,19 +276,47 @@ WITH input AS MATERIALIZED (
     ON CONFLICT (shard) DO UPDATE SET
         done = totals.done + excluded.done, elapsed_us = totals.elapsed_us + excluded.elapsed_us
 )",
-            $lists,
+            $after,
             "
 SELECT id, LOCALTIMESTAMP FROM moved"
         )
     };
 }
 
+/// Of tasks of which some are or become `pending`: `$12` those that are. Queue rows are locked before tasks, in the order in
+/// which claims lock them.
+macro_rules! transition_of_queued {
+    ($lists:literal) => {
+        transition!(
+            ", locked AS MATERIALIZED (
+    SELECT task_id FROM queue WHERE task_id = ANY($12) FOR UPDATE
+)",
+            " AND (SELECT count(*) FROM locked) >= 0",
+            concat!(
+                ", queued AS (
+    INSERT INTO queue (task_id, not_before, messaged, priority)
+    SELECT id, LOCALTIMESTAMP + delay * interval '1 microsecond', false, least(greatest(priority, 0), 10)
+    FROM moved WHERE becomes = 'pending'
+    ON CONFLICT (task_id) DO UPDATE SET not_before = excluded.not_before, messaged = false
+), removed AS (
+    DELETE FROM queue
+    WHERE task_id = ANY(ARRAY(SELECT id FROM moved WHERE was = 'pending' AND becomes <> 'pending'))
+)",
+                $lists
+            )
+        )
+    };
+}
+
+/// Of tasks in hand that become done.
+pub(super) const TRANSITION: &str = transition!("", "", "");
+
 /// Of tasks that neither become nor were failed or cancelled: the list of those is not touched.
-pub(super) const TRANSITION: &str = transition!("");
+pub(super) const TRANSITION_OF_QUEUED: &str = transition_of_queued!("");
 
 /// Of any tasks. A row of the list is written and deleted by whoever has the task's row locked. An entry that is there already,
 /// by other hands, stays.
-pub(super) const TRANSITION_OF_STOPPED: &str = transition!(
+pub(super) const TRANSITION_OF_STOPPED: &str = transition_of_queued!(
     ", listed AS (
     INSERT INTO stopped (cancelled, task_id)
     SELECT becomes = 'cancelled', id FROM moved WHERE becomes IN ('failed', 'cancelled')
