@@ -50,13 +50,22 @@ impl PostgresStore {
     }
 
     pub(in crate::sql) async fn enqueue(&self, ids: Vec<TaskId>) -> Result<usize, StoreError> {
+        self.enter(statements::ENQUEUE, ids).await
+    }
+
+    pub(in crate::sql) async fn enlist(&self, ids: Vec<TaskId>) -> Result<usize, StoreError> {
+        self.enter(statements::ENLIST, ids).await
+    }
+
+    /// Writes the entries that are missing of these tasks; how many.
+    async fn enter(&self, statement: &'static str, ids: Vec<TaskId>) -> Result<usize, StoreError> {
         let ids = uuids(distinct(ids).into_iter().map(|id| id.0));
-        let given = self
+        let entered = self
             .pool
-            .execute(statements::ENQUEUE, vec![ids])
+            .execute(statement, vec![ids])
             .await
             .map_err(store_error)?;
-        Ok(usize::try_from(given).unwrap_or(usize::MAX))
+        Ok(usize::try_from(entered).unwrap_or(usize::MAX))
     }
 
     pub(in crate::sql) async fn sweep_queue(
@@ -64,26 +73,7 @@ impl PostgresStore {
         after: Option<TaskId>,
         limit: usize,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
-        let Some(first) = first_after(after) else {
-            return Ok((0, None));
-        };
-        let values = vec![Value::from(first), Value::from(bounded(limit))];
-        let rows = self
-            .pool
-            .rows(statements::SWEEP_QUEUE, values)
-            .await
-            .map_err(store_error)?;
-        stretch_of(&rows, limit)
-    }
-
-    pub(in crate::sql) async fn enlist(&self, ids: Vec<TaskId>) -> Result<usize, StoreError> {
-        let ids = uuids(distinct(ids).into_iter().map(|id| id.0));
-        let listed = self
-            .pool
-            .execute(statements::ENLIST, vec![ids])
-            .await
-            .map_err(store_error)?;
-        Ok(usize::try_from(listed).unwrap_or(usize::MAX))
+        self.walk(statements::SWEEP_QUEUE, after, limit, None).await
     }
 
     pub(in crate::sql) async fn sweep_stopped(
@@ -91,16 +81,8 @@ impl PostgresStore {
         after: Option<TaskId>,
         limit: usize,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
-        let Some(first) = first_after(after) else {
-            return Ok((0, None));
-        };
-        let values = vec![Value::from(first), Value::from(bounded(limit))];
-        let rows = self
-            .pool
-            .rows(statements::SWEEP_STOPPED, values)
+        self.walk(statements::SWEEP_STOPPED, after, limit, None)
             .await
-            .map_err(store_error)?;
-        stretch_of(&rows, limit)
     }
 
     pub(in crate::sql) async fn prune(
@@ -109,17 +91,26 @@ impl PostgresStore {
         limit: usize,
         older_than: Duration,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
+        self.walk(statements::PRUNE, after, limit, Some(older_than))
+            .await
+    }
+
+    /// Deletes what a stretch holds in vain; how many rows, and where the next one begins.
+    async fn walk(
+        &self,
+        statement: &'static str,
+        after: Option<TaskId>,
+        limit: usize,
+        older_than: Option<Duration>,
+    ) -> Result<(usize, Option<TaskId>), StoreError> {
         let Some(first) = first_after(after) else {
             return Ok((0, None));
         };
-        let values = vec![
-            Value::from(first),
-            Value::from(bounded(limit)),
-            Value::from(grace_micros(older_than)),
-        ];
+        let mut values = vec![Value::from(first), Value::from(bounded(limit))];
+        values.extend(older_than.map(|age| Value::from(grace_micros(age))));
         let rows = self
             .pool
-            .rows(statements::PRUNE, values)
+            .rows(statement, values)
             .await
             .map_err(store_error)?;
         stretch_of(&rows, limit)

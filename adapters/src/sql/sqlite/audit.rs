@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ports::{AuditPage, ClaimRecord, StoreError, TaskId, Timestamp};
-use sea_orm::{DbErr, QueryResult, Value};
+use sea_orm::{DbErr, Value};
 
 use super::rows::{claim_record, id_list, ids_of, task, task_id};
 use super::{PRUNED, SqliteStore, commit, count, execute, micros, now, rows, statements};
@@ -49,19 +49,22 @@ impl SqliteStore {
         Ok(usize::try_from(given).unwrap_or(usize::MAX))
     }
 
+    pub(in crate::sql) async fn enlist(&self, ids: Vec<TaskId>) -> Result<usize, StoreError> {
+        let listed = self.write(statements::ENLIST, [id_list(ids)]).await?;
+        Ok(usize::try_from(listed).unwrap_or(usize::MAX))
+    }
+
     pub(in crate::sql) async fn sweep_queue(
         &self,
         after: Option<TaskId>,
         limit: usize,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
         let values = [before_first(after), bounded(limit)];
-        let found = rows(&self.readers, statements::WALK_QUEUE, values).await?;
-        self.sweep(&found, limit, statements::DEQUEUE_IN_VAIN).await
-    }
-
-    pub(in crate::sql) async fn enlist(&self, ids: Vec<TaskId>) -> Result<usize, StoreError> {
-        let listed = self.write(statements::ENLIST, [id_list(ids)]).await?;
-        Ok(usize::try_from(listed).unwrap_or(usize::MAX))
+        let (in_vain, next) = self.walk(statements::WALK_QUEUE, values, limit).await?;
+        Ok((
+            self.delete(statements::DEQUEUE_IN_VAIN, in_vain).await?,
+            next,
+        ))
     }
 
     pub(in crate::sql) async fn sweep_stopped(
@@ -70,35 +73,38 @@ impl SqliteStore {
         limit: usize,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
         let values = [before_first(after), bounded(limit)];
-        let found = rows(&self.readers, statements::WALK_STOPPED, values).await?;
-        self.sweep(&found, limit, statements::UNLIST_IN_VAIN).await
+        let (in_vain, next) = self.walk(statements::WALK_STOPPED, values, limit).await?;
+        Ok((
+            self.delete(statements::UNLIST_IN_VAIN, in_vain).await?,
+            next,
+        ))
     }
 
-    /// Deletes by this statement what a walk found to be in vain: of each row it tells the id, and whether it is needed.
-    async fn sweep(
+    /// Of a stretch, of each row of which the statement tells the id and whether it may go: those that may, and where the next
+    /// stretch begins.
+    async fn walk<const COUNT: usize>(
         &self,
-        found: &[QueryResult],
+        statement: &'static str,
+        values: [Value; COUNT],
         limit: usize,
-        delete: &'static str,
-    ) -> Result<(usize, Option<TaskId>), StoreError> {
-        let walked: Vec<(TaskId, bool)> = read(found, |row| {
+    ) -> Result<(Vec<TaskId>, Option<TaskId>), StoreError> {
+        let found = rows(&self.readers, statement, values).await?;
+        let walked: Vec<(TaskId, bool)> = read(&found, |row| {
             Ok((task_id(row, 0)?, column::<i64>(row, 1)? != 0))
         })?;
-        let in_vain: Vec<TaskId> = walked
-            .iter()
-            .filter(|(_, is_needed)| !is_needed)
-            .map(|(id, _)| *id)
-            .collect();
-        let deleted = if in_vain.is_empty() {
-            0
-        } else {
-            self.write(delete, [id_list(in_vain)]).await?
-        };
-        let last = walked.last().map(|(id, _)| *id);
-        Ok((
-            usize::try_from(deleted).unwrap_or(usize::MAX),
-            last.filter(|_| walked.len() >= limit),
-        ))
+        // A short stretch was the last one.
+        let last = walked.last().filter(|_| walked.len() >= limit);
+        let next = last.map(|(id, _)| *id);
+        let may_go = walked.into_iter().filter(|(_, may_go)| *may_go);
+        Ok((may_go.map(|(id, _)| id).collect(), next))
+    }
+
+    async fn delete(&self, statement: &'static str, ids: Vec<TaskId>) -> Result<usize, StoreError> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let deleted = self.write(statement, [id_list(ids)]).await?;
+        Ok(usize::try_from(deleted).unwrap_or(usize::MAX))
     }
 
     pub(in crate::sql) async fn prune(
@@ -109,19 +115,11 @@ impl SqliteStore {
     ) -> Result<(usize, Option<TaskId>), StoreError> {
         let latest = now().before(older_than);
         let values = [before_first(after), bounded(limit), micros(latest)];
-        let found = rows(&self.readers, statements::WALK_TASKS, values).await?;
-        let walked: Vec<(TaskId, bool)> = read(&found, |row| {
-            Ok((task_id(row, 0)?, column::<i64>(row, 1)? != 0))
-        })?;
-        let old = || walked.iter().filter(|(_, is_old)| *is_old);
-        let pruned = if old().next().is_none() {
-            0
-        } else {
-            let ids = id_list(old().map(|(id, _)| *id));
-            self.delete_old(ids, latest).await?
-        };
-        let last = walked.last().map(|(id, _)| *id);
-        Ok((pruned, last.filter(|_| walked.len() >= limit)))
+        let (old, next) = self.walk(statements::WALK_TASKS, values, limit).await?;
+        if old.is_empty() {
+            return Ok((0, next));
+        }
+        Ok((self.delete_old(id_list(old), latest).await?, next))
     }
 
     async fn delete_old(&self, ids: Value, latest: Timestamp) -> Result<usize, StoreError> {

@@ -150,9 +150,9 @@ FROM json_each(?1) AS wanted CROSS JOIN tasks ON tasks.id = wanted.value
 WHERE status = 'pending'
 ON CONFLICT (task_id) DO NOTHING";
 
-/// `?1` the id before the first, `?2` how many rows to walk. Answers each, and whether its task waits.
+/// `?1` the id before the first, `?2` how many rows to walk. Answers each, and whether it is in vain: its task does not wait.
 pub(super) const WALK_QUEUE: &str = "
-SELECT task_id, EXISTS (SELECT 1 FROM tasks WHERE tasks.id = task_id AND status = 'pending')
+SELECT task_id, NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = task_id AND status = 'pending')
 FROM queue WHERE task_id > ?1 ORDER BY task_id LIMIT ?2";
 
 /// Compares once more: what was in vain when it was read may not be any more.
@@ -168,7 +168,7 @@ FROM json_each(?1) AS wanted CROSS JOIN tasks ON tasks.id = wanted.value
 WHERE status IN ('failed', 'cancelled')
 ON CONFLICT (cancelled, task_id) DO NOTHING";
 
-/// `?1` the id before the first, `?2` how many listed tasks to walk. Answers each, and whether it is what it is listed as.
+/// `?1` the id before the first, `?2` how many listed tasks to walk. Answers each, and whether it is listed as what it is not.
 pub(super) const WALK_STOPPED: &str = "
 WITH stretch AS MATERIALIZED (
     SELECT task_id FROM (
@@ -181,7 +181,7 @@ WITH stretch AS MATERIALIZED (
         )
     ) ORDER BY task_id LIMIT ?2
 )
-SELECT task_id, NOT EXISTS (
+SELECT task_id, EXISTS (
     SELECT 1 FROM stopped AS entry WHERE entry.cancelled IN (0, 1) AND entry.task_id = stretch.task_id
         AND NOT EXISTS (
             SELECT 1 FROM tasks
