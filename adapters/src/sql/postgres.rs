@@ -10,7 +10,6 @@ mod survey;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,7 +37,7 @@ use walk::Walk;
 const MEETINGS: usize = 3;
 
 pub(super) struct PostgresStore {
-    pool: Arc<Pool>,
+    pool: Pool,
     /// Which kind of waiting rows the next claim by age takes first: under an overload neither kind starves.
     messaged_first: AtomicBool,
     walk: Walk,

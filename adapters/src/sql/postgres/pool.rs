@@ -130,14 +130,14 @@ impl Connections {
 }
 
 impl Pool {
-    pub(super) async fn connect(options: SqlOptions) -> Result<Arc<Self>, DbErr> {
+    pub(super) async fn connect(options: SqlOptions) -> Result<Self, DbErr> {
         crate::tls::settle_provider();
         let connections = Connections::open(&options, false).await?;
-        Ok(Arc::new(Self {
+        Ok(Self {
             current: RwLock::new(connections),
             options,
             waits: Waits::default(),
-        }))
+        })
     }
 
     pub(super) fn current(&self) -> DatabaseConnection {
