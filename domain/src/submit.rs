@@ -7,10 +7,13 @@
 mod keyed;
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use ports::{
     Dependency, Event, Fingerprint, InsertOutcome, KeyedRequest, NewTask, Payload, Priority,
     RequestKey, Span, Step, StoreError, TaskId, TaskMessage, Timestamp, TraceContext, Work,
@@ -31,7 +34,7 @@ use keyed::Keyed;
 const MANY: usize = 4;
 
 /// How many commits may share a batch for the log.
-const PUBLISHED_TOGETHER: usize = 8;
+const PUBLISHED_TOGETHER: usize = 64;
 
 /// To the publish loop.
 type Batches = mpsc::Sender<Vec<TaskMessage>>;
@@ -50,7 +53,7 @@ pub struct SubmitConfig {
     pub writers: usize,
     /// How many batches may wait to be published; beyond it their tasks are left to be claimed by age. Default 256.
     pub publish_queue: usize,
-    /// How many batches may be on their way to the log at once. Default 4.
+    /// How many batches may be on their way to the log at once; what comes meanwhile shares the next. Default 1.
     pub publishers: usize,
     /// How long a commit that fails is tried again before the client is told. Default 3 s.
     pub patience: Duration,
@@ -69,7 +72,7 @@ impl Default for SubmitConfig {
             batch: 512,
             writers: 2,
             publish_queue: 256,
-            publishers: 4,
+            publishers: 1,
             patience: Duration::from_secs(3),
             probe_interval: Duration::from_secs(1),
             max_payload_bytes: 256 * 1024,
@@ -395,23 +398,18 @@ async fn commit_loop(
     mut stop: watch::Receiver<bool>,
     batches: Batches,
 ) {
-    let mut commits = JoinSet::new();
+    let mut commits = FuturesUnordered::new();
     let mut under_way = 0;
     let mut requests = Vec::new();
     loop {
-        while let Some(committed) = commits.try_join_next() {
-            under_way -= committed.unwrap_or(0);
-        }
-        while commits.len() >= config.writers.max(1) || under_way >= MANY {
-            match commits.join_next().await {
-                Some(committed) => under_way -= committed.unwrap_or(0),
-                // Also when a commit panicked, which then does not say how many it had.
-                None => under_way = 0,
-            }
-        }
         let received = tokio::select! {
             biased;
-            received = incoming.recv_many(&mut requests, config.batch.max(1)) => received,
+            Some(committed) = commits.next() => {
+                under_way -= committed;
+                continue;
+            }
+            received = incoming.recv_many(&mut requests, config.batch.max(1)),
+                if commits.len() < config.writers.max(1) && under_way < MANY => received,
             () = until_told(&mut stop), if !incoming.is_closed() => {
                 // What waits already is still committed.
                 incoming.close();
@@ -428,13 +426,14 @@ async fn commit_loop(
             count += request.tasks.len();
         }
         under_way += count;
-        let commit = commit(ports.clone(), config, taken, batches.clone());
-        commits.spawn(async move {
-            commit.await;
+        let commit = AssertUnwindSafe(commit(ports.clone(), config, taken, batches.clone()));
+        commits.push(async move {
+            // Of a panic its requests learn by the loss of their reply; the others go on.
+            let _ = commit.catch_unwind().await;
             count
         });
     }
-    while commits.join_next().await.is_some() {}
+    while commits.next().await.is_some() {}
 }
 
 async fn until_told(stop: &mut watch::Receiver<bool>) {

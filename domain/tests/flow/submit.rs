@@ -1,10 +1,11 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use adapters::faulty::{Fault, Faulty};
 use domain::{Ports, SubmitConfig, SubmitError, Submitter};
-use ports::{Event, TaskFeed, TaskStatus, Timestamp};
+use ports::{Event, Observer, TaskFeed, TaskStatus, Timestamp};
 
 use crate::world::{World, all, submission, submit};
 
@@ -78,6 +79,34 @@ async fn nobody_waits_for_a_neighbours_commit_until_many_share_it() {
     assert_eq!(wait_behind(1).await, Duration::from_millis(10));
     assert_eq!(wait_behind(3).await, Duration::from_millis(10));
     assert_eq!(wait_behind(4).await, Duration::from_millis(9 + 10));
+}
+
+/// Panics when the first commit is through.
+#[derive(Default)]
+struct Panicky(AtomicBool);
+
+impl Observer for Panicky {
+    fn observe(&self, event: &Event) {
+        if matches!(event, Event::Submitted { .. }) && !self.0.swap(true, Ordering::Relaxed) {
+            panic!("boom");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_panics_takes_nobody_else_with_it() {
+    let world = World::new();
+    let ports = Ports {
+        observer: Arc::new(Panicky::default()),
+        ..world.ports.clone()
+    };
+    let submitter = Submitter::start(&ports, SubmitConfig::default());
+    let first = submitter.submit(vec![submission("a")]).await;
+    assert!(matches!(first, Err(SubmitError::Stopped)), "{first:?}");
+    for _ in 0..10 {
+        let next = submitter.submit(vec![submission("b")]).await;
+        assert!(next.is_ok(), "{next:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
