@@ -1,12 +1,13 @@
 //! Taking back what dead workers held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ports::{Dependency, Event, RemoveReply, StoreError, WorkerEntry, WorkerId, WriteOutcome};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::resolve::{Unfinished, resolve_claims};
+use crate::resolve::{Unfinished, resolve_claims, return_all};
 use crate::{Ports, chain};
 
 /// Watches the registry and declares death.
@@ -77,9 +78,9 @@ impl Watch {
     }
 }
 
-/// Buries a worker: declares it dead, takes back what it held, announces what it brought to rest, removes it. `false` when it has
-/// beaten since.
-pub(crate) async fn bury(
+/// Declares a worker dead and takes back what it had in hand; `false` when it has beaten since. Announces nothing, so it waits
+/// for the store alone.
+async fn take_back(
     ports: &Ports,
     worker: WorkerId,
     last_beat: u64,
@@ -89,14 +90,21 @@ pub(crate) async fn bury(
         return Ok(false);
     }
     let unfinished = Unfinished::Rescue { limit: max_rescues };
+    return_all(ports, worker, unfinished).await?;
+    Ok(true)
+}
+
+/// Buries a worker that was declared dead: announces what it brought to rest, removes it.
+async fn bury(ports: &Ports, worker: WorkerId, max_rescues: u32) -> Result<(), StoreError> {
+    let unfinished = Unfinished::Rescue { limit: max_rescues };
     loop {
         if !resolve_claims(ports, worker, unfinished).await?.announced {
-            // The tasks are back in the queue; the claim stays recorded until the log is up, and the watch comes back.
-            return Ok(true);
+            // The claim stays recorded until the log is up, and the watch comes back.
+            return Ok(());
         }
         // A claim that committed while this went on is found in the next round.
         if ports.registry.remove(worker).await? == RemoveReply::Removed {
-            return Ok(true);
+            return Ok(());
         }
     }
 }
@@ -111,7 +119,11 @@ pub async fn recover_all(ports: &Ports, max_rescues: u32) -> Result<(), StoreErr
     loop {
         let mut all_buried = true;
         for worker in ports.registry.workers().await? {
-            all_buried &= bury(ports, worker.id, worker.beat, max_rescues).await?;
+            if take_back(ports, worker.id, worker.beat, max_rescues).await? {
+                bury(ports, worker.id, max_rescues).await?;
+            } else {
+                all_buried = false;
+            }
         }
         if all_buried {
             return Ok(());
@@ -119,16 +131,66 @@ pub async fn recover_all(ports: &Ports, max_rescues: u32) -> Result<(), StoreErr
     }
 }
 
-pub(crate) async fn bury_all(ports: &Ports, dead: Vec<(WorkerId, u64)>, max_rescues: u32) {
-    for (worker, last_beat) in dead {
-        if let Err(error) = bury(ports, worker, last_beat, max_rescues).await {
-            ports.observer.observe(&Event::DependencyFailed {
-                dependency: Dependency::Store,
-                doing: "rescue",
-                error: chain(&error),
+/// Sees to the dead. The tasks of all of them go back before anything is announced, and what has to be announced is announced
+/// aside: the log may take seconds to say that it is down, and who dies next must be missed meanwhile.
+///
+/// Whoever drops it crashes in the middle of a rescue: each step can be repeated, and another worker goes on.
+pub(crate) struct Undertaker {
+    ports: Ports,
+    max_rescues: u32,
+    /// The dead whose tasks went back, and who are still registered.
+    returned: BTreeSet<WorkerId>,
+    /// The burials under way: one round at a time, so that nobody is buried twice at once.
+    round: JoinSet<()>,
+}
+
+impl Undertaker {
+    pub(crate) fn new(ports: &Ports, max_rescues: u32) -> Self {
+        Self {
+            ports: ports.clone(),
+            max_rescues,
+            returned: BTreeSet::new(),
+            round: JoinSet::new(),
+        }
+    }
+
+    /// Sees to those of whom the watch says that they are dead: all who are, those of earlier looks among them.
+    pub(crate) async fn see_to(&mut self, dead: &[(WorkerId, u64)]) {
+        let is_dead = |worker: &WorkerId| dead.iter().any(|(id, _)| id == worker);
+        self.returned.retain(is_dead);
+        for (worker, last_beat) in dead {
+            if self.returned.contains(worker) {
+                continue;
+            }
+            match take_back(&self.ports, *worker, *last_beat, self.max_rescues).await {
+                Ok(true) => {
+                    self.returned.insert(*worker);
+                }
+                Ok(false) => {}
+                Err(error) => failed(&self.ports, &error),
+            }
+        }
+        while self.round.try_join_next().is_some() {}
+        if self.round.is_empty() && !self.returned.is_empty() {
+            let (ports, max_rescues) = (self.ports.clone(), self.max_rescues);
+            let dead = self.returned.clone();
+            self.round.spawn(async move {
+                for worker in dead {
+                    if let Err(error) = bury(&ports, worker, max_rescues).await {
+                        failed(&ports, &error);
+                    }
+                }
             });
         }
     }
+}
+
+fn failed(ports: &Ports, error: &StoreError) {
+    ports.observer.observe(&Event::DependencyFailed {
+        dependency: Dependency::Store,
+        doing: "rescue",
+        error: chain(error),
+    });
 }
 
 #[cfg(test)]

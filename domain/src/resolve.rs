@@ -41,15 +41,8 @@ pub(crate) async fn resolve_claims(
     worker: WorkerId,
     unfinished: Unfinished,
 ) -> Result<Resolved, StoreError> {
-    let mut returned = 0;
     // Everything goes back first, so that no task waits for the announcement of another.
-    let mut after = None;
-    loop {
-        let claims = ports.store.claims_of(worker, after, PAGE).await?;
-        let Some(last) = claims.last() else { break };
-        after = Some(last.id);
-        returned += return_unfinished(ports, &claims, unfinished).await?;
-    }
+    let mut returned = return_all(ports, worker, unfinished).await?;
     let mut after = None;
     loop {
         let claims = ports.store.claims_of(worker, after, PAGE).await?;
@@ -69,6 +62,24 @@ pub(crate) async fn resolve_claims(
         returned,
         announced: true,
     })
+}
+
+/// Returns everything that the claims of a worker still have in hand, and nothing more; answers how many tasks moved.
+pub(crate) async fn return_all(
+    ports: &Ports,
+    worker: WorkerId,
+    unfinished: Unfinished,
+) -> Result<usize, StoreError> {
+    let mut returned = 0;
+    let mut after = None;
+    loop {
+        let claims = ports.store.claims_of(worker, after, PAGE).await?;
+        let Some(last) = claims.last() else {
+            return Ok(returned);
+        };
+        after = Some(last.id);
+        returned += return_unfinished(ports, &claims, unfinished).await?;
+    }
 }
 
 /// Ends these claims, as [`resolve_claims`] ends those of a worker.

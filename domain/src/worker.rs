@@ -37,7 +37,7 @@ use crate::again::{Backoff, OF_A_WORKER};
 use crate::audit::{AuditConfig, audit};
 use crate::heart::{Heart, Pulse};
 use crate::prune::{PruneConfig, prune};
-use crate::rescue::{Watch, bury_all};
+use crate::rescue::{Undertaker, Watch};
 use crate::resolve::{Unfinished, resolve_claims};
 use crate::{Ports, RetryPolicy, chain};
 use brake::Brake;
@@ -510,6 +510,7 @@ async fn watch_others(life: Arc<Life>) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watch = Watch::new(life.config.lease, every);
+    let mut undertaker = Undertaker::new(&life.ports, life.config.max_rescues);
     loop {
         ticks.tick().await;
         match life.ports.registry.workers().await {
@@ -521,7 +522,7 @@ async fn watch_others(life: Arc<Life>) {
                 let mut dead = watch.look(Instant::now(), &workers);
                 // Its own death is for others to declare.
                 dead.retain(|(worker, _)| *worker != life.id);
-                bury_all(&life.ports, dead, life.config.max_rescues).await;
+                undertaker.see_to(&dead).await;
             }
             Err(error) => {
                 watch.interrupt();

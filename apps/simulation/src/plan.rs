@@ -123,7 +123,8 @@ pub(crate) struct Plan {
     pub(crate) deaths: u64,
     pub(crate) probes: usize,
     pub(crate) probe_log: ProbeLog,
-    /// Whether a worker is killed before the probes, if another is left.
+    /// Whether a worker is killed before the probes, if another is left; with the log down two of three or more, one after the
+    /// other, after the probes.
     pub(crate) probe_death: bool,
     /// Whether the workers are stopped at the end.
     pub(crate) ends_with_stop: bool,

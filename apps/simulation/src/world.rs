@@ -86,7 +86,7 @@ pub(crate) struct World {
     /// Metrics as a client read them at the end.
     pub(crate) metrics: Option<Metrics>,
     /// Tasks whose worker was killed in the quiet.
-    pub(crate) bereaved: Option<Bereaved>,
+    pub(crate) bereaved: Vec<Bereaved>,
     pub(crate) tally: Tally,
 }
 
@@ -202,7 +202,7 @@ impl World {
             is_over: false,
             is_topic_new: false,
             metrics: None,
-            bereaved: None,
+            bereaved: Vec::new(),
             tally: Tally::default(),
         }
     }

@@ -2,9 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapters::faulty::{Fault, Faults, Faulty};
+use adapters::memory::{MemoryLog, StoreSnapshot};
 use domain::{Reader, Reading, SubmitConfig, SubmitError, Submitter, WorkerConfig};
 use ports::{
-    Dependency, Event, InsertOutcome, MockTaskStore, Payload, StoreError, TaskStatus, Timestamp,
+    ClaimTicket, DeliveryOutcome, Dependency, Event, IdSource, InsertOutcome, MockTaskStore, Next,
+    Payload, Spent, StoreError, TaskId, TaskStatus, TaskStore, Timestamp, WorkerRegistry,
     WriteOutcome,
 };
 use tokio::time::Instant;
@@ -77,6 +79,75 @@ async fn with_the_log_down_everything_goes_on_and_is_announced_later() {
         dependency: Dependency::Log,
     };
     assert!(world.memory.observer.count(|event| *event == recovered) > 0);
+}
+
+/// A worker that only ever claims these tasks and finishes the first, and then is never heard of again.
+async fn dead_with(world: &World, payloads: &[&str]) -> Vec<TaskId> {
+    let mut ids = Vec::new();
+    for payload in payloads {
+        ids.push(world.memory.submit(payload).await);
+    }
+    let worker = world.memory.ids.worker_id();
+    let claim = world.memory.ids.claim_id();
+    let store = &world.memory.store;
+    store.register(worker, "dead").await.expect("registered");
+    let ticket = ClaimTicket { claim, worker };
+    let claimed = store.claim_delivered(ticket, &ids).await.expect("claimed");
+    let DeliveryOutcome::Claimed(task) = &claimed[0] else {
+        panic!("{claimed:?}");
+    };
+    let result = "by the dead".to_owned();
+    let done = domain::lifecycle::settle(task, Next::Done { result }, Spent::Attempt);
+    store.transition(&[done]).await.expect("settled");
+    ids
+}
+
+/// The log takes 5 s to say that it is down. What the first of the dead has to announce must not hold up the rescue of the next.
+#[tokio::test(start_paused = true)]
+async fn with_the_log_silent_the_next_to_die_is_missed_as_soon_as_the_first() {
+    const SILENCE: Duration = Duration::from_secs(5);
+    let mut world = World::new();
+    let refusing = Arc::new(Faulty::new(Arc::clone(&world.memory.log)));
+    refusing.faults().always(Fault::FailBefore);
+    let silent = Arc::new(Faulty::new(Arc::clone(&refusing)));
+    silent.faults().always(Fault::Delay(SILENCE));
+    world.ports.announcer = silent.clone();
+    // Nothing comes to it from the log: it lives on what it claims by age.
+    let feed = Arc::new(MemoryLog::new(world.ports.clock.clone()).feed());
+    let _living = world.work_on(feed, scripted(), WorkerConfig::default());
+    let rescued = async |id: TaskId, died: Instant| {
+        while world.memory.task(id).rescues == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let waited = died.elapsed();
+        assert!(waited <= Duration::from_secs(8), "{waited:?}");
+    };
+    let first = Instant::now();
+    let held_by_first = dead_with(&world, &["ok", "sleep 3600"]).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let second = Instant::now();
+    let held_by_second = dead_with(&world, &["ok", "sleep 3600"]).await;
+    rescued(held_by_first[1], first).await;
+    rescued(held_by_second[1], second).await;
+    // One after the other is offered to the log, again and again, and none several times at once.
+    tokio::time::sleep(SILENCE * 20).await;
+    let offered = silent.faults().calls_of("announce");
+    assert!(
+        (18..=25).contains(&offered),
+        "{offered} in {:?}",
+        first.elapsed()
+    );
+
+    silent.faults().heal();
+    refusing.faults().heal();
+    world
+        .memory
+        .log
+        .until_announced(|outputs, _| outputs.len() == 2)
+        .await;
+    let one_lives = |snapshot: &StoreSnapshot| snapshot.workers.len() == 1;
+    world.memory.store.until(one_lives).await;
+    world.assert_consistent();
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,16 @@ const JUMPS: Duration = Duration::from_secs(30);
 /// How long a worker that is killed in the quiet stays away.
 const MOURNING: Duration = Duration::from_secs(14);
 
+/// How long the second death follows the first: the first was just declared dead.
+const BETWEEN_DEATHS: Duration = Duration::from_secs(6);
+
+/// What the claims of a worker hold.
+struct Held {
+    in_hand: Vec<(TaskId, Fence)>,
+    /// How many of its tasks came to rest, or moved on, and were not yet announced.
+    at_rest: usize,
+}
+
 impl World {
     /// Ends every fault and has every process running.
     pub(super) fn quiet_down(&mut self) {
@@ -140,8 +150,10 @@ impl World {
         }
         self.run_until(Instant::now() + Duration::from_secs(3))
             .await;
-        if self.plan.probe_death {
-            self.kill_one_for_good();
+        let two_die =
+            self.plan.probe_death && probe_log == ProbeLog::Down && self.workers.len() > 2;
+        if self.plan.probe_death && !two_die {
+            self.kill_one_for_good(|held| held.in_hand.len());
         }
         match probe_log {
             ProbeLog::Up => {}
@@ -169,6 +181,12 @@ impl World {
             );
             let pause = self.sky.chance.millis(0, 400);
             self.run_until(Instant::now() + pause).await;
+        }
+        if two_die {
+            // The first leaves what cannot be announced. The rescue of the second must not wait for that.
+            self.kill_one_for_good(|held| held.at_rest);
+            self.run_until(Instant::now() + BETWEEN_DEATHS).await;
+            self.kill_one_for_good(|held| held.in_hand.len());
         }
         let cancellable = self.plan.has_orders.then(|| self.submit_for_later());
         self.run_until(Instant::now() + Duration::from_secs(12))
@@ -218,32 +236,45 @@ impl World {
         self.run_until(Instant::now() + AFTER_AN_ORDER).await;
     }
 
-    /// Kills the worker that holds the most, and leaves its tasks to the others.
-    fn kill_one_for_good(&mut self) {
-        let snapshot = self.memory.snapshot();
-        let records = self.store.records();
-        let held = |slot: &usize| {
-            let link = self.workers[*slot].as_ref().map(|worker| &worker.link);
-            let id = link.and_then(|link| records.latest_of(&link.who.to_string()));
-            let claims = snapshot.claims.iter();
-            let own = claims.filter(|claim| Some(claim.worker) == id);
-            own.flat_map(|claim| claim.tasks.iter().copied())
-                .collect::<Vec<_>>()
-        };
+    /// Kills the living worker that comes first by this measure, and leaves its tasks to the others.
+    fn kill_one_for_good(&mut self, measure: impl Fn(&Held) -> usize) {
         let slots = 0..self.workers.len();
-        let Some(slot) = slots.max_by_key(|slot| held(slot).len()) else {
+        let held = slots.filter_map(|slot| Some((slot, self.held_in(slot)?)));
+        let Some((slot, held)) = held.max_by_key(|(_, held)| measure(held)) else {
             return;
         };
-        let tasks = held(&slot);
-        drop(records);
-        self.bereaved = Some(Bereaved {
+        self.bereaved.push(Bereaved {
             at: self.trace().now(),
-            tasks,
+            tasks: held.in_hand,
         });
         self.kill_worker(slot, None);
-        // Not before the others have had to do without it.
+        // Not before the others have had to do without them.
         self.agenda.clear();
-        self.plan_in(MOURNING, Action::StartWorker(slot));
+        for slot in 0..self.workers.len() {
+            if self.workers[slot].is_none() {
+                self.plan_in(MOURNING, Action::StartWorker(slot));
+            }
+        }
+    }
+
+    /// What the worker in this place holds; `None` when there is none.
+    fn held_in(&self, slot: usize) -> Option<Held> {
+        let who = self.workers[slot].as_ref()?.link.who.to_string();
+        let id = self.store.records().latest_of(&who)?;
+        let snapshot = self.memory.snapshot();
+        let claims = snapshot.claims.iter().filter(|claim| claim.worker == id);
+        let tasks = claims.flat_map(|claim| claim.tasks.iter().copied());
+        let is_in_hand = |(id, fence): &(TaskId, Fence)| {
+            let mut tasks = snapshot.tasks.iter();
+            tasks.any(|task| {
+                task.id == *id && task.fence == *fence && task.status == TaskStatus::Processing
+            })
+        };
+        let (in_hand, at_rest): (Vec<_>, Vec<_>) = tasks.partition(is_in_hand);
+        Some(Held {
+            in_hand,
+            at_rest: at_rest.len(),
+        })
     }
 
     /// Clients read everything once more, and the metrics.
