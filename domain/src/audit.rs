@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ports::observer::Repair;
 use ports::{
-    AuditPage, Dependency, Event, Next, Spent, StoreError, Task, TaskId, TaskStatus, Transition,
-    WriteOutcome,
+    AuditPage, Dependency, Event, Next, Spent, StoreError, Task, TaskId, TaskStatus, Timestamp,
+    Transition, WriteOutcome,
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -39,7 +39,7 @@ impl Default for AuditConfig {
     }
 }
 
-/// Audits until dropped, as long as `on_duty` says that it is this one's turn: one auditor is enough, and several do no harm.
+/// Audits until dropped, whenever `on_duty` says that it is this one's turn: one auditor at a time is enough, and several do no harm.
 pub(crate) async fn audit(
     ports: &Ports,
     config: AuditConfig,
@@ -65,6 +65,8 @@ struct Walks<'ports> {
     max_rescues: u32,
     /// The last task compared.
     tasks: Option<TaskId>,
+    /// This walk went somewhere else after its first stretch.
+    has_jumped: bool,
     /// The last queue row compared.
     queue: Option<TaskId>,
     /// The last entry of the list of failed and cancelled tasks compared.
@@ -81,6 +83,7 @@ impl<'ports> Walks<'ports> {
             unmoved_for: config.unmoved_for,
             max_rescues,
             tasks: None,
+            has_jumped: false,
             queue: None,
             stopped: None,
             failing: false,
@@ -157,8 +160,23 @@ impl<'ports> Walks<'ports> {
             .is_none_or(|error| !error.is_transient())
         {
             self.tasks = page.next;
+            if let Some(first) = page.next.filter(|_| !self.has_jumped) {
+                self.has_jumped = true;
+                self.tasks = Some(self.somewhere_after(first));
+            }
         }
         repaired
+    }
+
+    /// Where a walk goes on after its first stretch: anywhere between there and now. Workers that were started together and take
+    /// turns would otherwise walk in step, all of them over the same part of a long table, and leave the rest for long.
+    fn somewhere_after(&self, first: TaskId) -> TaskId {
+        let begun = u64::try_from(first.0.as_u128() >> 80).unwrap_or(u64::MAX);
+        let now = self.ports.clock.now().as_micros() / 1_000;
+        let span = u64::try_from(now).unwrap_or_default().saturating_sub(begun);
+        let ahead = self.ports.random.next().checked_rem(span);
+        let millis = Duration::from_millis(begun.saturating_add(ahead.unwrap_or_default()));
+        TaskId::first_at(Timestamp::EPOCH.after(millis)).max(first)
     }
 
     async fn repair(&self, page: &AuditPage) -> Result<(), StoreError> {

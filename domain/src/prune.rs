@@ -40,7 +40,7 @@ const PAUSE_PER_STRETCH: u32 = 4;
 /// The longest such pause: a stretch that waited for a store that was down says nothing of the next.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Prunes until dropped, as long as `on_duty` says that it is this one's turn: one is enough, and several do no harm.
+/// Prunes until dropped, whenever `on_duty` says that it is this one's turn: one at a time is enough, and several do no harm.
 pub(crate) async fn prune(ports: &Ports, config: PruneConfig, on_duty: impl Fn() -> bool) {
     let Some(retention) = config.retention else {
         return;

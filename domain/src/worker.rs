@@ -12,6 +12,7 @@
 mod acknowledge;
 mod announce;
 mod brake;
+mod duty;
 mod heed;
 mod intake;
 mod leftover;
@@ -34,9 +35,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
 use crate::again::{Backoff, OF_A_WORKER};
-use crate::audit::{AuditConfig, audit};
+use crate::audit::AuditConfig;
 use crate::heart::{Heart, Pulse};
-use crate::prune::{PruneConfig, prune};
+use crate::prune::PruneConfig;
 use crate::rescue::{Undertaker, Watch};
 use crate::resolve::{Unfinished, resolve_claims};
 use crate::{Ports, RetryPolicy, chain};
@@ -76,9 +77,9 @@ pub struct WorkerConfig {
     pub lease: Duration,
     /// How often a task may be taken back from a dead worker before it is taken for the killer. Default 10.
     pub max_rescues: u32,
-    /// How the tasks are compared with the books about them. Of all living workers one does it.
+    /// How the tasks are compared with the books about them. The living workers do it in turns.
     pub audit: AuditConfig,
-    /// Which old tasks are deleted. Of all living workers one does it.
+    /// Which old tasks are deleted. The living workers do it in turns.
     pub prune: PruneConfig,
     /// How long a stop may take. What is in hand has four fifths of it; what is not finished then is handed back in the rest.
     /// Default 25 s.
@@ -171,8 +172,8 @@ struct Life {
     owing: AtomicBool,
     /// The earliest position in the log among the living workers, as last read.
     earliest: Mutex<Option<Timestamp>>,
-    /// Whether this worker had the smallest id among the living ones, as last read.
-    is_first: AtomicBool,
+    /// Whether it was this worker's turn to do what one does for all, as last read.
+    is_on_duty: AtomicBool,
     brake: Brake,
     /// The runs that go on, to be told when their task is cancelled.
     running: Running,
@@ -307,7 +308,7 @@ impl Worker {
             log_is_down: AtomicBool::new(false),
             owing: AtomicBool::new(false),
             earliest: Mutex::new(None),
-            is_first: AtomicBool::new(false),
+            is_on_duty: AtomicBool::new(false),
             brake: Brake::default(),
             running: Running::default(),
         }
@@ -345,10 +346,10 @@ impl Life {
         let mut aside = JoinSet::new();
         aside.spawn(watch_others(Arc::clone(&self)));
         aside.spawn(announce::announce_owed(Arc::clone(&self)));
-        aside.spawn(audit_in_turn(Arc::clone(&self)));
+        aside.spawn(duty::audit_in_turn(Arc::clone(&self)));
         aside.spawn(heed::heed_cancellations(Arc::clone(&self)));
         aside.spawn(heed::tell_of_runs(Arc::clone(&self)));
-        aside.spawn(prune_in_turn(Arc::clone(&self)));
+        aside.spawn(duty::prune_in_turn(Arc::clone(&self)));
 
         tokio::select! {
             biased;
@@ -517,8 +518,8 @@ async fn watch_others(life: Arc<Life>) {
             Ok(workers) => {
                 let earliest = earliest_position(&workers);
                 *life.earliest.lock().unwrap_or_else(PoisonError::into_inner) = earliest;
-                let is_first = first_of_living(&workers) == Some(life.id);
-                life.is_first.store(is_first, Ordering::Relaxed);
+                let is_on_duty = duty::on_turn(&workers) == Some(life.id);
+                life.is_on_duty.store(is_on_duty, Ordering::Relaxed);
                 let mut dead = watch.look(Instant::now(), &workers);
                 // Its own death is for others to declare.
                 dead.retain(|(worker, _)| *worker != life.id);
@@ -530,24 +531,6 @@ async fn watch_others(life: Arc<Life>) {
             }
         }
     }
-}
-
-/// Audits while this worker is the first of the living. For a moment there may be two of them, or none: neither does harm.
-async fn audit_in_turn(life: Arc<Life>) {
-    let (config, max_rescues) = (life.config.audit, life.config.max_rescues);
-    let on_duty = || life.is_first.load(Ordering::Relaxed);
-    audit(&life.ports, config, max_rescues, on_duty).await;
-}
-
-/// Prunes while this worker is the first of the living.
-async fn prune_in_turn(life: Arc<Life>) {
-    let on_duty = || life.is_first.load(Ordering::Relaxed);
-    prune(&life.ports, life.config.prune, on_duty).await;
-}
-
-fn first_of_living(workers: &[WorkerEntry]) -> Option<WorkerId> {
-    let living = workers.iter().filter(|worker| !worker.dead);
-    living.map(|worker| worker.id).min()
 }
 
 fn earliest_position(workers: &[WorkerEntry]) -> Option<Timestamp> {
