@@ -10,6 +10,7 @@ mod database;
 mod failure;
 mod fleet;
 mod history;
+mod judge;
 mod ledger;
 mod load;
 mod log;

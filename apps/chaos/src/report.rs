@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::check::{Facts, Verdict, Violation};
 use crate::clock::SECOND;
 use crate::fleet::Role;
+use crate::judge::{Judgement, RESCUE, UNMESSAGED};
 use crate::ledger::{Entry, Outcome};
 use crate::measure::{Memory, Times, Waits, memory, rescues, waits};
-use crate::nemesis::Fault;
 use crate::watch::Seen;
 
 /// How a run was made.
@@ -19,7 +19,7 @@ pub(crate) struct Outline {
     pub(crate) rate: u32,
     pub(crate) raged: Duration,
     pub(crate) rested: Duration,
-    pub(crate) faults: Vec<(Duration, Fault)>,
+    pub(crate) faults: usize,
 }
 
 pub(crate) struct Report {
@@ -53,12 +53,6 @@ const COUNTERS: [&str; 7] = [
     "contradictions_repaired",
     "records_skipped",
 ];
-
-const RESCUE_LIMIT_MS: f64 = 10_000.0;
-const UNMESSAGED_LIMIT_MS: f64 = 5_000.0;
-const MEMORY_LIMIT_MIB: f64 = 256.0;
-/// Of fewer, a percentile says nothing.
-const ENOUGH: usize = 50;
 
 impl Report {
     pub(crate) fn new(outline: Outline, facts: &Facts, seen: &Seen, verdict: Verdict) -> Self {
@@ -113,27 +107,27 @@ impl Report {
             workers: memory(&seen.memory, Role::Worker),
             verdict,
         };
-        report.judge_times(calm, rolled);
+        report.judge(calm, rolled);
         report
     }
 
-    fn judge_times(&mut self, calm: usize, rolled: usize) {
+    fn judge(&mut self, calm: usize, rolled: usize) {
         let mut broken = |promise, what| self.verdict.violations.push(Violation { promise, what });
-        for (times, limit, promise) in [
-            (&self.rescues.1, RESCUE_LIMIT_MS, "rescued within 10 s"),
-            (
-                &self.waits.unmessaged,
-                UNMESSAGED_LIMIT_MS,
-                "claimed within 5 s without a message",
-            ),
+        for (bar, times) in [
+            (RESCUE, &self.rescues.1),
+            (UNMESSAGED, &self.waits.unmessaged),
         ] {
-            if times.len() >= ENOUGH && times.percentile(99.0).is_some_and(|p99| p99 > limit) {
-                broken(promise, times.to_text());
+            if let Judgement::Broken(how) = bar.judge(times) {
+                broken(bar.promise, format!("{how}; {}", times.to_text()));
             }
         }
+        // Every half kills a worker for nothing else, so there is always something to measure.
+        if self.rescues.1.len() == 0 {
+            broken(RESCUE.promise, "no rescue was measured".to_owned());
+        }
         for memory in [self.servers, self.workers].into_iter().flatten() {
-            if memory.most > MEMORY_LIMIT_MIB {
-                broken("memory is bounded", format!("{:.0} MiB", memory.most));
+            if let Judgement::Broken(how) = memory.bound() {
+                broken("memory is bounded", how);
             }
         }
         if calm > 0 {
@@ -165,7 +159,7 @@ impl Report {
             format!(
                 "{:.0} s with {} faults, {:.1} s until all was at rest",
                 self.outline.raged.as_secs_f64(),
-                self.outline.faults.len(),
+                self.outline.faults,
                 self.outline.rested.as_secs_f64()
             ),
         );
@@ -195,12 +189,14 @@ impl Report {
         }
         line("rescue", self.rescues.0.to_text());
         line("rescue, nothing else wrong", self.rescues.1.to_text());
+        line("", RESCUE.judge(&self.rescues.1).to_string());
         line("accepted to first run", self.waits.all.to_text());
         line("the same, nothing wrong", self.waits.calm.to_text());
         line(
             "the same, log down, nothing else",
             self.waits.unmessaged.to_text(),
         );
+        line("", UNMESSAGED.judge(&self.waits.unmessaged).to_string());
         line("age of the oldest due task", self.oldest.to_text());
         for (name, memory) in [
             ("memory, servers", self.servers),
@@ -251,7 +247,7 @@ impl Report {
             "holds": self.holds(),
             "seed": self.outline.seed,
             "seconds": self.outline.raged.as_secs(),
-            "faults": self.outline.faults.len(),
+            "faults": self.outline.faults,
             "sent": self.sent,
             "accepted": self.accepted,
             "done": self.done,
@@ -266,9 +262,11 @@ impl Report {
             "rescued": self.rescued,
             "rescue": self.rescues.0.to_json(),
             "rescueAlone": self.rescues.1.to_json(),
+            "rescueJudged": RESCUE.judge(&self.rescues.1).word(),
             "wait": self.waits.all.to_json(),
             "waitCalm": self.waits.calm.to_json(),
             "waitWithoutMessage": self.waits.unmessaged.to_json(),
+            "waitWithoutMessageJudged": UNMESSAGED.judge(&self.waits.unmessaged).word(),
             "requestsFailed": self.reasons,
             "memoryMiB": {
                 "server": self.servers.map(|memory| memory.most.round()),

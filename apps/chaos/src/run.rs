@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::history::Part;
 use crate::load::Mix;
 use crate::log::say;
-use crate::nemesis::{rage, schedule};
+use crate::nemesis::{die_alone, rage, schedule};
 use crate::redis::Redis;
 use crate::report::{Outline, Report};
 use crate::topics::{self, Stranger};
@@ -54,14 +54,17 @@ pub enum Sabotage {
 
 /// How long the change between the halves may take of the time of a run.
 const CHANGE: Duration = Duration::from_secs(10);
+/// How much of a half belongs to the death of a worker with nothing else wrong.
+const ALONE: Duration = Duration::from_secs(14);
 
 /// Runs it, prints the report, and says whether every promise held.
 ///
 /// # Errors
 /// When the run cannot be made: a service does not start, or what is to be looked at cannot be read.
 pub async fn run(options: &Options) -> Result<bool, Failure> {
-    let half = (options.length.saturating_sub(CHANGE) / 2).max(Duration::from_secs(10));
-    let schedule = schedule(options.seed, half, HALVES.len());
+    let half = options.length.saturating_sub(CHANGE) / 2;
+    let storm = half.saturating_sub(ALONE).max(Duration::from_secs(10));
+    let schedule = schedule(options.seed, storm, HALVES.len());
     let world = Arc::new(World::start(&options.binaries, &options.directory, &HALVES).await?);
     let began = Instant::now();
     let load = world.load(options.rate, Mix::Varied, options.seed);
@@ -82,9 +85,10 @@ pub async fn run(options: &Options) -> Result<bool, Failure> {
             half_of.client,
             half_of.major,
             faults.len(),
-            half.as_secs()
+            storm.as_secs()
         ));
-        rage(&world, faults, half).await?;
+        rage(&world, faults, storm).await?;
+        die_alone(&world, number).await?;
         if number == 0
             && let Some(sabotage) = options.sabotage
         {
@@ -108,7 +112,8 @@ pub async fn run(options: &Options) -> Result<bool, Failure> {
             rate: options.rate,
             raged,
             rested,
-            faults: schedule.into_iter().flatten().collect(),
+            // And the death at the end of each half.
+            faults: schedule.iter().map(Vec::len).sum::<usize>() + HALVES.len(),
         },
         &facts,
         &world.watcher.seen(),

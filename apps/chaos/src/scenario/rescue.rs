@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use super::{Finding, conclude};
 use crate::failure::Failure;
 use crate::fleet::WORKERS;
+use crate::judge::{Judgement, RESCUE};
 use crate::load::Mix;
 use crate::log::say;
 use crate::measure::rescues;
@@ -14,7 +15,6 @@ use crate::nemesis::{Fault, act};
 use crate::run::Options;
 use crate::world::World;
 
-const LIMIT_MS: f64 = 10_000.0;
 /// Between two deaths; a rescue takes half of it.
 const APART: Duration = Duration::from_secs(12);
 
@@ -34,13 +34,13 @@ pub(super) async fn measure(world: &World, options: &Options) -> Result<Finding,
     load.end().await?;
     let (facts, _, holds) = conclude(world).await?;
     let (_, times) = rescues(&facts);
+    let judgement = RESCUE.judge(&times);
     println!(
-        "from a worker's death to its tasks' next run: {}",
+        "from a worker's death to its tasks' next run: {}\n{judgement}",
         times.to_text()
     );
-    let in_time = times.percentile(99.0).is_some_and(|p99| p99 <= LIMIT_MS);
     Ok(Finding {
-        holds: holds && in_time,
+        holds: holds && matches!(judgement, Judgement::Kept(_)),
         found: times.to_json(),
     })
 }

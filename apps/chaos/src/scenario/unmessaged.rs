@@ -8,13 +8,13 @@ use tokio::time::{Instant, interval};
 
 use super::{Finding, conclude};
 use crate::failure::Failure;
+use crate::judge::{Judgement, UNMESSAGED};
 use crate::load::Mix;
 use crate::measure::{Times, waits};
 use crate::run::Options;
 use crate::script::Script;
 use crate::world::World;
 
-const LIMIT_MS: f64 = 5_000.0;
 /// Rows in every quarter of a second.
 const ROWS: u64 = 5;
 /// Their numbers begin where no request's does.
@@ -50,15 +50,15 @@ pub(super) async fn measure(world: &World, options: &Options) -> Result<Finding,
         (Script::parse(&row.payload)?.number >= FIRST).then_some(())?;
         Some(facts.runs.get(id)?.first()?.began - row.created_at)
     }));
+    let judgement = UNMESSAGED.judge(&times);
     println!(
-        "from the commit to the first run, no message: {}",
+        "from the commit to the first run, no message: {}\n{judgement}",
         times.to_text()
     );
     let others = waits(&facts).all;
     println!("the others, with a message: {}", others.to_text());
-    let in_time = times.percentile(99.0).is_some_and(|p99| p99 <= LIMIT_MS);
     Ok(Finding {
-        holds: holds && in_time,
+        holds: holds && matches!(judgement, Judgement::Kept(_)),
         found: json!({ "unmessaged": times.to_json(), "others": others.to_json() }),
     })
 }

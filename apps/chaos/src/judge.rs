@@ -1,0 +1,125 @@
+//! What is promised in numbers, held against what was measured.
+
+use std::fmt;
+
+use crate::measure::{Memory, Times};
+
+/// A promised time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Bar {
+    pub(crate) promise: &'static str,
+    /// What 99 of 100 may take at most, in seconds.
+    p99: f64,
+    /// What each may take at most where there are so few that the slowest is the p99, in seconds. The promise is about 99 of
+    /// 100, and the slowest of ten is not: half as much again is left to a machine that stands still for a moment.
+    few: f64,
+}
+
+/// Of fewer, the p99 is the slowest.
+const ENOUGH: usize = 100;
+
+/// The tasks of a dead worker run elsewhere.
+pub(crate) const RESCUE: Bar = Bar::of("rescued within 10 s", 10.0);
+/// A task of which no message tells is claimed.
+pub(crate) const UNMESSAGED: Bar = Bar::of("claimed within 5 s without a message", 5.0);
+
+/// The most that a program may hold, in MiB: its limits, and what they do not count.
+const MEMORY_BOUND: f64 = 256.0;
+
+/// Whether a promise was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// And by which measure.
+    Kept(String),
+    /// And how.
+    Broken(String),
+    /// And what there was too little of.
+    NotJudged(&'static str),
+}
+
+impl Judgement {
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Kept(_) => "kept",
+            Self::Broken(_) => "broken",
+            Self::NotJudged(_) => "not judged",
+        }
+    }
+}
+
+impl fmt::Display for Judgement {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.word();
+        match self {
+            Self::Kept(how) | Self::Broken(how) => write!(formatter, "{word}: {how}"),
+            Self::NotJudged(why) => write!(formatter, "{word}: {why}"),
+        }
+    }
+}
+
+impl Bar {
+    const fn of(promise: &'static str, seconds: f64) -> Self {
+        Self {
+            promise,
+            p99: seconds,
+            few: seconds * 1.5,
+        }
+    }
+
+    pub(crate) fn judge(&self, times: &Times) -> Judgement {
+        let (percent, what, limit) = if times.len() < ENOUGH {
+            (100.0, "the slowest", self.few)
+        } else {
+            (99.0, "p99", self.p99)
+        };
+        let Some(millis) = times.percentile(percent) else {
+            return Judgement::NotJudged("none measured");
+        };
+        verdict(
+            millis / 1_000.0 <= limit,
+            format!("{what} at most {limit} s"),
+        )
+    }
+}
+
+impl Memory {
+    /// Whether it is bounded.
+    pub(crate) fn bound(&self) -> Judgement {
+        let held = format!("{:.0} of at most {MEMORY_BOUND} MiB", self.most);
+        verdict(self.most <= MEMORY_BOUND, held)
+    }
+}
+
+fn verdict(is_kept: bool, how: String) -> Judgement {
+    if is_kept {
+        Judgement::Kept(how)
+    } else {
+        Judgement::Broken(how)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SECOND;
+
+    #[test]
+    fn many_times_are_judged_by_their_p99_and_few_by_the_slowest() {
+        let with_slow = |quick: usize, slow: usize, seconds: i64| {
+            let quick = std::iter::repeat_n(6 * SECOND, quick);
+            Times::of(quick.chain(std::iter::repeat_n(seconds * SECOND, slow)))
+        };
+        for (times, word) in [
+            (with_slow(0, 0, 0), "not judged"),
+            (with_slow(0, 1, 14), "kept"),
+            (with_slow(98, 1, 15), "kept"),
+            (with_slow(98, 1, 16), "broken"),
+            (with_slow(7, 1, 16), "broken"),
+            (with_slow(198, 2, 60), "kept"),
+            (with_slow(197, 3, 11), "broken"),
+        ] {
+            let judgement = RESCUE.judge(&times);
+            assert_eq!(judgement.word(), word, "{}: {judgement}", times.to_text());
+        }
+    }
+}
