@@ -1,15 +1,11 @@
 //! Commands about tasks that a service elsewhere is busy with.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
+use crate::callee;
 use crate::clients::{curl, records_with_key};
 use crate::eventually;
 use crate::patience::PATIENCE;
@@ -21,7 +17,6 @@ const PROMISED: Duration = Duration::from_secs(2);
 /// How much later that may be on a machine that is busy with other tests.
 const SLACK: Duration = Duration::from_secs(3);
 
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const HANG: &str = "never answered";
 
 /// What a service sees of its caller.
@@ -35,59 +30,26 @@ enum Sight {
 
 /// A service that never answers some tasks, and refuses each of the others once; its address, and what it sees.
 fn service() -> (String, Receiver<Sight>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
     let (tell, seen) = channel();
-    let refused = Arc::<Mutex<BTreeSet<String>>>::default();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (tell, refused) = (tell.clone(), Arc::clone(&refused));
-            thread::spawn(move || serve(stream.expect("a connection"), &tell, &refused));
+    let refused = Mutex::<BTreeSet<String>>::default();
+    let url = callee::serve(move |call| {
+        let id = call.id.clone();
+        // A test that failed listens no more.
+        tell.send(Sight::Came(id.clone())).ok();
+        if call.payload == HANG {
+            call.until_given_up();
+            tell.send(Sight::Left(id)).ok();
+            return;
         }
+        let is_first = refused.lock().expect("no panic").insert(id);
+        let status = if is_first {
+            "400 Bad Request"
+        } else {
+            "200 OK"
+        };
+        call.answer(status, "heard").expect("the worker reads");
     });
     (url, seen)
-}
-
-fn serve(stream: TcpStream, tell: &Sender<Sight>, refused: &Mutex<BTreeSet<String>>) {
-    let mut stream = BufReader::new(stream);
-    let call = received(&mut stream).expect("a call");
-    let id = text(&call["taskId"]);
-    // A test that failed listens no more.
-    tell.send(Sight::Came(id.clone())).ok();
-    if call["payload"] == HANG {
-        // It ends when the connection does, in whichever way.
-        let more = stream.read(&mut [0]).unwrap_or(0);
-        assert_eq!(more, 0, "nothing comes after a call");
-        tell.send(Sight::Left(id)).ok();
-        return;
-    }
-    let is_first = refused.lock().expect("no panic").insert(id);
-    let status = if is_first {
-        "400 Bad Request"
-    } else {
-        "200 OK"
-    };
-    write!(
-        stream.get_mut(),
-        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 5\r\n\r\nheard"
-    )
-    .expect("the worker reads");
-}
-
-fn received(stream: &mut BufReader<TcpStream>) -> io::Result<Value> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line)?;
-        match line.trim_end().split_once(": ") {
-            Some(("content-length", value)) => length = value.parse().map_err(io::Error::other)?,
-            None if line.trim_end().is_empty() => break,
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    Ok(serde_json::from_slice(&body)?)
 }
 
 #[test]
@@ -97,12 +59,7 @@ fn a_cancelled_call_is_closed_in_time_and_a_failed_task_is_called_again() {
     world.migrate();
     let server = world.server();
     let (url, seen) = service();
-    let worker = world.worker(&[
-        ("PROCESSOR", "http"),
-        ("PROCESSOR_URL", &url),
-        ("PROCESSOR_SECRET", SECRET),
-        ("PROCESSOR_TIMEOUT", "10m"),
-    ]);
+    let worker = world.worker(&callee::settings(&url));
     let status_of =
         |id: &str| text(&curl(&format!("{}/tasks/{id}", server.url), &[]).json()["status"]);
     let command = |id: &str, command: &str| {
