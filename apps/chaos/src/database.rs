@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database as Pool, DatabaseConnection, DbBackend, QueryResult,
-    Statement, TryGetable,
+    Statement, TransactionTrait, TryGetable,
 };
 use uuid::Uuid;
 
@@ -71,6 +71,16 @@ impl Database {
     pub(crate) async fn execute(&self, sql: &str) -> Result<u64, Failure> {
         let statement = Statement::from_string(DbBackend::Postgres, sql);
         Ok(self.0.execute_raw(statement).await?.rows_affected())
+    }
+
+    /// All or none.
+    pub(crate) async fn execute_all(&self, statements: Vec<String>) -> Result<(), Failure> {
+        let transaction = self.0.begin().await?;
+        for sql in statements {
+            let statement = Statement::from_string(DbBackend::Postgres, sql);
+            transaction.execute_raw(statement).await?;
+        }
+        Ok(transaction.commit().await?)
     }
 
     pub(crate) async fn backlog(&self) -> Result<Backlog, Failure> {

@@ -13,6 +13,7 @@ pub(crate) enum Part {
     Log,
     Cache,
     Functions,
+    Books,
 }
 
 /// A fault while it lasted.
@@ -38,6 +39,13 @@ pub(crate) struct Death {
     pub(crate) how: &'static str,
 }
 
+/// A contradiction that was planted, and repaired after so many microseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Repair {
+    pub(crate) at: i64,
+    pub(crate) took: i64,
+}
+
 /// The whole of it.
 #[derive(Default)]
 pub(crate) struct History(Mutex<Pages>);
@@ -46,6 +54,7 @@ pub(crate) struct History(Mutex<Pages>);
 pub(crate) struct Pages {
     pub(crate) windows: Vec<Window>,
     pub(crate) deaths: Vec<Death>,
+    pub(crate) repairs: Vec<Repair>,
     /// What must not happen and was seen when it did.
     pub(crate) surprises: Vec<String>,
     /// Records that cannot be read, and that the log confirmed.
@@ -73,6 +82,11 @@ impl History {
             at,
             how,
         });
+    }
+
+    /// A contradiction that was planted at `at` stood for so many microseconds.
+    pub(crate) fn repaired(&self, at: i64, took: i64) {
+        self.pages().repairs.push(Repair { at, took });
     }
 
     pub(crate) fn surprise(&self, what: String) {

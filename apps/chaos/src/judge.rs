@@ -22,6 +22,8 @@ const ENOUGH: usize = 100;
 pub(crate) const RESCUE: Bar = Bar::of("rescued within 10 s", 10.0);
 /// A task of which no message tells is claimed.
 pub(crate) const UNMESSAGED: Bar = Bar::of("claimed within 5 s without a message", 5.0);
+/// A contradiction in the books is found and repaired.
+pub(crate) const REPAIR: Bar = Bar::of("contradictions repaired within 30 s", 30.0);
 
 /// The most that a program may hold, in MiB: its limits, and what they do not count.
 const MEMORY_BOUND: f64 = 256.0;

@@ -16,6 +16,7 @@ mod load;
 mod log;
 mod measure;
 mod nemesis;
+mod plant;
 mod process;
 mod proxy;
 mod redis;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::check::Facts;
 use crate::clock::SECOND;
 use crate::fleet::Role;
-use crate::history::{Part, Window};
+use crate::history::{Pages, Part, Repair, Window};
 use crate::run_log::Run;
 use crate::watch::Sample;
 
@@ -97,6 +97,25 @@ fn rescue(runs: &[Run], process: &str, died: i64) -> Option<i64> {
         .as_ref()
         .is_some_and(|(_, how)| how == "unavailable");
     (next.attempt == runs[held].attempt && !unavailable).then(|| next.began - died)
+}
+
+/// How long planted contradictions stood: over all, and over those beside which nothing else was wrong.
+pub(crate) fn repairs(facts: &Facts) -> (Times, Times) {
+    /// One worker audits; when it dies, the next begins when it is buried.
+    const BEFORE: i64 = 10 * SECOND;
+    let Pages {
+        windows, repairs, ..
+    } = &facts.history;
+    let is_alone = |repair: &&Repair| {
+        let (from, to) = (repair.at - BEFORE, repair.at + repair.took);
+        let mut others = windows.iter().filter(|window| window.meets(from, to));
+        others.all(|window| window.part == Part::Books)
+    };
+    let took = |repair: &Repair| repair.took;
+    (
+        Times::of(repairs.iter().map(took)),
+        Times::of(repairs.iter().filter(is_alone).map(took)),
+    )
 }
 
 /// How long accepted tasks waited for their first run.

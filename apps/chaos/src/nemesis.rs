@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::fleet::{SERVERS, Slot, WORKERS};
 use crate::history::Part;
 use crate::log::say;
+use crate::plant::{GIVE_UP, PLANTS, in_small_tables, plant};
 use crate::proxy::Passage;
 use crate::services::Service;
 use crate::topics::Stranger;
@@ -90,10 +91,13 @@ pub(crate) enum Fault {
     Strangers {
         seed: u64,
     },
+    Plant {
+        seed: u64,
+    },
 }
 
 /// How many kinds there are.
-pub(crate) const KINDS: usize = 26;
+pub(crate) const KINDS: usize = 27;
 
 /// Longer than the lease of a worker, 5 s, and the watch of the others.
 const PAST_LEASE: (u64, u64) = (8_000, 14_000);
@@ -161,8 +165,11 @@ impl Fault {
             22 => Self::RestartServers,
             23 => Self::RestartWorkers,
             24 => Self::TakeAway { time },
-            _ => Self::Strangers {
+            25 => Self::Strangers {
                 seed: chance.below(u64::MAX),
+            },
+            _ => Self::Plant {
+                seed: chance.below(50_000_000) * PLANTS.len() as u64,
             },
         }
     }
@@ -180,6 +187,7 @@ impl Fault {
             Self::WipeCache => Part::Cache,
             Self::TakeAway { .. } => Part::Functions,
             Self::Strangers { .. } => Part::Log,
+            Self::Plant { .. } => Part::Books,
         }
     }
 
@@ -214,6 +222,7 @@ impl Fault {
             Self::RestartWorkers => "workers restarted in turn",
             Self::TakeAway { .. } => "what functions need taken away",
             Self::Strangers { .. } => "messages of strangers",
+            Self::Plant { .. } => "contradictions planted",
         }
     }
 }
@@ -242,7 +251,8 @@ impl fmt::Display for Fault {
             Self::WipeCache
             | Self::RestartServers
             | Self::RestartWorkers
-            | Self::Strangers { .. } => Ok(()),
+            | Self::Strangers { .. }
+            | Self::Plant { .. } => Ok(()),
         }
     }
 }
@@ -370,6 +380,7 @@ pub(crate) async fn act(world: &World, fault: Fault) -> Result<(), Failure> {
             std::fs::remove_file(&sign)?;
         }
         Fault::Strangers { seed } => interfere(world, seed).await?,
+        Fault::Plant { seed } => contradict(world, seed).await?,
     }
     world.history.over(fault.kind(), fault.part(), from);
     Ok(())
@@ -456,6 +467,32 @@ async fn interfere(world: &World, seed: u64) -> Result<(), Failure> {
             let again =
                 format!("{{\"taskId\":\"{id}\",\"payload\":\"{script} again\",\"priority\":1}}");
             stranger.send(INPUT, &id.to_string(), &again).await;
+        }
+    }
+    Ok(())
+}
+
+/// Plants in the books what the audit finds without walking over every task, and waits until it is repaired.
+async fn contradict(world: &World, seed: u64) -> Result<(), Failure> {
+    let plants = in_small_tables();
+    let planted = async {
+        let database = world.database().await?;
+        let at = clock::now();
+        let took = plant(&database, &plants, seed).await?;
+        database.close().await?;
+        Ok::<_, Failure>((at, took))
+    };
+    // It may be away just now; then nothing is planted.
+    let Ok((at, took)) = planted.await else {
+        say("nothing could be planted");
+        return Ok(());
+    };
+    for (plant, took) in plants.iter().zip(took) {
+        match took {
+            Some(took) => world.history.repaired(at, i64::try_from(took.as_micros())?),
+            None => world
+                .history
+                .surprise(format!("{} is not repaired after {GIVE_UP:?}", plant.name)),
         }
     }
     Ok(())

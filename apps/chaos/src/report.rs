@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::check::{Facts, Verdict, Violation};
 use crate::clock::SECOND;
 use crate::fleet::Role;
-use crate::judge::{Judgement, RESCUE, UNMESSAGED};
+use crate::judge::{Judgement, REPAIR, RESCUE, UNMESSAGED};
 use crate::ledger::{Entry, Outcome};
-use crate::measure::{Memory, Times, Waits, memory, rescues, waits};
+use crate::measure::{Memory, Times, Waits, memory, repairs, rescues, waits};
 use crate::watch::Seen;
 
 /// How a run was made.
@@ -38,6 +38,7 @@ pub(crate) struct Report {
     counters: BTreeMap<&'static str, u64>,
     rescued: u64,
     rescues: (Times, Times),
+    repairs: (Times, Times),
     waits: Waits,
     oldest: Times,
     servers: Option<Memory>,
@@ -101,6 +102,7 @@ impl Report {
                 .collect(),
             rescued: facts.rows.values().map(|row| u64::from(row.rescues)).sum(),
             rescues: rescues(facts),
+            repairs: repairs(facts),
             waits: waits(facts),
             oldest: Times::of(seen.ages.iter().map(|(_, age)| *age)),
             servers: memory(&seen.memory, Role::Server),
@@ -115,6 +117,7 @@ impl Report {
         let mut broken = |promise, what| self.verdict.violations.push(Violation { promise, what });
         for (bar, times) in [
             (RESCUE, &self.rescues.1),
+            (REPAIR, &self.repairs.1),
             (UNMESSAGED, &self.waits.unmessaged),
         ] {
             if let Judgement::Broken(how) = bar.judge(times) {
@@ -140,7 +143,7 @@ impl Report {
             broken(
                 "a rolling restart fails no request",
                 format!(
-                    "{rolled} requests failed while programs were restarted in turn and nothing else"
+                    "{rolled} requests failed while programs were restarted in turn, or contradictions planted, and nothing else"
                 ),
             );
         }
@@ -190,6 +193,9 @@ impl Report {
         line("rescue", self.rescues.0.to_text());
         line("rescue, nothing else wrong", self.rescues.1.to_text());
         line("", RESCUE.judge(&self.rescues.1).to_string());
+        line("repair", self.repairs.0.to_text());
+        line("repair, nothing else wrong", self.repairs.1.to_text());
+        line("", REPAIR.judge(&self.repairs.1).to_string());
         line("accepted to first run", self.waits.all.to_text());
         line("the same, nothing wrong", self.waits.calm.to_text());
         line(
@@ -263,6 +269,9 @@ impl Report {
             "rescue": self.rescues.0.to_json(),
             "rescueAlone": self.rescues.1.to_json(),
             "rescueJudged": RESCUE.judge(&self.rescues.1).word(),
+            "repair": self.repairs.0.to_json(),
+            "repairAlone": self.repairs.1.to_json(),
+            "repairJudged": REPAIR.judge(&self.repairs.1).word(),
             "wait": self.waits.all.to_json(),
             "waitCalm": self.waits.calm.to_json(),
             "waitWithoutMessage": self.waits.unmessaged.to_json(),
@@ -293,7 +302,10 @@ impl Memory {
 fn is_orderly(kind: &str) -> bool {
     matches!(
         kind,
-        "servers restarted in turn" | "workers restarted in turn" | "programs changed over"
+        "servers restarted in turn"
+            | "workers restarted in turn"
+            | "programs changed over"
+            | "contradictions planted"
     )
 }
 

@@ -102,8 +102,6 @@ pub async fn run(options: &Options) -> Result<bool, Failure> {
     world.rest().await?;
     let rested = began.elapsed() - raged;
     say("looking at everything");
-    // The last scrape of the counters.
-    sleep(Duration::from_secs(3)).await;
     let facts = gather(&world).await?;
     let verdict = check(&facts);
     let report = Report::new(
@@ -128,6 +126,8 @@ pub async fn run(options: &Options) -> Result<bool, Failure> {
 
 /// Looks at everything there is.
 pub(crate) async fn gather(world: &World) -> Result<Facts, Failure> {
+    // The last scrape of the counters.
+    sleep(Duration::from_secs(3)).await;
     let database = world.database().await?;
     let rows = database.rows().await?;
     database.close().await?;
