@@ -28,6 +28,9 @@ pub(crate) const REPAIR: Bar = Bar::of("contradictions repaired within 30 s", 30
 /// The most that a program may hold, in MiB: its limits, and what they do not count.
 const MEMORY_BOUND: f64 = 256.0;
 
+/// To how much of itself memory may grow in an undisturbed stretch of a life. Measured of programs that leak nothing: 1.11.
+const MEMORY_GROWTH: f64 = 1.20;
+
 /// Whether a promise was kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Judgement {
@@ -87,8 +90,19 @@ impl Bar {
 impl Memory {
     /// Whether it is bounded.
     pub(crate) fn bound(&self) -> Judgement {
-        let held = format!("{:.0} of at most {MEMORY_BOUND} MiB", self.most);
+        let held = format!("{:.0} MiB of at most {MEMORY_BOUND}", self.most);
         verdict(self.most <= MEMORY_BOUND, held)
+    }
+
+    /// Whether it stays flat. See [`WARM`](crate::measure::WARM) and [`LONG`](crate::measure::LONG) for what is judged.
+    pub(crate) fn flat(&self) -> Judgement {
+        let Some(growth) = self.growth else {
+            return Judgement::NotJudged("no life was undisturbed for three minutes");
+        };
+        verdict(
+            growth <= MEMORY_GROWTH,
+            format!("grew to {growth:.2} of itself, at most {MEMORY_GROWTH:.2}"),
+        )
     }
 }
 
@@ -122,6 +136,24 @@ mod tests {
         ] {
             let judgement = RESCUE.judge(&times);
             assert_eq!(judgement.word(), word, "{}: {judgement}", times.to_text());
+        }
+    }
+
+    #[test]
+    fn memory_is_judged_by_its_bound_and_its_growth() {
+        for (most, growth, bound, flat) in [
+            (35.0, None, "kept", "not judged"),
+            (35.0, Some(1.10), "kept", "kept"),
+            (35.0, Some(1.53), "kept", "broken"),
+            (300.0, Some(1.0), "broken", "kept"),
+        ] {
+            let memory = Memory {
+                most,
+                growth,
+                lives: 1,
+            };
+            let found = (memory.bound(), memory.flat());
+            assert_eq!((found.0.word(), found.1.word()), (bound, flat), "{found:?}");
         }
     }
 }

@@ -169,35 +169,56 @@ pub(crate) fn waits(facts: &Facts) -> Waits {
 pub(crate) struct Memory {
     /// The most that any process had.
     pub(crate) most: f64,
-    /// Over lives of at least a minute: how much a process had at the end of its life, against how much it had when a quarter
-    /// of it had passed; the largest of these ratios.
+    /// How much a process held in the last quarter of an undisturbed stretch of its life, against the first quarter of it: the
+    /// largest of these ratios. None when no stretch was long enough.
     pub(crate) growth: Option<f64>,
     pub(crate) lives: usize,
 }
 
-pub(crate) fn memory(samples: &[Sample], role: Role) -> Option<Memory> {
-    const LONG: i64 = 60 * SECOND;
+/// What does not count of an undisturbed stretch: a program that was just started fills its pools and caches, and one that was
+/// just disturbed holds what waits.
+pub(crate) const WARM: i64 = 60 * SECOND;
+/// How much must be left of it.
+pub(crate) const LONG: i64 = 120 * SECOND;
+
+/// Faults of any kind disturb every program.
+pub(crate) fn memory(samples: &[Sample], faults: &[Window], role: Role) -> Option<Memory> {
+    let of_role = || samples.iter().filter(|sample| sample.role == role);
+    let most = of_role().map(|sample| sample.kib).max()?;
     let mut lives: BTreeMap<u32, Vec<Sample>> = BTreeMap::new();
-    for sample in samples.iter().filter(|sample| sample.role == role) {
+    for sample in of_role() {
         lives.entry(sample.pid).or_default().push(*sample);
     }
-    let most = samples
-        .iter()
-        .filter(|sample| sample.role == role)
-        .map(|sample| sample.kib)
-        .max()?;
-    let growth = |life: &Vec<Sample>| {
-        let (first, last) = (life.first()?, life.last()?);
-        (last.at - first.at >= LONG).then_some(())?;
-        let quarter = life.get(life.len() / 4)?;
-        Some(last.kib as f64 / quarter.kib as f64)
-    };
-    let growths = lives.values().filter_map(growth);
+    let growths = lives.values().flat_map(|life| {
+        let stretches = life.chunk_by(|before, after| {
+            let between = |fault: &Window| fault.meets(before.at, after.at);
+            !faults.iter().any(between)
+        });
+        stretches.filter_map(growth).collect::<Vec<_>>()
+    });
     Some(Memory {
         most: most as f64 / 1_024.0,
         growth: growths.reduce(f64::max),
         lives: lives.len(),
     })
+}
+
+fn growth(stretch: &[Sample]) -> Option<f64> {
+    let from = stretch.first()?.at + WARM;
+    let (_, warm) = stretch.split_at(stretch.partition_point(|sample| sample.at < from));
+    (warm.last()?.at - warm.first()?.at >= LONG).then_some(())?;
+    let (first, last) = (
+        &warm[..warm.len() / 4],
+        &warm[warm.len() - warm.len() / 4..],
+    );
+    Some(median(last)? / median(first)?)
+}
+
+/// What is held for a moment does not decide.
+fn median(samples: &[Sample]) -> Option<f64> {
+    let mut held: Vec<u64> = samples.iter().map(|sample| sample.kib).collect();
+    held.sort_unstable();
+    held.get(held.len() / 2).map(|kib| *kib as f64)
 }
 
 #[cfg(test)]
@@ -231,5 +252,50 @@ mod tests {
         let ended = [run("a", 1, 10, Some(20)), run("b", 2, 90, None)];
         assert_eq!(rescue(&ended, "a", 50), None, "not in hand any more");
         assert_eq!(rescue(&ended[..1], "a", 15), None, "nobody took it up");
+    }
+
+    /// A sample every two seconds of a life of so many.
+    fn life(pid: u32, seconds: i64, kib: impl Fn(i64) -> i64) -> Vec<Sample> {
+        let sample = |second: i64| Sample {
+            at: second * SECOND,
+            role: Role::Worker,
+            index: 0,
+            pid,
+            kib: u64::try_from(kib(second)).expect("it is positive"),
+        };
+        (0..=seconds).step_by(2).map(sample).collect()
+    }
+
+    fn fault(second: i64) -> Window {
+        Window {
+            kind: "worker killed",
+            part: Part::Workers,
+            from: second * SECOND,
+            to: (second + 3) * SECOND,
+        }
+    }
+
+    #[test]
+    fn growth_is_of_undisturbed_stretches_after_their_first_minute() {
+        let growth = |samples: &[Sample], faults: &[Window]| {
+            memory(samples, faults, Role::Worker).and_then(|memory| memory.growth)
+        };
+        let flat = |second: i64| 30_000 + second % 3;
+        let warming = |second: i64| 20_000 + second.min(50) * 200;
+        let leaking = |second: i64| 30_000 + second * 100;
+        assert_eq!(growth(&life(1, 170, leaking), &[]), None, "too short");
+        let undisturbed = |kib: fn(i64) -> i64| growth(&life(1, 200, kib), &[]);
+        assert!(undisturbed(flat).is_some_and(|growth| growth < 1.01));
+        assert_eq!(undisturbed(warming), Some(1.0), "the first minute");
+        assert!(undisturbed(leaking).is_some_and(|growth| growth > 1.25));
+        let spike = |second: i64| if second == 190 { 90_000 } else { 30_000 };
+        assert_eq!(undisturbed(spike), Some(1.0), "for a moment");
+
+        assert_eq!(growth(&life(1, 300, leaking), &[fault(150)]), None);
+        let after = growth(&life(1, 400, leaking), &[fault(150)]);
+        assert!(after.is_some_and(|growth| growth > 1.20), "{after:?}");
+        // What one process leaks another does not make good.
+        let both = [life(1, 200, flat), life(2, 200, leaking)].concat();
+        assert!(growth(&both, &[]).is_some_and(|growth| growth > 1.25));
     }
 }

@@ -105,8 +105,8 @@ impl Report {
             repairs: repairs(facts),
             waits: waits(facts),
             oldest: Times::of(seen.ages.iter().map(|(_, age)| *age)),
-            servers: memory(&seen.memory, Role::Server),
-            workers: memory(&seen.memory, Role::Worker),
+            servers: memory(&seen.memory, &facts.history.windows, Role::Server),
+            workers: memory(&seen.memory, &facts.history.windows, Role::Worker),
             verdict,
         };
         report.judge(calm, rolled);
@@ -129,8 +129,8 @@ impl Report {
             broken(RESCUE.promise, "no rescue was measured".to_owned());
         }
         for memory in [self.servers, self.workers].into_iter().flatten() {
-            if let Judgement::Broken(how) = memory.bound() {
-                broken("memory is bounded", how);
+            for violation in memory.violations() {
+                broken(violation.promise, violation.what);
             }
         }
         if calm > 0 {
@@ -281,20 +281,31 @@ impl Report {
                 "server": self.servers.map(|memory| memory.most.round()),
                 "worker": self.workers.map(|memory| memory.most.round()),
             },
+            "memoryFlatJudged": {
+                "server": self.servers.map(|memory| memory.flat().word()),
+                "worker": self.workers.map(|memory| memory.flat().word()),
+            },
         })
     }
 }
 
 impl Memory {
     pub(crate) fn to_text(self) -> String {
-        let growth = self.growth.map_or_else(
-            || "no life of a minute".to_owned(),
-            |growth| format!("end of a life against its first quarter: at most {growth:.2}"),
-        );
-        format!(
-            "at most {:.0} MiB in {} lives; {growth}",
-            self.most, self.lives
-        )
+        let (bound, flat) = (self.bound(), self.flat());
+        format!("{bound}, in {} lives; growth {flat}", self.lives)
+    }
+
+    /// What is wrong with it.
+    pub(crate) fn violations(self) -> impl Iterator<Item = Violation> {
+        [
+            ("memory is bounded", self.bound()),
+            ("memory is flat", self.flat()),
+        ]
+        .into_iter()
+        .filter_map(|(promise, judgement)| match judgement {
+            Judgement::Broken(what) => Some(Violation { promise, what }),
+            Judgement::Kept(_) | Judgement::NotJudged(_) => None,
+        })
     }
 }
 

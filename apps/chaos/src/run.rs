@@ -56,13 +56,21 @@ pub enum Sabotage {
 const CHANGE: Duration = Duration::from_secs(10);
 /// How much of a half belongs to the death of a worker with nothing else wrong.
 const ALONE: Duration = Duration::from_secs(14);
+/// A run that is so long ends with a stretch in which nothing is wrong, so that the growth of memory can be judged.
+const LONG: Duration = Duration::from_secs(20 * 60);
+const CALM: Duration = Duration::from_secs(200);
 
 /// Runs it, prints the report, and says whether every promise held.
 ///
 /// # Errors
 /// When the run cannot be made: a service does not start, or what is to be looked at cannot be read.
 pub async fn run(options: &Options) -> Result<bool, Failure> {
-    let half = options.length.saturating_sub(CHANGE) / 2;
+    let calm = if options.length < LONG {
+        Duration::ZERO
+    } else {
+        CALM
+    };
+    let half = options.length.saturating_sub(CHANGE + calm) / 2;
     let storm = half.saturating_sub(ALONE).max(Duration::from_secs(10));
     let schedule = schedule(options.seed, storm, HALVES.len());
     let world = Arc::new(World::start(&options.binaries, &options.directory, &HALVES).await?);
@@ -96,7 +104,7 @@ pub async fn run(options: &Options) -> Result<bool, Failure> {
         }
     }
     say("no more faults; the last requests");
-    sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(2) + calm).await;
     load.end().await?;
     let raged = began.elapsed();
     world.rest().await?;

@@ -72,15 +72,16 @@ async fn conclude(world: &World) -> Result<(Facts, Seen, bool), Failure> {
     say("waiting until all is at rest");
     world.rest().await?;
     let facts = gather(world).await?;
-    let verdict = check(&facts);
-    for violation in verdict.violations.iter().take(20) {
-        println!("BROKEN: {}: {}", violation.promise, violation.what);
-    }
+    let mut violations = check(&facts).violations;
     let seen = world.watcher.seen();
     for (name, role) in [("servers", Role::Server), ("workers", Role::Worker)] {
-        if let Some(memory) = memory(&seen.memory, role) {
+        if let Some(memory) = memory(&seen.memory, &facts.history.windows, role) {
             println!("memory, {name}: {}", memory.to_text());
+            violations.extend(memory.violations());
         }
     }
-    Ok((facts, seen, verdict.violations.is_empty()))
+    for violation in violations.iter().take(20) {
+        println!("BROKEN: {}: {}", violation.promise, violation.what);
+    }
+    Ok((facts, seen, violations.is_empty()))
 }
