@@ -4,6 +4,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -27,6 +28,24 @@ impl Call {
             self.stream.get_mut(),
             "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
         )
+    }
+
+    /// Waits until the worker gives it up or is gone, which is answered with `true`, or until `is_over`: then it is answered.
+    pub(crate) fn hold(mut self, is_over: impl Fn() -> bool) -> bool {
+        /// How often `is_over` is asked.
+        const PAUSE: Duration = Duration::from_millis(50);
+        let stream = self.stream.get_ref();
+        stream.set_read_timeout(Some(PAUSE)).expect("a time");
+        loop {
+            match self.stream.read(&mut [0]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return true,
+                Ok(_) => panic!("nothing comes after a call"),
+            }
+            if is_over() {
+                return self.answer("200 OK", "heard").is_err();
+            }
+        }
     }
 
     /// Waits until the worker gives it up or is gone.
