@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ports::{
-    Clock, IdSource, NewTask, Payload, Priority, Task, TaskId, TaskMessage, TaskPublisher,
+    Clock, IdSource, NewTask, Payload, Ports, Priority, Task, TaskId, TaskMessage, TaskPublisher,
     TaskStore,
 };
 
@@ -30,7 +30,7 @@ pub use store::{MemoryTaskStore, QueueEntry, RefusedValue, StoreFull, StoreSnaps
 
 /// One of everything, sharing a clock.
 ///
-/// The fields are what the ports of the domain are made of; `store` is the registry, the audit and the catalog too, `log` the announcer too.
+/// `store` is the registry, the audit and the catalog too, `log` the announcer too; [`ports`](Self::ports) has each in its role.
 ///
 /// ```
 /// use std::time::Duration;
@@ -98,6 +98,24 @@ impl<C: Clock + 'static> Memory<C> {
             random: Arc::new(SeededRandom::new(0)),
             observer: Arc::new(MemoryObserver::default()),
             clock,
+        }
+    }
+
+    /// Each in its role. To have others in some: `Ports { observer, ..memory.ports() }`.
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        Ports {
+            store: self.store.clone(),
+            registry: self.store.clone(),
+            audit: self.store.clone(),
+            catalog: self.store.clone(),
+            publisher: self.log.clone(),
+            announcer: self.log.clone(),
+            cache: self.cache.clone(),
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            random: self.random.clone(),
+            observer: self.observer.clone(),
         }
     }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
+mod all;
 pub mod announcer;
 pub mod audit;
 pub mod cache;
@@ -23,6 +24,7 @@ pub mod task;
 pub mod time;
 pub mod trace;
 
+pub use all::Ports;
 pub use announcer::{AnnounceError, Announcer, DeadLetter};
 pub use audit::{AuditPage, TaskAudit};
 pub use cache::{CacheError, ResultCache};

@@ -89,7 +89,7 @@ mod tests {
     use std::time::Instant;
 
     use adapters::memory::{Memory, TokioClock};
-    use domain::{Ports, Worker, WorkerConfig, processor_fn};
+    use domain::{Worker, WorkerConfig, processor_fn};
 
     use super::*;
 
@@ -100,19 +100,7 @@ mod tests {
     #[tokio::test]
     async fn a_runtime_that_stands_still_does_not_stop_the_heart() {
         let memory = Memory::with_clock(TokioClock::default());
-        let ports = Ports {
-            store: memory.store.clone(),
-            registry: memory.store.clone(),
-            audit: memory.store.clone(),
-            catalog: memory.store.clone(),
-            publisher: memory.log.clone(),
-            announcer: memory.log.clone(),
-            cache: memory.cache.clone(),
-            clock: memory.clock.clone(),
-            ids: memory.ids.clone(),
-            random: memory.random.clone(),
-            observer: memory.observer.clone(),
-        };
+        let ports = memory.ports();
         let idle = processor_fn(|_job| async { Ok(String::new()) });
         let config = WorkerConfig {
             beat_interval: Duration::from_millis(5),

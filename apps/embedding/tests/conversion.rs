@@ -31,22 +31,6 @@ impl Rates for FixedRates {
     }
 }
 
-fn ports(memory: &Memory<TokioClock>) -> Ports {
-    Ports {
-        store: memory.store.clone(),
-        registry: memory.store.clone(),
-        audit: memory.store.clone(),
-        catalog: memory.store.clone(),
-        publisher: memory.log.clone(),
-        announcer: memory.log.clone(),
-        cache: memory.cache.clone(),
-        clock: memory.clock.clone(),
-        ids: memory.ids.clone(),
-        random: memory.random.clone(),
-        observer: memory.observer.clone(),
-    }
-}
-
 fn start(memory: &Memory<TokioClock>, ports: Ports, rates: &Arc<FixedRates>) -> Service {
     Service::start(
         ports,
@@ -69,7 +53,7 @@ async fn result(service: &Service, id: TaskId) -> String {
 #[tokio::test(start_paused = true)]
 async fn an_amount_is_converted_and_nonsense_fails_at_once() {
     let memory = Memory::with_clock(TokioClock::default());
-    let service = start(&memory, ports(&memory), &Arc::default());
+    let service = start(&memory, memory.ports(), &Arc::default());
     let good = service
         .submit(amount("12.50 USD"))
         .await
@@ -91,7 +75,7 @@ async fn an_amount_is_converted_and_nonsense_fails_at_once() {
 #[tokio::test(start_paused = true)]
 async fn what_is_to_run_in_an_hour_does_not_run_now() {
     let memory = Memory::with_clock(TokioClock::default());
-    let service = start(&memory, ports(&memory), &Arc::default());
+    let service = start(&memory, memory.ports(), &Arc::default());
     let in_an_hour = Submission {
         run_at: Some(memory.clock.now().after(HOUR)),
         ..amount("1.08 USD")
@@ -107,7 +91,7 @@ async fn what_is_to_run_in_an_hour_does_not_run_now() {
 async fn while_the_rates_are_down_tasks_wait_and_spend_nothing() {
     let memory = Memory::with_clock(TokioClock::default());
     let rates = Arc::new(FixedRates::default());
-    let service = start(&memory, ports(&memory), &rates);
+    let service = start(&memory, memory.ports(), &rates);
     rates.are_down.store(true, Ordering::Relaxed);
     let id = service
         .submit(amount("1.08 USD"))
@@ -134,7 +118,7 @@ async fn an_answer_of_the_store_that_is_lost_counts_nothing_twice() {
     let memory = Memory::with_clock(TokioClock::default());
     let store = Arc::new(Faulty::new(memory.store.clone()));
     store.faults().next_of("transition", 3, Fault::FailAfter);
-    let mut ports = ports(&memory);
+    let mut ports = memory.ports();
     ports.store = store.clone();
     let service = start(&memory, ports, &Arc::default());
     let id = service
@@ -158,10 +142,10 @@ async fn an_answer_of_the_store_that_is_lost_counts_nothing_twice() {
 async fn what_a_crash_interrupts_is_done_by_the_next() {
     let memory = Memory::with_clock(TokioClock::default());
     let rates = Arc::new(FixedRates::default());
-    let first = start(&memory, ports(&memory), &rates);
+    let first = start(&memory, memory.ports(), &rates);
     let id = first.submit(amount("1.08 USD")).await.expect("accepted").id;
     drop(first);
-    let second = start(&memory, ports(&memory), &rates);
+    let second = start(&memory, memory.ports(), &rates);
     memory.store.at_rest(&[id]).await;
     assert_eq!(result(&second, id).await, "1.00 EUR");
 }

@@ -25,20 +25,10 @@ pub(crate) struct Running {
 impl World {
     pub(crate) fn new() -> Self {
         let memory = Memory::with_clock(TokioClock::default());
-        let ports = Ports {
-            store: memory.store.clone(),
-            registry: memory.store.clone(),
-            audit: memory.store.clone(),
-            catalog: memory.store.clone(),
-            publisher: memory.log.clone(),
-            announcer: memory.log.clone(),
-            cache: memory.cache.clone(),
-            clock: memory.clock.clone(),
-            ids: memory.ids.clone(),
-            random: memory.random.clone(),
-            observer: memory.observer.clone(),
-        };
-        Self { memory, ports }
+        Self {
+            ports: memory.ports(),
+            memory,
+        }
     }
 
     pub(crate) fn submitter(&self) -> Submitter {

@@ -27,17 +27,8 @@ impl Server {
         let memory = Memory::with_clock(TokioClock::default());
         let meters = Arc::new(Meters::new());
         let ports = Ports {
-            store: memory.store.clone(),
-            registry: memory.store.clone(),
-            audit: memory.store.clone(),
-            catalog: memory.store.clone(),
-            publisher: memory.log.clone(),
-            announcer: memory.log.clone(),
-            cache: memory.cache.clone(),
-            clock: memory.clock.clone(),
-            ids: memory.ids.clone(),
-            random: memory.random.clone(),
             observer: meters.clone(),
+            ..memory.ports()
         };
         let submitter = Arc::new(Submitter::start(&ports, SubmitConfig::default()));
         let events = Events::start(&ports, memory.log.clone(), EventsConfig::default());

@@ -53,17 +53,8 @@ impl Server {
         let memory = Memory::new();
         let meters = Arc::new(Meters::new());
         let mut ports = Ports {
-            store: memory.store.clone(),
-            registry: memory.store.clone(),
-            audit: memory.store.clone(),
-            catalog: memory.store.clone(),
-            publisher: memory.log.clone(),
-            announcer: memory.log.clone(),
-            cache: memory.cache.clone(),
-            clock: memory.clock.clone(),
-            ids: memory.ids.clone(),
-            random: memory.random.clone(),
             observer: Arc::new(Both(meters.clone(), memory.observer.clone())),
+            ..memory.ports()
         };
         replace(&mut ports);
         let submitter = Submitter::start(
