@@ -17,7 +17,7 @@ use sea_orm_migration::sea_orm::{
     SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, Value,
 };
 
-pub use verify::{Report, verify};
+pub use verify::{OVERDUE, Report, verify};
 
 /// Advisory locks are numbers shared by everything that uses a database; this one is "task-pro" in ASCII.
 const LOCK: i64 = 0x7461_736b_2d70_726f;

@@ -51,7 +51,9 @@ async fn finish(postgres: Postgres, other: DatabaseConnection) {
 }
 
 async fn assert_consistent(database: &DatabaseConnection) {
-    let report = migration::verify(database).await.expect("verify");
+    let report = migration::verify(database, migration::OVERDUE)
+        .await
+        .expect("verify");
     assert!(report.is_consistent(), "{report}");
 }
 
@@ -220,7 +222,9 @@ async fn the_older_service_may_insert_while_its_table_is_adopted() {
     migration::up(&store.database()).await.expect("up");
     inserting.await.expect("no panic");
     assert_eq!(number(&other, "SELECT count(*) FROM tasks").await, 4_400);
-    let report = migration::verify(&store.database()).await.expect("verify");
+    let report = migration::verify(&store.database(), migration::OVERDUE)
+        .await
+        .expect("verify");
     assert!(report.is_consistent(), "{report}");
     // What came later waits for its message, which then claims it.
     let ids = texts(

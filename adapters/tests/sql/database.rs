@@ -294,7 +294,7 @@ impl store::Subject for Subject {
 
     /// After every case, whatever it did, everything unfinished must be findable and the totals right.
     async fn close(&self) {
-        let verified = migration::verify(&self.store.database()).await;
+        let verified = migration::verify(&self.store.database(), migration::OVERDUE).await;
         self.store.close().await;
         match &self.place {
             Place::Postgres(postgres) => postgres.drop_database().await,

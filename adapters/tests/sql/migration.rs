@@ -2,9 +2,9 @@
 
 use migration::Report;
 use ports::{
-    ClaimId, ClaimTicket, Horizon, NewTask, Payload, Priority, TaskAudit, TaskId, TaskStore,
+    ClaimId, ClaimTicket, ClaimedTask, Horizon, NewTask, Next, Payload, Priority, Spent, TaskAudit,
+    TaskId, TaskStatus, TaskStore, Transition, WorkerId, WorkerRegistry, WriteOutcome,
 };
-use ports::{WorkerId, WorkerRegistry};
 use sea_orm::DatabaseConnection;
 use std::time::Duration;
 use task_processor_adapters::sql::SqlTaskStore;
@@ -47,7 +47,9 @@ async fn of_ten_replicas_one_migrates_and_the_others_find_it_done() {
         assert_eq!(applied, 3, "existing: {existing}");
         let queued = number(&other, "SELECT count(*) FROM queue").await;
         assert_eq!(queued, if existing { 2_000 } else { 0 });
-        let report = migration::verify(&other).await.expect("verify");
+        let report = migration::verify(&other, migration::OVERDUE)
+            .await
+            .expect("verify");
         assert!(report.is_consistent(), "{report}");
         other.close().await.expect("close");
         postgres.drop_database().await;
@@ -76,8 +78,14 @@ async fn back_and_forth(database: &DatabaseConnection) {
         assert_eq!(migration::up(database).await.expect("up").len(), 3);
         assert!(applied().await);
         assert!(migration::up(database).await.expect("up again").is_empty());
-        let report = migration::verify(database).await.expect("verify");
-        assert_eq!(report, Report::default());
+        let report = migration::verify(database, migration::OVERDUE)
+            .await
+            .expect("verify");
+        let empty = Report {
+            overdue: migration::OVERDUE,
+            ..Report::default()
+        };
+        assert_eq!(report, empty);
         assert!(report.is_consistent());
         assert_eq!(migration::down(database).await.expect("down").len(), 3);
         assert!(
@@ -86,7 +94,7 @@ async fn back_and_forth(database: &DatabaseConnection) {
                 .expect("down again")
                 .is_empty()
         );
-        migration::verify(database)
+        migration::verify(database, migration::OVERDUE)
             .await
             .expect_err("there is nothing to verify");
     }
@@ -154,21 +162,23 @@ async fn hot_tables_are_tuned() {
     postgres.drop_database().await;
 }
 
+fn waiting() -> NewTask {
+    NewTask {
+        id: TaskId(Uuid::now_v7()),
+        payload: Payload::new("x").expect("no NUL"),
+        priority: Priority::default(),
+        max_attempts: 5,
+        run_at: None,
+        messaged: false,
+    }
+}
+
 /// Plants every inconsistency that there can be, one at a time, and sees it named and then gone.
 async fn plant_and_find(store: &SqlTaskStore, first_claimed: &str) {
     let database = store.database();
     let worker = WorkerId(Uuid::now_v7());
     store.register(worker, "host:1").await.expect("register");
-    let tasks: Vec<NewTask> = (0..6)
-        .map(|_| NewTask {
-            id: TaskId(Uuid::now_v7()),
-            payload: Payload::new("x").expect("no NUL"),
-            priority: Priority::default(),
-            max_attempts: 5,
-            run_at: None,
-            messaged: false,
-        })
-        .collect();
+    let tasks: [NewTask; 6] = std::array::from_fn(|_| waiting());
     store.insert(&tasks).await.expect("insert");
     let ticket = ClaimTicket {
         claim: ClaimId(Uuid::now_v7()),
@@ -182,12 +192,16 @@ async fn plant_and_find(store: &SqlTaskStore, first_claimed: &str) {
     let (waiting, held) = (tasks[5].id.to_string(), claimed[0].id.to_string());
     let check = async |plant: &str, undo: &str, found: &dyn Fn(&Report) -> bool| {
         execute(&database, plant).await;
-        let report = migration::verify(&database).await.expect("verify");
+        let report = migration::verify(&database, migration::OVERDUE)
+            .await
+            .expect("verify");
         assert!(found(&report), "{plant}: {report}");
         assert!(!report.is_consistent());
         assert!(report.to_string().ends_with("NOT consistent"));
         execute(&database, undo).await;
-        let report = migration::verify(&database).await.expect("verify");
+        let report = migration::verify(&database, migration::OVERDUE)
+            .await
+            .expect("verify");
         assert!(report.is_consistent(), "{undo}: {report}");
         assert!(!report.to_string().contains("NOT"));
     };
@@ -252,13 +266,15 @@ async fn plant_and_find(store: &SqlTaskStore, first_claimed: &str) {
         &|report| report.elapsed_micros == (0, -3),
     )
     .await;
-    // A row of the older service is no fault, and is told.
+    // A row of the older service is no fault while its message may be on its way, and is told.
     execute(
         &database,
         &format!("DELETE FROM queue WHERE task_id = '{waiting}'"),
     )
     .await;
-    let report = migration::verify(&database).await.expect("verify");
+    let report = migration::verify(&database, migration::OVERDUE)
+        .await
+        .expect("verify");
     assert!(report.is_consistent(), "{report}");
     assert_eq!(
         (report.waiting_for_message, report.queued, report.claims),
@@ -292,6 +308,172 @@ async fn verify_reports_planted_inconsistencies_on_sqlite() {
          VALUES ('00000000-0000-4000-8000-000000000001', 'WORKER', '[[\"TASK\",1]]', 0)",
     )
     .await;
+    store.close().await;
+    file.remove();
+}
+
+/// What one database says in its own words.
+struct Words {
+    /// A time long past.
+    long_ago: &'static str,
+    /// Records the claim `CLAIM` of a worker that is not registered.
+    plant_orphan: &'static str,
+}
+
+/// What ends by itself is a fault once it has had its time, counted from the last that moved; and not before.
+async fn leave_behind_and_find(store: &SqlTaskStore, words: &Words) {
+    let database = store.database();
+    let verify = async |overdue| {
+        let report = migration::verify(&database, overdue).await;
+        let report = report.expect("verify");
+        assert_eq!(report.overdue, overdue);
+        report
+    };
+    let young = async || {
+        let report = verify(migration::OVERDUE).await;
+        assert!(report.is_consistent(), "{report}");
+        report
+    };
+    let tasks: [NewTask; 3] = std::array::from_fn(|_| waiting());
+    store.insert(&tasks).await.expect("insert");
+    let ids = tasks.each_ref().map(|task| task.id.to_string());
+
+    // One of the older service: its message may be on its way.
+    let other = &ids[2];
+    execute(
+        &database,
+        &format!("DELETE FROM queue WHERE task_id = '{other}'"),
+    )
+    .await;
+    let report = young().await;
+    assert_eq!(report.waiting_for_message, 1, "{report}");
+    let report = verify(Duration::ZERO).await;
+    let unpublished = report.unpublished.first.as_slice();
+    assert_eq!(unpublished, std::slice::from_ref(other), "{report}");
+    assert_eq!(
+        (report.unpublished.count, report.waiting_for_message),
+        (1, 0)
+    );
+    assert!(!report.is_consistent());
+    let given = store.enqueue(&[tasks[2].id]).await;
+    assert_eq!(given.expect("enqueue"), 1);
+
+    // A claim that waits for its announcement beside one whose task runs; both were made long ago, as was their worker.
+    let worker = WorkerId(Uuid::now_v7());
+    store.register(worker, "host:1").await.expect("register");
+    let mut claims = Vec::new();
+    for _ in 0..2 {
+        claims.push(claim_one(store, worker).await);
+    }
+    let [(announcing, ended), (_, running)] = claims.as_slice() else {
+        unreachable!("two were claimed");
+    };
+    let outcomes = store.transition(&[fail(ended)]).await.expect("transition");
+    assert_eq!(outcomes[0].write, WriteOutcome::Applied);
+    let Words {
+        long_ago,
+        plant_orphan,
+    } = words;
+    execute(
+        &database,
+        &format!("UPDATE claims SET claimed_at = {long_ago}; UPDATE workers SET registered_at = {long_ago}"),
+    )
+    .await;
+    young().await;
+    let report = verify(Duration::ZERO).await;
+    assert_eq!(
+        report.idle_claims.first,
+        [announcing.to_string()],
+        "{report}"
+    );
+    assert_eq!((report.idle_claims.count, report.unburied.count), (1, 0));
+    let age = |id: TaskId| format!("UPDATE tasks SET updated_at = {long_ago} WHERE id = '{id}'");
+    execute(&database, &age(ended.id)).await;
+    let report = verify(migration::OVERDUE).await;
+    assert_eq!(
+        report.idle_claims.first,
+        [announcing.to_string()],
+        "{report}"
+    );
+    assert!(!report.is_consistent());
+    store.release(&[*announcing]).await.expect("release");
+    young().await;
+
+    // A dead worker, whose task was only just touched, and then not for long.
+    let dead = store.declare_dead(worker, 0).await.expect("declare dead");
+    assert_eq!(dead, WriteOutcome::Applied);
+    young().await;
+    execute(&database, &age(running.id)).await;
+    let report = verify(migration::OVERDUE).await;
+    assert_eq!(report.unburied.first, [worker.to_string()], "{report}");
+    assert_eq!((report.unburied.count, report.idle_claims.count), (1, 0));
+    assert!(!report.is_consistent());
+    let outcomes = store
+        .transition(&[fail(running)])
+        .await
+        .expect("transition");
+    assert_eq!(outcomes[0].write, WriteOutcome::Applied);
+    execute(&database, "DELETE FROM claims; DELETE FROM workers").await;
+    young().await;
+
+    // A claim of nobody is a fault however young.
+    let claim = Uuid::now_v7().to_string();
+    execute(&database, &plant_orphan.replace("CLAIM", &claim)).await;
+    let report = verify(migration::OVERDUE).await;
+    assert_eq!(report.orphaned_claims.first, [claim], "{report}");
+    assert!(!report.is_consistent());
+}
+
+async fn claim_one(store: &SqlTaskStore, worker: WorkerId) -> (ClaimId, ClaimedTask) {
+    let claim = ClaimId(Uuid::now_v7());
+    let ticket = ClaimTicket { claim, worker };
+    let claimed = store
+        .claim_aged(ticket, Horizon::Now, Duration::ZERO, 1)
+        .await;
+    let claimed = claimed.expect("claim by age").pop();
+    (claim, claimed.expect("one waits"))
+}
+
+fn fail(task: &ClaimedTask) -> Transition {
+    Transition {
+        id: task.id,
+        fence: task.fence,
+        from: TaskStatus::Processing,
+        to: Next::Failed {
+            error: "as ordered".to_owned(),
+        },
+        spent: Spent::Attempt,
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn verify_tells_what_is_overdue_and_not_what_waits_on_postgres() {
+    let postgres = Postgres::migrated().await;
+    let store = postgres.store().await;
+    let words = Words {
+        long_ago: "timestamp '2001-01-01'",
+        plant_orphan: "BEGIN; SET LOCAL session_replication_role = replica;
+            INSERT INTO claims VALUES ('CLAIM', gen_random_uuid(), '{}', '{}', LOCALTIMESTAMP);
+            COMMIT",
+    };
+    leave_behind_and_find(&store, &words).await;
+    store.close().await;
+    postgres.drop_database().await;
+}
+
+#[tokio::test]
+async fn verify_tells_what_is_overdue_and_not_what_waits_on_sqlite() {
+    let file = SqliteFile::create();
+    let store = file.store().await;
+    migration::up(&store.database()).await.expect("up");
+    let words = Words {
+        long_ago: "1000000",
+        plant_orphan: "PRAGMA foreign_keys = off;
+            INSERT INTO claims VALUES ('CLAIM', 'nobody', '[]', unixepoch() * 1000000);
+            PRAGMA foreign_keys = on",
+    };
+    leave_behind_and_find(&store, &words).await;
     store.close().await;
     file.remove();
 }

@@ -129,7 +129,9 @@ async fn cut_sessions_lose_nothing_and_count_nothing_twice() {
     insist!(store.register(finisher, "host:2"));
     work(Arc::clone(&store), 5).await;
     expected += 100;
-    let report = migration::verify(&other).await.expect("verify");
+    let report = migration::verify(&other, migration::OVERDUE)
+        .await
+        .expect("verify");
     assert!(report.is_consistent(), "{report}");
     assert_eq!(report.tasks, expected as u64);
     assert_eq!(report.done.0 + report.queued, expected as u64);
@@ -166,7 +168,9 @@ async fn dropped_callers_do_not_poison_the_pool() {
     let open = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
     assert_eq!(number(&other, open).await, 0);
-    let report = migration::verify(&other).await.expect("verify");
+    let report = migration::verify(&other, migration::OVERDUE)
+        .await
+        .expect("verify");
     assert!(report.is_consistent(), "{report}");
     store.close().await;
     other.close().await.expect("close");

@@ -14,7 +14,7 @@ const PROGRAM: Program = Program {
   up      brings it up to date; adopts the table of the existing service without losing a row
   down    takes it back; what was created goes with its rows, an adopted table stays. Stop servers and workers first
   status  lists the migrations and whether they are applied; exit code 1 when one is not
-  verify  checks that every unfinished task is findable and that the totals are right; exit code 1 when not",
+  verify  checks that every unfinished task is findable, nothing is left behind and the totals are right; exit code 1 when not",
 };
 
 fn main() -> ExitCode {
@@ -38,7 +38,9 @@ async fn run(start: Start<MigrateSettings>) -> Result<(), Failure> {
         _ => {
             // Without the schema every question of the check fails, and only says which table it missed first.
             match up_to_date(&migration::status(&store.database()).await?) {
-                Ok(()) => verified(&migration::verify(&store.database()).await?),
+                Ok(()) => {
+                    verified(&migration::verify(&store.database(), start.settings.overdue).await?)
+                }
                 not_yet => not_yet,
             }
         }

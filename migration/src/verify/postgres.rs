@@ -1,13 +1,13 @@
 //! PostgreSQL.
 
-use sea_orm_migration::sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement,
-};
+use super::Dialect;
 
-use super::{Finding, LISTED, Report};
-
-/// The shard below zero holds what was pruned, which is among the others too.
-const COUNTS: &str = "
+pub(super) const DIALECT: Dialect = Dialect {
+    limits: "
+SELECT LOCALTIMESTAMP - $1::bigint * interval '1 microsecond' AS past,
+    LOCALTIMESTAMP + $1::bigint * interval '1 microsecond' AS future",
+    // The shard below zero holds what was pruned, which is among the others too.
+    counts: "
 SELECT count(*), count(*) FILTER (WHERE status = 'done'),
     coalesce(extract(epoch FROM sum(updated_at - created_at) FILTER (WHERE status = 'done')) * 1000000, 0)
         ::numeric(38, 0)::text,
@@ -16,76 +16,28 @@ SELECT count(*), count(*) FILTER (WHERE status = 'done'),
     (SELECT coalesce(sum(CASE WHEN shard < 0 THEN -elapsed_us ELSE elapsed_us END), 0)::numeric(38, 0)::text FROM totals),
     (SELECT count(*) FROM tasks LEFT JOIN queue ON task_id = id
         WHERE status = 'pending' AND fence = 0 AND task_id IS NULL)
-FROM tasks";
-
-const UNQUEUED: &str = "
-SELECT id FROM tasks LEFT JOIN queue ON task_id = id
-WHERE status = 'pending' AND fence > 0 AND task_id IS NULL";
-
-const UNCLAIMED: &str = "
+FROM tasks",
+    unclaimed: "
 WITH held AS (SELECT unnest(task_ids) AS task_id, unnest(fences) AS held_fence FROM claims)
 SELECT id FROM tasks LEFT JOIN held ON task_id = id AND held_fence = fence
-WHERE status = 'processing' AND task_id IS NULL";
-
-const CLAIMED_TWICE: &str = "
+WHERE status = 'processing' AND task_id IS NULL",
+    claimed_twice: "
 WITH held AS (SELECT unnest(task_ids) AS task_id, unnest(fences) AS held_fence FROM claims)
 SELECT id FROM tasks JOIN held ON task_id = id AND held_fence = fence
-WHERE status = 'processing' GROUP BY id HAVING count(*) > 1";
-
-const QUEUED_IN_VAIN: &str = "
-SELECT task_id AS id FROM queue LEFT JOIN tasks ON tasks.id = task_id AND status = 'pending'
-WHERE tasks.id IS NULL";
-
-const UNLISTED: &str = "
-SELECT id FROM tasks LEFT JOIN stopped ON task_id = id AND cancelled = (status = 'cancelled')
-WHERE status IN ('failed', 'cancelled') AND task_id IS NULL";
-
-const LISTED_IN_VAIN: &str = "
-SELECT task_id AS id FROM stopped
-LEFT JOIN tasks ON tasks.id = task_id AND status::text = CASE WHEN cancelled THEN 'cancelled' ELSE 'failed' END
-WHERE tasks.id IS NULL";
-
-pub(super) async fn report(transaction: &DatabaseTransaction) -> Result<Report, DbErr> {
-    let statement = Statement::from_string(DbBackend::Postgres, COUNTS);
-    let row = transaction
-        .query_one_raw(statement)
-        .await?
-        .ok_or_else(|| DbErr::RecordNotFound("the counts".to_owned()))?;
-    let count = |index| Ok::<_, DbErr>(row.try_get_by_index::<i64>(index)?.cast_unsigned());
-    Ok(Report {
-        tasks: count(0)?,
-        queued: count(3)?,
-        claims: count(4)?,
-        waiting_for_message: count(7)?,
-        unqueued: finding(transaction, UNQUEUED).await?,
-        unclaimed: finding(transaction, UNCLAIMED).await?,
-        claimed_twice: finding(transaction, CLAIMED_TWICE).await?,
-        queued_in_vain: finding(transaction, QUEUED_IN_VAIN).await?,
-        unlisted: finding(transaction, UNLISTED).await?,
-        listed_in_vain: finding(transaction, LISTED_IN_VAIN).await?,
-        done: (count(1)?, count(5)?),
-        elapsed_micros: (whole(&row, 2)?, whole(&row, 6)?),
-    })
-}
-
-fn whole(row: &QueryResult, index: usize) -> Result<i128, DbErr> {
-    let text: String = row.try_get_by_index(index)?;
-    text.parse()
-        .map_err(|_| DbErr::Type(format!("{text:?} is no whole number")))
-}
-
-async fn finding(transaction: &DatabaseTransaction, ids: &str) -> Result<Finding, DbErr> {
-    let statement = format!(
-        "WITH found AS MATERIALIZED ({ids})
-         SELECT (SELECT count(*) FROM found), id::text FROM found ORDER BY id LIMIT {LISTED}"
-    );
-    let rows = transaction
-        .query_all_raw(Statement::from_string(DbBackend::Postgres, statement))
-        .await?;
-    let mut finding = Finding::default();
-    for row in &rows {
-        finding.count = row.try_get_by_index::<i64>(0)?.cast_unsigned();
-        finding.first.push(row.try_get_by_index(1)?);
-    }
-    Ok(finding)
-}
+WHERE status = 'processing' GROUP BY id HAVING count(*) > 1",
+    idle_claims: "
+SELECT claims.id AS id FROM claims
+LEFT JOIN LATERAL unnest(task_ids, fences) AS held (task_id, held_fence) ON true
+LEFT JOIN tasks ON tasks.id = task_id
+GROUP BY claims.id
+HAVING NOT coalesce(bool_or(status = 'processing' AND fence = held_fence), false)
+    AND greatest(claimed_at, max(updated_at)) <= (SELECT past FROM limits)",
+    unburied: "
+SELECT workers.id AS id FROM workers
+LEFT JOIN claims ON worker_id = workers.id
+LEFT JOIN LATERAL unnest(task_ids) AS held (task_id) ON true
+LEFT JOIN tasks ON tasks.id = task_id
+WHERE dead
+GROUP BY workers.id
+HAVING greatest(registered_at, max(claimed_at), max(updated_at)) <= (SELECT past FROM limits)",
+};

@@ -105,6 +105,8 @@ pub struct MigrateSettings {
     pub database: PostgresSettings,
     /// How long to wait for it.
     pub startup_timeout: Duration,
+    /// From which age on the check calls what should have ended by itself a fault.
+    pub overdue: Duration,
     /// What is logged.
     pub log: LogSettings,
 }
@@ -267,6 +269,15 @@ impl Settings for MigrateSettings {
         Self {
             database: PostgresSettings { url, pool: 1 },
             startup_timeout,
+            overdue: {
+                reader.section("Checking");
+                reader.duration(
+                    "VERIFY_AGE",
+                    migration::OVERDUE,
+                    Duration::ZERO..=Duration::from_secs(168 * 3_600),
+                    "from which age on a task without a message, a claim of nothing unfinished or a dead worker is a fault",
+                )
+            },
             log: LogSettings::read(reader),
         }
     }
