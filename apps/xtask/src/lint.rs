@@ -11,7 +11,7 @@ use clap::Args;
 use crate::failure::Failure;
 use crate::services::{self, Place};
 use crate::steps::{Steps, cargo, must_succeed};
-use crate::{deploy, openapi};
+use crate::{deploy, openapi, simulate};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -39,6 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     });
     steps.run("words and paths", || text::check(checkout));
     steps.run("what the architecture names", || documents::check(checkout));
+    steps.run("breaks on purpose", || simulate::check_breaks(checkout));
     steps.run("workspace edges", || dependencies::check_edges(checkout));
     steps.run("what domain may depend on", || {
         dependencies::check_domain(checkout)

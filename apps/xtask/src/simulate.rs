@@ -57,7 +57,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 pub(crate) fn histories(checkout: &Path, seeds: u64) -> Result<(), Failure> {
     let mut command = cargo(checkout);
     command.args(["run", "--locked", "--quiet"]).args(PACKAGE);
-    must_succeed(command.args(["--", "--seeds", &seeds.to_string()]))
+    let (seeds, budget) = (seeds.to_string(), budget.to_string());
+    must_succeed(command.args(["--", "--seeds", &seeds, "--budget", &budget]))
+}
+
+/// Every break on purpose still applies to the code, and the document names it.
+pub(crate) fn check_breaks(checkout: &Path) -> Result<(), Failure> {
+    breaks::check(checkout)
 }
 
 /// The profile is optimised like `release`, and stops at an overflow.

@@ -81,6 +81,62 @@ pub(super) fn run(checkout: &Path, arguments: &Arguments) -> Result<(), Failure>
     )))
 }
 
+/// Every patch applies to the code as it is, and the document's table has a row for each and for nothing else. Which promise it
+/// violates only a run can tell.
+pub(super) fn check(checkout: &Path) -> Result<(), Failure> {
+    let found = breaks(checkout)?;
+    let mut wrong: Vec<String> = found
+        .iter()
+        .filter_map(|broken| apply(checkout, &broken.patch, &["--dry-run"]).err())
+        .map(|failure| failure.to_string())
+        .collect();
+    let text = read(&checkout.join(DOCUMENT))?;
+    let (_, table, _) = around_table(&text)?;
+    wrong.extend(differences(&found, table));
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::said(wrong.join("\n")))
+}
+
+/// What the table lacks, has too much, or says in other words than the patch.
+fn differences(breaks: &[Break], table: &str) -> Vec<String> {
+    let rows: Vec<(&str, &str)> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(name, rest)| (name, rest.split(" | ").next().unwrap_or_default()))
+        .collect();
+    let lacks = breaks
+        .iter()
+        .filter(|broken| !rows.contains(&(&broken.name, &broken.what)))
+        .map(|broken| {
+            let Break { name, what, .. } = broken;
+            format!("{DOCUMENT} lacks the break {name}: {what}")
+        });
+    let is_there = |name: &str| breaks.iter().any(|broken| broken.name == name);
+    let stale = rows
+        .iter()
+        .filter(|(name, _)| !is_there(name))
+        .map(|(name, _)| format!("{DOCUMENT} has the break {name}, which is not in {PATCHES}"));
+    lacks.chain(stale).collect()
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(Failure::at("read", path))
+}
+
+/// The document before its table, the table, and the document behind it; the marks belong to what surrounds it.
+fn around_table(document: &str) -> Result<(&str, &str, &str), Failure> {
+    let (Some(begin), Some(end)) = (document.find(BEGIN), document.find(END)) else {
+        return Err(Failure::said(format!(
+            "{DOCUMENT} lacks the marks {BEGIN} and {END}"
+        )));
+    };
+    let (head, rest) = document.split_at(begin + BEGIN.len());
+    let (table, tail) = rest.split_at(end.saturating_sub(head.len()));
+    Ok((head, table, tail))
+}
+
 /// Copies what git tracks or would track; a file that did not change keeps its time, so that little is built again.
 fn copy_tree(checkout: &Path, copy: &Path) -> Result<(), Failure> {
     let listed = output_of(Command::new("git").current_dir(checkout).args([
@@ -119,7 +175,7 @@ fn breaks(checkout: &Path) -> Result<Vec<Break>, Failure> {
         {
             continue;
         }
-        let text = fs::read_to_string(&patch).map_err(Failure::at("read", &patch))?;
+        let text = read(&patch)?;
         let name = patch.file_stem().unwrap_or_default();
         found.push(Break {
             name: name.to_string_lossy().into_owned(),
@@ -190,15 +246,60 @@ fn simulate(copy: &Path, target: &Path, arguments: &Arguments) -> Result<Option<
 
 fn write_table(checkout: &Path, rows: &str) -> Result<(), Failure> {
     let path = checkout.join(DOCUMENT);
-    let text = fs::read_to_string(&path).map_err(Failure::at("read", &path))?;
-    let (Some(begin), Some(end)) = (text.find(BEGIN), text.find(END)) else {
-        return Err(Failure::said(format!(
-            "{DOCUMENT} lacks the marks {BEGIN} and {END}"
-        )));
-    };
+    let text = read(&path)?;
+    let (before, _, after) = around_table(&text)?;
     let head = "\n| break | what it does | promise violated first | histories | seed |\n|---|---|---|---|---|\n";
-    let before = &text[..begin + BEGIN.len()];
-    let after = &text[end..];
     fs::write(&path, format!("{before}\n{head}{rows}\n{after}"))
         .map_err(Failure::at("write", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Break, around_table, check, differences};
+
+    const TABLE: &str = "| break | what it does | promise violated first | histories | seed |
+|---|---|---|---|---|
+| `one` | does this | accepted is never lost | 4 | 2 |
+";
+
+    fn a_break(name: &str, what: &str) -> Break {
+        Break {
+            name: name.to_owned(),
+            what: what.to_owned(),
+            patch: "nowhere".into(),
+        }
+    }
+
+    #[test]
+    fn every_patch_applies_and_is_in_the_table() {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        check(&checkout).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+
+    #[test]
+    fn what_the_table_lacks_or_has_too_much_is_named() {
+        let one = || a_break("one", "does this");
+        assert!(differences(&[one()], TABLE).is_empty());
+        let lacks = differences(&[one(), a_break("two", "does that")], TABLE);
+        assert_eq!(lacks, ["docs/SIMULATION.md lacks the break two: does that"]);
+        let other = differences(&[a_break("one", "does something else")], TABLE);
+        assert_eq!(
+            other,
+            ["docs/SIMULATION.md lacks the break one: does something else"]
+        );
+        let stale = differences(&[], TABLE);
+        assert_eq!(stale.len(), 1);
+        assert!(stale[0].contains("has the break one"), "{stale:?}");
+    }
+
+    #[test]
+    fn a_document_without_its_marks_is_refused() {
+        let document = "a <!-- breaks: begin --> b <!-- breaks: end --> c";
+        let (before, table, after) = around_table(document).expect("both marks");
+        assert_eq!(table, " b ");
+        assert_eq!(format!("{before}{table}{after}"), document);
+        assert!(around_table("a b c").is_err());
+    }
 }
