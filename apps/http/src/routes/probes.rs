@@ -309,7 +309,7 @@ impl Probes {
 
 #[cfg(test)]
 mod tests {
-    use adapters::memory::Memory;
+    use adapters::memory::{Memory, TokioClock};
     use domain::{Events, EventsConfig};
     use poem::http::{Method, StatusCode};
     use poem::{Endpoint, Request};
@@ -320,6 +320,7 @@ mod tests {
     use ports::survey::{MockConnectionPool, MockTaskSurvey};
     use serde_json::Value;
     use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use super::*;
@@ -328,7 +329,7 @@ mod tests {
 
     const PING: Duration = Duration::from_secs(1);
 
-    fn ports(memory: &Memory) -> Ports {
+    fn ports<C: ports::Clock + 'static>(memory: &Memory<C>) -> Ports {
         Ports {
             store: memory.store.clone(),
             registry: memory.store.clone(),
@@ -477,6 +478,76 @@ mod tests {
                     "tasks wait and the worker has room, but it has taken nothing for 20 s";
                 assert_eq!(body["detail"], sentence);
             }
+        }
+    }
+
+    /// A worker at work on a processing function that needs something which is taken away and comes back.
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_whose_dependency_is_down_is_not_ready_until_it_is_back() {
+        let memory = Memory::with_clock(TokioClock::default());
+        let ports = ports(&memory);
+        let is_up = Arc::new(AtomicBool::new(true));
+        let needed = is_up.clone();
+        let worker = domain::Worker::new(
+            ports.clone(),
+            Arc::new(memory.log.feed()),
+            Arc::new(domain::processor_fn(move |_| {
+                let is_up = needed.load(Ordering::Relaxed);
+                async move {
+                    let down = || domain::ports::Failure::Unavailable("the archive is down".into());
+                    is_up.then(|| "fine".to_owned()).ok_or_else(down)
+                }
+            })),
+            domain::WorkerConfig::default(),
+        );
+        let watched = Watched {
+            survey: Some(memory.store.clone()),
+            progress: Some(worker.progress()),
+            ..Watched::default()
+        };
+        let meters = Arc::new(Meters::new());
+        let probes = Probes::new(Reader::new(&ports), &ports, watched, meters, PING);
+        let front = Front::new(probes, Stopping::default());
+        let submitter = domain::Submitter::start(&ports, domain::SubmitConfig::default());
+        let submit = async || {
+            let submission = domain::Submission {
+                payload: domain::ports::Payload::new("x").expect("no NUL"),
+                ..domain::Submission::default()
+            };
+            submitter.submit(vec![submission]).await.expect("accepted");
+        };
+        // Probes come twice a second, and each shows the change or what was before.
+        let becomes = async |expected: StatusCode| {
+            for _ in 0..120 {
+                let (status, body) = readiness_of(&front).await;
+                if status == expected {
+                    return body;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            panic!("never {expected}");
+        };
+        let tale = async {
+            submit().await;
+            becomes(StatusCode::OK).await;
+            is_up.store(false, Ordering::Relaxed);
+            submit().await;
+            let body = becomes(StatusCode::SERVICE_UNAVAILABLE).await;
+            assert_eq!(body["progress"]["status"], "dependency_down", "{body}");
+            let sentence = "the processing function says that something it needs is down";
+            assert_eq!(body["detail"], sentence);
+            assert_eq!(body["dependencies"]["store"]["status"], "up");
+            // It stays red however long that takes.
+            tokio::time::sleep(Duration::from_secs(3_600)).await;
+            let (status, body) = readiness_of(&front).await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+            is_up.store(true, Ordering::Relaxed);
+            let body = becomes(StatusCode::OK).await;
+            assert_ne!(body["progress"]["status"], "dependency_down", "{body}");
+        };
+        tokio::select! {
+            () = tale => {}
+            _ = worker.run(std::future::pending()) => panic!("the worker ended"),
         }
     }
 
