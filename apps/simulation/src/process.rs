@@ -159,7 +159,10 @@ impl Observer for Witness {
         let trace = &self.0.sky.trace;
         let who = self.0.who;
         match event {
-            Event::Late { .. } => trace.note(who, "late result", 0, String::new),
+            Event::Late { .. } => {
+                self.0.sky.count_late();
+                trace.note(who, "late result", 0, String::new);
+            }
             Event::Outlived { abandoned } => trace.note(who, "outlived", 0, || {
                 format!("was declared dead, gives up {abandoned} tasks")
             }),
@@ -170,6 +173,7 @@ impl Observer for Witness {
                 trace.note(who, "rescued", *count as u64, || count.to_string());
             }
             Event::Repaired { what, count } => {
+                self.0.sky.count_repaired(*count);
                 trace.note(who, "repaired", *count as u64, || {
                     format!("{count} {}", what.as_str())
                 });

@@ -189,6 +189,12 @@ pub(crate) struct Sky {
     kills_left: AtomicU64,
     calls: AtomicU64,
     struck: AtomicU64,
+    /// Messages that were lost on their way, by the log or to a reader.
+    lost: AtomicU64,
+    /// Contradictions that the audit repaired.
+    repaired: AtomicU64,
+    /// Results that the store refused because their task had moved.
+    late: AtomicU64,
     /// Calls under way that were made to take long.
     delayed: AtomicU64,
     /// Until when processing functions find what they need down.
@@ -214,6 +220,9 @@ impl Sky {
             kills_left: AtomicU64::new(kills_left),
             calls: AtomicU64::new(0),
             struck: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            repaired: AtomicU64::new(0),
+            late: AtomicU64::new(0),
             delayed: AtomicU64::new(0),
             function_down_until: Mutex::new(None),
         };
@@ -277,6 +286,21 @@ impl Sky {
         strikes
     }
 
+    /// Whether a message is lost now.
+    pub(crate) fn loses_message(&self) -> bool {
+        let loses = self.strikes(self.weather.message_lost);
+        self.lost.fetch_add(u64::from(loses), Ordering::Relaxed);
+        loses
+    }
+
+    pub(crate) fn count_repaired(&self, count: usize) {
+        self.repaired.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_late(&self) {
+        self.late.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// From here on nothing strikes any more.
     pub(crate) fn clear(&self) {
         self.stormy.store(false, Ordering::Relaxed);
@@ -288,6 +312,18 @@ impl Sky {
 
     pub(crate) fn struck(&self) -> u64 {
         self.struck.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn repaired(&self) -> u64 {
+        self.repaired.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
     }
 
     pub(crate) fn calls(&self) -> u64 {

@@ -112,6 +112,14 @@ pub struct Tally {
     pub paused: u64,
     /// Outages of store, log and cache.
     pub outages: u64,
+    /// Times that the topic was wiped.
+    pub wiped: u64,
+    /// Times that the topic was deleted and made again.
+    pub recreated: u64,
+    /// Messages that were lost on their way.
+    pub lost: u64,
+    /// Records put into the topic that cannot be read.
+    pub rubbish: u64,
     /// Calls and messages that a fault struck.
     pub struck: u64,
     /// Port calls.
@@ -120,6 +128,10 @@ pub struct Tally {
     pub declared_dead: u64,
     /// Tasks taken back from dead workers.
     pub rescued: u64,
+    /// Results that came too late and were dropped.
+    pub late: u64,
+    /// Contradictions that the audit repaired.
+    pub repaired: u64,
     /// Requests sent again under their key, or something else under it.
     pub repeated: u64,
     /// Tasks that clients cancelled.
@@ -242,6 +254,7 @@ impl World {
         let repeats = entries.keyed.iter().map(|keyed| keyed.heard.len() as u64);
         let keys: BTreeSet<usize> = entries.keyed.iter().map(|keyed| keyed.key).collect();
         self.tally.repeated = repeats.sum::<u64>().saturating_sub(keys.len() as u64);
+        self.tally.rubbish = entries.rubbish_count as u64;
         drop(entries);
         let records = self.store.records();
         self.tally.declared_dead = records.deaths.len() as u64;
@@ -255,6 +268,9 @@ impl World {
         self.tally.pruned = records.pruned.len() as u64;
         drop(records);
         self.tally.struck = self.sky.struck();
+        self.tally.lost = self.sky.lost();
+        self.tally.late = self.sky.late();
+        self.tally.repaired = self.sky.repaired();
         self.tally.calls = self.sky.calls();
     }
 
@@ -335,10 +351,16 @@ impl Tally {
             (&mut self.stopped, other.stopped),
             (&mut self.paused, other.paused),
             (&mut self.outages, other.outages),
+            (&mut self.wiped, other.wiped),
+            (&mut self.recreated, other.recreated),
+            (&mut self.lost, other.lost),
+            (&mut self.rubbish, other.rubbish),
             (&mut self.struck, other.struck),
             (&mut self.calls, other.calls),
             (&mut self.declared_dead, other.declared_dead),
             (&mut self.rescued, other.rescued),
+            (&mut self.late, other.late),
+            (&mut self.repaired, other.repaired),
             (&mut self.repeated, other.repeated),
             (&mut self.cancelled, other.cancelled),
             (&mut self.retried, other.retried),
@@ -355,7 +377,8 @@ impl fmt::Display for Tally {
         write!(
             formatter,
             "{} tasks submitted, {} accepted; {} processes killed, {} stopped, {} paused or cut off; {} outages; \
-             {} of {} calls and messages struck; {} workers declared dead, {} tasks rescued; {} requests repeated under \
+             the topic wiped {} times, made anew {} times; {} messages lost, {} of rubbish; {} of {} calls and messages struck; \
+             {} workers declared dead, {} tasks rescued, {} results late; {} contradictions repaired; {} requests repeated under \
              their keys; {} tasks cancelled, {} tried again, {} pruned; {} h of virtual time",
             self.submitted,
             self.accepted,
@@ -363,10 +386,16 @@ impl fmt::Display for Tally {
             self.stopped,
             self.paused,
             self.outages,
+            self.wiped,
+            self.recreated,
+            self.lost,
+            self.rubbish,
             self.struck,
             self.calls,
             self.declared_dead,
             self.rescued,
+            self.late,
+            self.repaired,
             self.repeated,
             self.cancelled,
             self.retried,

@@ -24,7 +24,7 @@ fn faults_of_every_kind_strike() {
     for seed in 0..100 {
         sum.add(&simulate(seed, Keep::Fingerprint).tally);
     }
-    for (what, count) in [
+    let struck = [
         ("accepted", sum.accepted),
         ("killed", sum.killed),
         ("stopped", sum.stopped),
@@ -32,14 +32,21 @@ fn faults_of_every_kind_strike() {
         ("outages", sum.outages),
         ("struck", sum.struck),
         ("declared dead", sum.declared_dead),
+        ("wiped topics", sum.wiped),
+        ("topics made anew", sum.recreated),
+        ("messages lost", sum.lost),
+        ("rubbish", sum.rubbish),
         ("rescued", sum.rescued),
         ("repeated", sum.repeated),
         ("cancelled", sum.cancelled),
+        ("late results", sum.late),
+        ("repaired", sum.repaired),
         ("tried again", sum.retried),
         ("pruned", sum.pruned),
-    ] {
-        assert!(count > 50, "{what}: {count}");
-    }
+    ];
+    // The rarest is a late result: one history in ten has one.
+    let rarely: Vec<_> = struck.iter().filter(|(_, count)| *count < 5).collect();
+    assert!(rarely.is_empty(), "{rarely:?} of {struck:?}");
 }
 
 #[test]

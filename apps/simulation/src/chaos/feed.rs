@@ -139,8 +139,7 @@ impl ChaosFeed {
             match delivery.content {
                 RecordContent::Task(id) => {
                     self.topic.is_precious(id)
-                        || !(self.topic.loses_all.load(Ordering::Relaxed)
-                            || sky.strikes(sky.weather.message_lost))
+                        || !(self.topic.loses_all.load(Ordering::Relaxed) || sky.loses_message())
                 }
                 RecordContent::Unreadable { .. } => true,
             }

@@ -48,7 +48,7 @@ impl TaskPublisher for ChaosLog {
                 sent.push(message.clone());
             }
             // Lost for good, though the log confirmed it: an unclean election of a leader does this.
-            if !sky.strikes(sky.weather.message_lost) {
+            if !sky.loses_message() {
                 sent.push(message.clone());
             }
         }

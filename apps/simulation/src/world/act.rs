@@ -137,13 +137,15 @@ impl World {
         }
     }
 
-    fn wipe_topic(&self) {
+    fn wipe_topic(&mut self) {
+        self.tally.wiped += 1;
         self.trace().note(Who::WORLD, "topic wiped", 0, String::new);
         self.topic.wipe(self.log_clock.now().as_micros());
         self.expect_no_message();
     }
 
     fn recreate_topic(&mut self) {
+        self.tally.recreated += 1;
         self.trace()
             .note(Who::WORLD, "topic made anew", 0, String::new);
         self.log.recreate_input();
