@@ -5,9 +5,10 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
+use rustix::time::{ClockId, clock_gettime};
 use simulation::{Keep, Outcome, Tally, simulate};
 
 #[derive(Parser)]
@@ -31,6 +32,9 @@ struct Arguments {
     /// Go on after a failure, and list every seed that fails
     #[arg(long)]
     all: bool,
+    /// Fail if all of it took more processor time than this many seconds, over all threads
+    #[arg(long, value_name = "SECONDS", conflicts_with = "history")]
+    budget: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -53,8 +57,19 @@ fn main() -> ExitCode {
         .tally
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    report(&arguments, &failed, &tally, took);
-    exit_code(failed.is_empty())
+    let spent = processor_time();
+    report(&arguments, &failed, &tally, took, spent);
+    let budget = arguments.budget.map(Duration::from_secs);
+    let is_within = budget.is_none_or(|budget| spent <= budget);
+    if !is_within {
+        eprintln!("the histories took more processor time than --budget allows");
+    }
+    exit_code(failed.is_empty() && is_within)
+}
+
+/// What all threads of this process have computed, however much others wanted the processors meanwhile.
+fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 fn exit_code(holds: bool) -> ExitCode {
@@ -114,7 +129,7 @@ impl Campaign {
     }
 }
 
-fn report(arguments: &Arguments, failed: &[Outcome], sum: &Sum, took: f64) {
+fn report(arguments: &Arguments, failed: &[Outcome], sum: &Sum, took: f64, spent: Duration) {
     if arguments.all {
         for outcome in failed {
             let Some(violation) = outcome.violations.first() else {
@@ -139,5 +154,8 @@ fn report(arguments: &Arguments, failed: &[Outcome], sum: &Sum, took: f64) {
             )
         },
     );
-    println!("simulated histories={histories} seconds={took:.1} {verdict}");
+    let spent = spent.as_secs_f64();
+    println!(
+        "simulated histories={histories} seconds={took:.1} processor_seconds={spent:.1} {verdict}"
+    );
 }

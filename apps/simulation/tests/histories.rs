@@ -1,5 +1,7 @@
 //! Promises hold in many histories, a history repeats itself, and the checker can tell a broken promise.
 
+use std::process::Command;
+
 use simulation::{Keep, Outcome, Promise, simulate, simulate_with_a_liar};
 
 /// How many histories the tests live in an unoptimised build; `cargo xtask simulate` lives more.
@@ -30,17 +32,17 @@ fn faults_of_every_kind_strike() {
         ("stopped", sum.stopped),
         ("paused", sum.paused),
         ("outages", sum.outages),
-        ("struck", sum.struck),
-        ("declared dead", sum.declared_dead),
         ("wiped topics", sum.wiped),
         ("topics made anew", sum.recreated),
         ("messages lost", sum.lost),
         ("rubbish", sum.rubbish),
+        ("struck", sum.struck),
+        ("declared dead", sum.declared_dead),
         ("rescued", sum.rescued),
-        ("repeated", sum.repeated),
-        ("cancelled", sum.cancelled),
         ("late results", sum.late),
         ("repaired", sum.repaired),
+        ("repeated", sum.repeated),
+        ("cancelled", sum.cancelled),
         ("tried again", sum.retried),
         ("pruned", sum.pruned),
     ];
@@ -95,4 +97,20 @@ fn the_checker_sees_a_lost_task() {
             .any(|violation| violation.promise == Promise::Accepted)
     });
     assert!(found);
+}
+
+#[test]
+fn more_processor_time_than_the_budget_is_a_failure() {
+    for (budget, is_enough) in [("0", false), ("600", true)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_simulate"))
+            .args(["--seeds", "3", "--budget", budget])
+            .output()
+            .expect("starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("histories=3"), "{said}");
+        assert!(said.contains("violations=0"), "{said}");
+        assert_eq!(output.status.success(), is_enough, "{budget}");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(complaint.contains("--budget"), !is_enough, "{complaint}");
+    }
 }

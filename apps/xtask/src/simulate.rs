@@ -53,8 +53,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     must_succeed(&mut command)
 }
 
-/// Lives this many histories, from the first seed on.
-pub(crate) fn histories(checkout: &Path, seeds: u64) -> Result<(), Failure> {
+/// Lives this many histories, from the first seed on, within so many seconds of processor time.
+pub(crate) fn histories(checkout: &Path, seeds: u64, budget: u64) -> Result<(), Failure> {
     let mut command = cargo(checkout);
     command.args(["run", "--locked", "--quiet"]).args(PACKAGE);
     let (seeds, budget) = (seeds.to_string(), budget.to_string());

@@ -33,8 +33,12 @@ const BUILDS: &[&[(&str, &str)]] = &[
     ],
 ];
 
-/// How many seeded histories of the whole system are lived; they take less than a minute on two processors.
+/// How many seeded histories of the whole system are lived.
 const HISTORIES: u64 = 10_000;
+
+/// What two processors compute in two minutes, in seconds: the histories must not take more. Wall time would judge whoever else
+/// wants the machine.
+const PROCESSOR_SECONDS: u64 = 240;
 
 pub(crate) fn run() -> Result<(), Failure> {
     let place = Place::of_this_checkout()?;
@@ -88,7 +92,9 @@ pub(crate) fn run() -> Result<(), Failure> {
             });
         }
     }
-    steps.run("simulation", || simulate::histories(checkout, HISTORIES));
+    steps.run("simulation", || {
+        simulate::histories(checkout, HISTORIES, PROCESSOR_SECONDS)
+    });
     steps.run("chaos", || chaos::short(&place));
     steps.run("bench", || bench::smoke(&place));
     if let Some(caretaker) = caretaker {
