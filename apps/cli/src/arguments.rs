@@ -127,6 +127,10 @@ pub(crate) struct Get {
     /// The id that submit printed
     pub(crate) id: Uuid,
 
+    /// Show everything that is known of it, with why it is not done yet and when it is likely to start
+    #[arg(long)]
+    pub(crate) full: bool,
+
     /// Wait until it is at rest, this long if a duration like 30s is given (5m if none)
     #[arg(long, value_parser = duration, num_args = 0..=1, default_missing_value = "5m", require_equals = true)]
     pub(crate) wait: Option<Duration>,

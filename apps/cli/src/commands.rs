@@ -101,11 +101,20 @@ async fn submit(client: &Client, wanted: Submit, output: Output) -> Result<(), E
 }
 
 async fn get(client: &Client, wanted: &Get, output: Output) -> Result<(), Exit> {
+    let was_waited_for = wanted.wait.is_some();
+    if wanted.full {
+        if let Some(patience) = wanted.wait {
+            client.wait(wanted.id, patience).await?;
+        }
+        let record = client.explain(wanted.id).await?;
+        output.print(&record)?;
+        return ended(record.status, was_waited_for);
+    }
     let task = match wanted.wait {
         None => client.get(wanted.id).await?,
         Some(patience) => client.wait(wanted.id, patience).await?,
     };
-    show(&task, wanted.wait.is_some(), output)
+    show(&task, was_waited_for, output)
 }
 
 async fn list(client: &Client, wanted: List, output: Output) -> Result<(), Exit> {
@@ -165,7 +174,11 @@ async fn watch(client: &Client, id: Option<Uuid>, output: Output) -> Result<(), 
 /// Prints a task. One that was waited for and is not done is a failure, after it was shown.
 fn show(task: &Task, was_waited_for: bool, output: Output) -> Result<(), Exit> {
     output.print(task)?;
-    match task.status() {
+    ended(task.status(), was_waited_for)
+}
+
+fn ended(status: Status, was_waited_for: bool) -> Result<(), Exit> {
+    match status {
         status if was_waited_for && status != Status::Done => Err(Exit::NotDone(status)),
         _ => Ok(()),
     }

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _, stdout};
 
-use client::{Accepted, ListedTask, Metrics, Task, TaskEvent};
+use client::{Accepted, ListedTask, Metrics, Task, TaskEvent, TaskRecord};
 use serde::Serialize;
 
 use crate::arguments::Form;
@@ -90,6 +90,40 @@ impl Shown for Task {
                 rows(&all)
             }
         }
+    }
+}
+
+/// What is not known, or not yet, has no line.
+impl Shown for TaskRecord {
+    fn text(&self) -> String {
+        let (id, priority) = (self.id.to_string(), self.priority.to_string());
+        let attempts = format!("{} of {}", self.attempts, self.max_attempts);
+        let rescues = (self.rescues > 0).then(|| self.rescues.to_string());
+        let text = |text: &Option<String>| text.as_deref().map(printable);
+        let why = self.reason.as_ref();
+        let all = [
+            ("id", Some(id)),
+            ("status", Some(self.status.to_string())),
+            ("why", why.map(|reason| printable(&reason.sentence))),
+            ("starts", self.estimated_start.clone()),
+            ("priority", Some(priority)),
+            ("attempts", Some(attempts)),
+            ("rescues", rescues),
+            ("created", Some(self.created_at.clone())),
+            ("updated", Some(self.updated_at.clone())),
+            ("not before", self.not_before.clone()),
+            ("claimed", self.claimed_at.clone()),
+            ("worker", text(&self.worker)),
+            ("finished", self.finished_at.clone()),
+            ("payload", Some(printable(&self.payload))),
+            ("result", text(&self.result)),
+            ("error", text(&self.error)),
+        ];
+        let known: Vec<(&str, &str)> = all
+            .iter()
+            .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
+            .collect();
+        rows(&known)
     }
 }
 

@@ -82,6 +82,44 @@ async fn a_task_is_submitted_and_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn everything_about_a_task_is_shown_with_why_it_is_not_done() {
+    let shell = Shell::start().await;
+    let submitted = shell.json(&["submit", "a", "--run-at", "2999-01-01T00:00:00Z"]);
+    let id = submitted[0]["id"].as_str().expect("an id");
+    let record = &shell.json(&["get", id, "--full"])[0];
+    assert_eq!(
+        (&record["id"], &record["status"]),
+        (&id.into(), &"pending".into())
+    );
+    assert_eq!(record["reason"]["code"], "scheduled");
+    assert_eq!(record["estimatedStart"], "2999-01-01T00:00:00.000Z");
+    // As the API writes it: what is not there is null.
+    assert!(record.get("result").is_some_and(Value::is_null), "{record}");
+    let text = shell
+        .ends(&["get", id, "--full", "--output", "text"], 0)
+        .out;
+    let sentence = record["reason"]["sentence"].as_str().expect("a sentence");
+    assert!(
+        text.contains(&format!("\nwhy        {sentence}\n")),
+        "{text}"
+    );
+    assert!(text.contains("\nattempts   0 of 5\n"), "{text}");
+    assert!(!text.contains("result"), "{text}");
+    // Together with waiting it ends as that does.
+    shell.ends(&["get", id, "--full", "--wait=10ms"], 6);
+    let done = shell.json(&["submit", "b", "--wait"])[0]["taskId"].to_string();
+    let done = shell.json(&["get", done.trim_matches('"'), "--full", "--wait"]);
+    assert_eq!(
+        (&done[0]["result"], &done[0]["reason"]),
+        (&"b (len=1)".into(), &Value::Null)
+    );
+    shell.ends(
+        &["get", "00000000-0000-0000-0000-000000000000", "--full"],
+        3,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tasks_are_called_off_and_put_back() {
     let shell = Shell::start().await;
     let hanging = shell.json(&["submit", "hang"])[0]["id"].to_string();

@@ -4,6 +4,7 @@
 mod error;
 mod list;
 mod options;
+mod record;
 mod task;
 mod watch;
 
@@ -19,6 +20,7 @@ use uuid::Uuid;
 pub use error::{Error, FieldError, InvalidOptions, Problem};
 pub use list::{Filter, ListedTask, Listing};
 pub use options::ClientOptions;
+pub use record::{Reason, TaskRecord};
 pub use task::{Accepted, Done, Metrics, NewTask, Status, Task, TaskDetails};
 pub use watch::{Heard, TaskEvent, Watch};
 

@@ -76,6 +76,47 @@ async fn a_failed_task_is_at_rest_with_its_error_and_a_hanging_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_task_is_explained_while_it_is_not_done_and_when_it_is() {
+    let server = Server::start().await;
+    let client = client(&server.url);
+    let submit = async |payload: &str| {
+        let accepted = client.submit(&NewTask::new(payload)).await;
+        accepted.expect("accepted").id
+    };
+    let done = submit("Hello world!").await;
+    client.wait(done, PATIENCE).await.expect("read");
+    let record = client.explain(done).await.expect("explained");
+    assert_eq!((record.id, record.task_id), (done, done));
+    assert_eq!((record.status, record.attempts), (Status::Done, 1));
+    assert_eq!(record.result.as_deref(), Some("!dlrow olleH (len=12)"));
+    assert_eq!((record.reason, record.estimated_start), (None, None));
+    assert_eq!(record.processed_at, record.finished_at);
+    assert!(record.finished_at.is_some());
+
+    let failed = submit("fail").await;
+    client.wait(failed, PATIENCE).await.expect("read");
+    let record = client.explain(failed).await.expect("explained");
+    assert_eq!(record.error.as_deref(), Some("it was told to fail"));
+    assert_eq!(record.reason.expect("a reason").code, "failed");
+    assert_eq!(record.processed_at, None);
+
+    let later = NewTask {
+        run_at: Some("2999-01-01T00:00:00Z".into()),
+        ..NewTask::new("later")
+    };
+    let later = client.submit(&later).await.expect("accepted").id;
+    let record = client.explain(later).await.expect("explained");
+    let reason = record.reason.expect("a reason");
+    assert_eq!((reason.code.as_str(), reason.ahead), ("scheduled", None));
+    let start = Some("2999-01-01T00:00:00.000Z");
+    assert_eq!(record.not_before.as_deref(), start);
+    assert_eq!(record.estimated_start.as_deref(), start);
+
+    let unknown = client.explain(Uuid::nil()).await;
+    assert_eq!(unknown.expect_err("there is none").status(), Some(404));
+}
+
+#[tokio::test]
 async fn what_the_server_refuses_is_told_in_its_own_words() {
     let server = Server::start().await;
     let client = client(&format!("{}/", server.url));
