@@ -176,8 +176,9 @@ async fn a_dependency_that_is_down_spends_no_attempt_and_pauses_the_intake() {
         assert_eq!((task.status, task.attempts), (TaskStatus::Done, 1));
     }
     assert!(
-        Instant::now() < up_at + Duration::from_secs(40),
-        "it goes on by itself"
+        Instant::now() <= up_at + Duration::from_secs(10),
+        "it goes on by itself, {:?} later",
+        up_at.elapsed()
     );
 }
 
