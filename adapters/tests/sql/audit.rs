@@ -273,3 +273,43 @@ async fn a_row_that_is_renewed_behind_the_sweep_is_kept() {
     other.close().await.expect("close");
     postgres.drop_database().await;
 }
+
+/// As many as the audit asks for in a second while the queue is long; a stray row stands at its end.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn a_queue_of_100_000_rows_is_compared_in_seconds() {
+    const STRETCH: usize = 10_000;
+    let postgres = Postgres::migrated().await;
+    let store = postgres.store().await;
+    let waiting = "
+        INSERT INTO tasks (id, payload, priority)
+        SELECT (lpad(to_hex(number), 8, '0') || '-0000-7000-8000-000000000000')::uuid, repeat('x', 100), 0
+        FROM generate_series(1, 100000) AS number";
+    execute(&store.database(), waiting).await;
+    let queued = "
+        INSERT INTO queue (task_id, not_before, messaged, priority)
+        SELECT id, '2999-01-01', false, 0 FROM tasks";
+    execute(&store.database(), queued).await;
+    let stray = "
+        INSERT INTO queue (task_id, not_before, messaged, priority)
+        VALUES ('ffffffff-0000-7000-8000-000000000000', '2999-01-01', false, 0)";
+    execute(&store.database(), stray).await;
+    let (mut after, mut deleted, mut longest) = (None, 0, Duration::ZERO);
+    let mut stretches = 0;
+    loop {
+        let begun = std::time::Instant::now();
+        let (swept, next) = store.sweep_queue(after, STRETCH).await.expect("sweep");
+        longest = longest.max(begun.elapsed());
+        (deleted, after, stretches) = (deleted + swept, next, stretches + 1);
+        if after.is_none() {
+            break;
+        }
+    }
+    println!("the longest of {stretches} stretches of {STRETCH} rows took {longest:?}");
+    assert_eq!((deleted, stretches), (1, 11));
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    let left = number(&store.database(), "SELECT count(*) FROM queue").await;
+    assert_eq!(left, 100_000);
+    store.close().await;
+    postgres.drop_database().await;
+}

@@ -7,8 +7,8 @@ use adapters::faulty::{Fault, Faulty};
 use adapters::memory::{MemoryTaskStore, StoreSnapshot};
 use domain::{AuditConfig, RetryPolicy, Worker, WorkerConfig, processor_fn};
 use ports::{
-    ClaimId, ClaimRecord, ClaimTicket, DeliveryOutcome, Event, Failure, Fence, IdSource, Payload,
-    Repair, TaskId, TaskStatus, WorkerId,
+    ClaimId, ClaimRecord, ClaimTicket, DeliveryOutcome, Event, Failure, Fence, IdSource, NewTask,
+    Payload, Priority, Repair, TaskId, TaskStatus, WorkerId,
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -450,6 +450,90 @@ async fn a_worker_that_hangs_and_beats_keeps_the_audit_from_nobody() {
         });
         assert!(beats.min() > Some(30), "{before:?}, {after:?}");
     }
+}
+
+/// 100,000 tasks that wait for their time stand before the row that is in vain.
+#[tokio::test(start_paused = true)]
+async fn the_audit_finds_a_row_in_vain_behind_100_000_that_wait_in_seconds() {
+    const WAITING: usize = 100_000;
+    let world = World::new();
+    let far = ports::Clock::now(&*world.memory.clock).after(24 * HOUR);
+    let mut waiting: Vec<NewTask> = Vec::with_capacity(WAITING);
+    for _ in 0..WAITING {
+        waiting.push(NewTask {
+            id: world.memory.ids.task_id(),
+            payload: Payload::default(),
+            priority: Priority::default(),
+            max_attempts: 5,
+            run_at: Some(far),
+            messaged: false,
+        });
+    }
+    world.ports.store.insert(&waiting).await.expect("insert");
+    let store = &world.memory.store;
+    let _first = world.work(scripted());
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    for workers in [1, 3] {
+        let _others: Vec<_> = (1..workers).map(|_| world.work(scripted())).collect();
+        for _ in 0..4 {
+            store.plant_queue_row(world.memory.ids.task_id(), far);
+            let before = repairs(&world, Repair::QueueRowWithoutWaitingTask);
+            let start = Instant::now();
+            while repairs(&world, Repair::QueueRowWithoutWaitingTask) == before {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            let took = start.elapsed();
+            let limit = Duration::from_secs(if workers == 1 { 13 } else { 25 });
+            assert!(took <= limit, "{took:?} with {workers} workers");
+        }
+    }
+}
+
+/// A store that takes a second for a stretch is given shorter ones, which are better than none.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_slow_is_asked_for_less_of_the_queue() {
+    let (slow, fast) = (Duration::from_secs(1), Duration::ZERO);
+    let mut walked = Vec::new();
+    for delay in [slow, fast] {
+        let mut world = World::new();
+        let audit = with_faults(&mut world);
+        let far = ports::Clock::now(&*world.memory.clock).after(HOUR);
+        for _ in 0..2_000 {
+            let id = world.memory.ids.task_id();
+            world.memory.store.plant_queue_row(id, far);
+        }
+        audit
+            .faults()
+            .rule(move |method| (method == "sweep_queue").then_some(Fault::Delay(delay)));
+        let mut config = WorkerConfig::default();
+        config.audit.stretch = 10;
+        let _worker = world.work_with(scripted(), config);
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        walked.push(repairs(&world, Repair::QueueRowWithoutWaitingTask));
+    }
+    assert!(walked[0] < 300 && walked[1] > 900, "{walked:?}");
+}
+
+/// Claims of nobody wait for a log that takes its time to say that it is down; what else is wrong is found all the same.
+#[tokio::test(start_paused = true)]
+async fn claims_of_nobody_that_wait_for_the_log_hold_up_no_other_walk() {
+    let mut world = World::new();
+    let ids = [
+        world.memory.submit("ok").await,
+        world.memory.submit("ok").await,
+    ];
+    planted_orphan(&world, &ids, &ids[1]).await;
+    let log = Arc::new(Faulty::new(Arc::clone(&world.memory.log)));
+    log.faults().always(Fault::Delay(HOUR));
+    world.ports.announcer = log.clone();
+    let audit = with_faults(&mut world);
+    let _worker = world.work(scripted());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let walks = audit.faults().calls_of("stranded");
+    assert!((55..=61).contains(&walks), "{walks} walks in 60 seconds");
+    // Once by the audit, and once by the worker for the task that went back.
+    assert_eq!(log.faults().calls_of("announce"), 2);
+    world.memory.store.at_rest(&ids[..1]).await;
 }
 
 #[tokio::test(start_paused = true)]

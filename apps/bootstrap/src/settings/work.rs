@@ -115,7 +115,7 @@ pub(super) fn read(reader: &mut Reader) -> WorkerConfig {
                 default.audit.stretch,
                 1..=100_000,
                 "rows",
-                "how many rows such a stretch has",
+                "how many tasks such a stretch has; one of the queue up to ten times as many, 10,000 at most",
             ),
             unmoved_for: reader.duration(
                 "AUDIT_AGE",
