@@ -183,7 +183,9 @@ impl World {
             self.run_until(Instant::now() + pause).await;
         }
         if two_die {
-            // The first leaves what cannot be announced. The rescue of the second must not wait for that.
+            // The first leaves what cannot be announced. The rescue of the second, who has begun something since, must not wait for that.
+            let begun = vec![wish(Script::long(), None); STUCK];
+            self.submit(0, &begun, CLIENT_PATIENCE, false);
             self.kill_one_for_good(|held| held.at_rest);
             self.run_until(Instant::now() + BETWEEN_DEATHS).await;
             self.kill_one_for_good(|held| held.in_hand.len());
