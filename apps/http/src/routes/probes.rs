@@ -329,26 +329,10 @@ mod tests {
 
     const PING: Duration = Duration::from_secs(1);
 
-    fn ports<C: ports::Clock + 'static>(memory: &Memory<C>) -> Ports {
-        Ports {
-            store: memory.store.clone(),
-            registry: memory.store.clone(),
-            audit: memory.store.clone(),
-            catalog: memory.store.clone(),
-            publisher: memory.log.clone(),
-            announcer: memory.log.clone(),
-            cache: memory.cache.clone(),
-            clock: memory.clock.clone(),
-            ids: memory.ids.clone(),
-            random: memory.random.clone(),
-            observer: memory.observer.clone(),
-        }
-    }
-
     #[tokio::test]
     async fn a_worker_answers_health_and_metrics_and_nothing_else() {
         let memory = Memory::new();
-        let ports = ports(&memory);
+        let ports = memory.ports();
         let reader = Reader::new(&ports);
         let meters = Arc::new(Meters::new());
         let probes = Probes::new(reader, &ports, Watched::default(), meters, PING);
@@ -377,7 +361,7 @@ mod tests {
     async fn readiness_with(standing: Standing) -> (StatusCode, Value) {
         let mut feed = MockTaskFeed::new();
         feed.expect_standing().return_const(standing);
-        let ports = ports(&Memory::new());
+        let ports = Memory::new().ports();
         let probes = Probes::new(
             Reader::new(&ports),
             &ports,
@@ -424,7 +408,7 @@ mod tests {
     /// A worker that never began to run: it has room and takes nothing.
     fn idle_worker(memory: &Memory) -> domain::Worker {
         domain::Worker::new(
-            ports(memory),
+            memory.ports(),
             Arc::new(memory.log.feed()),
             Arc::new(domain::processor_fn(|job| async move {
                 Ok(job.payload.as_str().to_owned())
@@ -457,7 +441,7 @@ mod tests {
                 progress: Some(idle_worker(&memory).progress()),
                 ..Watched::default()
             };
-            let ports = ports(&memory);
+            let ports = memory.ports();
             let probes = Probes::new(
                 Reader::new(&ports),
                 &ports,
@@ -485,7 +469,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_worker_whose_dependency_is_down_is_not_ready_until_it_is_back() {
         let memory = Memory::with_clock(TokioClock::default());
-        let ports = ports(&memory);
+        let ports = memory.ports();
         let is_up = Arc::new(AtomicBool::new(true));
         let needed = is_up.clone();
         let worker = domain::Worker::new(
@@ -555,7 +539,7 @@ mod tests {
     async fn a_storm_of_probes_shares_one_round_of_pings() {
         let mut store = MockTaskStore::new();
         store.expect_ping().times(2).returning(|| Ok(()));
-        let mut ports = ports(&Memory::new());
+        let mut ports = Memory::new().ports();
         ports.store = Arc::new(store);
         let probes = Probes::new(
             Reader::new(&ports),
@@ -584,7 +568,7 @@ mod tests {
                 elapsed_micros: 6_000_000,
             })
         });
-        let mut ports = ports(&memory);
+        let mut ports = memory.ports();
         ports.store = Arc::new(store);
         let meters = Arc::new(Meters::new());
         // What a dependency was doing when it failed is known, and shown, only then.
