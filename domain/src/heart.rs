@@ -57,6 +57,11 @@ impl Pulse {
         *self.position.lock().unwrap_or_else(PoisonError::into_inner) = Some(recorded_at);
     }
 
+    /// What stands in the log after this point comes to others, who must not wait for this worker to get there.
+    pub(crate) fn receives_no_more(&self) {
+        *self.position.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     pub(crate) fn declare_gone(&self, worker: WorkerId) {
         self.gone.send_replace(Some(worker));
     }

@@ -383,6 +383,8 @@ impl Life {
             .unwrap_or(deadline);
         // A claim under way is given up here; if it commits all the same, it is handed back below.
         intake.shutdown().await;
+        // Others wait with what is claimed by age for whoever is behind, and this worker would be for as long as it drains.
+        self.pulse.receives_no_more();
         // Each stage ends when the one before it has ended and its channel is empty.
         let _ = timeout_at(end_of_runs, async {
             while running.join_next().await.is_some() {}

@@ -305,6 +305,8 @@ async fn run(
             "DATABASE_URL",
             format!("postgres://task:task@127.0.0.1:{port}/taskdb"),
         )
+        // All is at rest: what is older than the moment in which it came to rest is a fault.
+        .env("VERIFY_AGE", "5s")
         .output()
         .await
         .map_err(|error| format!("{}: {error}", program.display()))?;

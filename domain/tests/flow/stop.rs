@@ -68,6 +68,38 @@ async fn what_does_not_finish_in_time_is_handed_back_without_spending_an_attempt
     world.assert_consistent();
 }
 
+/// What the log still has for it would wait as long as it drains: others claim by age only what the log has passed for
+/// every living worker.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_drains_holds_nobody_up() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let config = WorkerConfig {
+        concurrency: 1,
+        in_flight: 1,
+        ..WorkerConfig::default()
+    };
+    let worker = world.work_with(scripted(), config);
+    submit(&submitter, &["sleep 10", "a", "b"]).await;
+    let position = async || {
+        let workers = world.ports.registry.workers().await.expect("workers");
+        workers.first().and_then(|worker| worker.position)
+    };
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(position().await.is_some(), "it is behind");
+    let drain = async {
+        let stopped = worker.stop().await;
+        assert_eq!((stopped.handed_back, stopped.clean), (0, true));
+    };
+    let look = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let workers = world.ports.registry.workers().await.expect("workers");
+        assert_eq!(workers.len(), 1, "it drains");
+        assert_eq!(position().await, None);
+    };
+    tokio::join!(drain, look);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_worker_stops_at_once() {
     let world = World::new();

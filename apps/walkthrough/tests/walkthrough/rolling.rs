@@ -33,7 +33,7 @@ const LONG: &str = "outlasting";
 
 #[test]
 #[ignore = "needs HAProxy, PostgreSQL, Redis and Kafka 4: run cargo xtask test"]
-fn a_rolling_restart_under_load_fails_no_request_and_spends_no_attempt() {
+fn a_rolling_restart_under_load_fails_no_request_and_delays_nothing() {
     let world = World::new("rolling", Kafka::Four, "rdkafka");
     world.migrate();
     let functions = Arc::new(Functions::default());
@@ -134,9 +134,8 @@ fn a_rolling_restart_under_load_fails_no_request_and_spends_no_attempt() {
     ));
     let slowest = Duration::from_millis(slowest.parse().expect("it is a number"));
     println!("slowest task {slowest:?}");
-    // A worker keeps its partitions of the log until it is gone, and where it stands in them holds back the claims by age of
-    // the others: what comes in its partitions waits as long as its drain.
-    assert!(slowest <= DEADLINE + longest, "a task took {slowest:?}");
+    // A worker keeps its partitions of the log until it is gone: what comes in them meanwhile is claimed by age.
+    assert!(slowest <= longest, "a task took {slowest:?}");
     // What was not finished in time was handed back: at once, at the price of no attempt, and to no dead worker's account.
     let calls = functions
         .calls
