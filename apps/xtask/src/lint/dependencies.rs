@@ -15,6 +15,7 @@ const GOLDEN: &str = "docs/dependencies.txt";
 /// What the domain's library may be built of: the ports, and crates without input or output.
 const DOMAIN_MAY: &[&str] = &[
     "async-trait",
+    "futures-util",
     "task-processor-ports",
     "thiserror",
     "tokio",
