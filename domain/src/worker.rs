@@ -47,6 +47,9 @@ use leftover::Leftover;
 
 pub use progress::{Pace, Progress};
 
+/// How long a stop waits for the claim that is under way.
+const LAST_CLAIM: Duration = Duration::from_secs(2);
+
 /// The least time that each of the last steps of a stop gets.
 const LAST_STEP: Duration = Duration::from_millis(500);
 
@@ -330,7 +333,12 @@ impl Life {
 
         // Bounded by `in_flight`: every task in a channel holds a permit.
         let mut intake = JoinSet::new();
-        intake.spawn(intake::take(Arc::clone(&self), to_runs, to_acknowledge));
+        intake.spawn(intake::take(
+            Arc::clone(&self),
+            stop.clone(),
+            to_runs,
+            to_acknowledge,
+        ));
         let mut running = JoinSet::new();
         running.spawn(run::run_all(Arc::clone(&self), runs, to_settle));
         let mut finishing = JoinSet::new();
@@ -381,7 +389,12 @@ impl Life {
         let end_of_runs = deadline
             .checked_sub(self.config.drain_deadline / 5)
             .unwrap_or(deadline);
-        // A claim under way is given up here; if it commits all the same, it is handed back below.
+        // A claim under way has a moment; if it commits later, it is handed back below.
+        let moment = self.config.drain_deadline.min(LAST_CLAIM);
+        let _ = timeout(moment, async {
+            while intake.join_next().await.is_some() {}
+        })
+        .await;
         intake.shutdown().await;
         // Others wait with what is claimed by age for whoever is behind, and this worker would be for as long as it drains.
         self.pulse.receives_no_more();

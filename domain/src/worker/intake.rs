@@ -11,82 +11,122 @@ use ports::{
     Position, RecordContent, Step, TaskId, TraceContext, Work,
 };
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::acknowledge::Receipt;
 use super::brake::Allowance;
 use super::leftover::Received;
-use super::{Held, Life, Page, Placed};
+use super::{Held, Life, Page, Placed, stopped};
 use crate::again::{Backoff, OF_A_WORKER, SOON};
 use crate::gather::Gather;
 
 /// How long a feed that fails is left alone.
 const FEED_PAUSE: Duration = Duration::from_millis(200);
 
+/// Takes until told to stop. A claim under way is then seen through: what it takes would otherwise lie in the store until this
+/// worker has left.
 pub(super) async fn take(
     life: Arc<Life>,
+    mut stop: watch::Receiver<bool>,
     runs: UnboundedSender<Vec<Placed>>,
     receipts: UnboundedSender<Receipt>,
 ) {
-    let mut next_look = Instant::now();
-    let mut feed_failed_until = None;
-    let mut waiting_since = None;
-    let mut gather = Gather::new();
+    let mut intake = Intake::new();
     loop {
-        gather.wait().await;
-        let room = life.room().await;
-        if Instant::now() >= next_look {
-            // A log that says it has more but brings nothing is as good as none.
-            let starved =
-                waiting_since.is_some_and(|since: Instant| since.elapsed() >= life.config.grace);
-            let horizon = if starved {
-                Horizon::Now
-            } else {
-                life.horizon()
-            };
-            let claimed = life.claim_aged(horizon, room).await;
-            // A full batch means that more may be waiting.
-            if claimed.len() < room {
-                next_look = Instant::now() + life.config.age_interval;
+        let turn = tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            turn = intake.turn(&life) => turn,
+        };
+        let claimed = match turn {
+            Turn::Look { horizon, room } => {
+                let claimed = life.claim_aged(horizon, room).await;
+                // A full batch means that more may be waiting.
+                if claimed.len() < room {
+                    intake.next_look = Instant::now() + life.config.age_interval;
+                }
+                claimed
             }
-            if !claimed.is_empty() {
-                let _ = runs.send(claimed);
+            Turn::Records(records) => life.claim_delivered(records, &receipts).await,
+        };
+        if !claimed.is_empty() {
+            let _ = runs.send(claimed);
+        }
+    }
+}
+
+/// What the intake does next.
+enum Turn {
+    /// To look for what waits too long.
+    Look { horizon: Horizon, room: usize },
+    /// To claim what the log brought.
+    Records(Vec<Delivery>),
+}
+
+struct Intake {
+    next_look: Instant,
+    feed_failed_until: Option<Instant>,
+    waiting_since: Option<Instant>,
+    gather: Gather,
+}
+
+impl Intake {
+    fn new() -> Self {
+        Self {
+            next_look: Instant::now(),
+            feed_failed_until: None,
+            waiting_since: None,
+            gather: Gather::new(),
+        }
+    }
+
+    /// Waits until there is something to do. Dropping the future loses no record.
+    async fn turn(&mut self, life: &Life) -> Turn {
+        loop {
+            self.gather.wait().await;
+            let room = life.room().await;
+            if Instant::now() >= self.next_look {
+                // A log that says it has more but brings nothing is as good as none.
+                let starved = self
+                    .waiting_since
+                    .is_some_and(|since| since.elapsed() >= life.config.grace);
+                let horizon = if starved {
+                    Horizon::Now
+                } else {
+                    life.horizon()
+                };
+                return Turn::Look { horizon, room };
+            }
+            let left = life.leftover.take(room);
+            if !left.is_empty() {
+                return Turn::Records(left);
+            }
+            if let Some(until) = self
+                .feed_failed_until
+                .filter(|until| Instant::now() < *until)
+            {
+                sleep_until(self.next_look.min(until)).await;
                 continue;
             }
-        }
-        let left = life.leftover.take(room);
-        if !left.is_empty() {
-            let claimed = life.claim_delivered(left, &receipts).await;
-            if !claimed.is_empty() {
-                let _ = runs.send(claimed);
-            }
-            continue;
-        }
-        if let Some(until) = feed_failed_until.filter(|until| Instant::now() < *until) {
-            sleep_until(next_look.min(until)).await;
-            continue;
-        }
-        match timeout_at(next_look, life.feed.receive(room)).await {
-            Ok(Ok(deliveries)) => {
-                waiting_since = None;
-                life.progress.excused();
-                if feed_failed_until.take().is_some() {
-                    life.recovered(Dependency::Log);
+            match timeout_at(self.next_look, life.feed.receive(room)).await {
+                Ok(Ok(records)) => {
+                    self.waiting_since = None;
+                    life.progress.excused();
+                    if self.feed_failed_until.take().is_some() {
+                        life.recovered(Dependency::Log);
+                    }
+                    self.gather.began(Instant::now(), records.len());
+                    return Turn::Records(records);
                 }
-                gather.began(Instant::now(), deliveries.len());
-                let claimed = life.claim_delivered(deliveries, &receipts).await;
-                if !claimed.is_empty() {
-                    let _ = runs.send(claimed);
+                Ok(Err(error)) => {
+                    life.failed(Dependency::Log, "receive", &error);
+                    self.feed_failed_until = Some(Instant::now() + FEED_PAUSE);
                 }
-            }
-            Ok(Err(error)) => {
-                life.failed(Dependency::Log, "receive", &error);
-                feed_failed_until = Some(Instant::now() + FEED_PAUSE);
-            }
-            // Nothing came until it was time to look for the aged.
-            Err(_) => {
-                waiting_since.get_or_insert_with(Instant::now);
+                // Nothing came until it was time to look for the aged.
+                Err(_) => {
+                    self.waiting_since.get_or_insert_with(Instant::now);
+                }
             }
         }
     }

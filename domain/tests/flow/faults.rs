@@ -220,6 +220,38 @@ async fn a_store_that_stays_down_is_told_to_the_client_within_the_patience() {
     );
 }
 
+/// Handed back when the worker has left, what it takes would wait as long as the drain.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_under_way_when_a_stop_begins_is_seen_through() {
+    let mut world = World::new();
+    let store = world.break_store();
+    let submitter = world.submitter();
+    let worker = world.work(scripted());
+    submit(&submitter, &["sleep 15"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    store.next_of(
+        "claim_delivered",
+        1,
+        Fault::Delay(Duration::from_millis(100)),
+    );
+    let ids = submit(&submitter, &["a"]).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(world.memory.task(ids[0]).status, TaskStatus::Pending);
+    let asked = Instant::now();
+    let stop = async {
+        let stopped = worker.stop().await;
+        assert_eq!((stopped.handed_back, stopped.clean), (0, true));
+        assert!(asked.elapsed() > Duration::from_secs(10), "it drained");
+    };
+    let done = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.memory.task(ids[0]).status
+    };
+    let ((), status) = tokio::join!(stop, done);
+    assert_eq!(status, TaskStatus::Done);
+    world.assert_consistent();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_the_store_refuses_fails_only_for_the_culprit() {
     let mut world = World::new();
