@@ -9,7 +9,7 @@ use ports::{
 
 use crate::ledger::{Answer, Asked, Entries, Heard, Keyed, Ordered, Said, Told};
 use crate::plan::{Order, ProbeLog};
-use crate::record::{Life, Moved, Records};
+use crate::record::{Claimed, Life, Moved, Records};
 use crate::script::{RunEnd, RunsState, Script, result_of};
 use crate::world::{Bereaved, World};
 
@@ -95,6 +95,9 @@ const DELIVERED_DELAY: i64 = 1_000_000;
 
 /// How much later than its `runAt` an idle worker may claim, in microseconds.
 const RUN_AT_DELAY: i64 = 1_000_000;
+
+/// Longer than any run, in microseconds.
+const LONGEST_RUN: i64 = 60_000_000;
 
 /// How long after the death of their worker tasks may wait to be claimed by another, in microseconds.
 const RESCUE_DELAY: i64 = 10_000_000;
@@ -309,7 +312,7 @@ impl Evidence<'_> {
             let what = format!("{payload} was sent when all was well, and {told:?}");
             return self.report(Promise::Accepted, what);
         };
-        if self.has_brakes {
+        if self.has_brakes || self.found_by_chance(asked) {
             return;
         }
         let life = self.records.lives.get(&id);
@@ -331,6 +334,17 @@ impl Evidence<'_> {
         self.expect(waited <= limit, Promise::NobodyWaits, || {
             format!("{payload} was claimed {waited} µs after it was accepted")
         });
+    }
+
+    /// Whether a task that nobody was bound to find was found not long before this one was submitted: it may have the only place.
+    fn found_by_chance(&self, asked: &Asked) -> bool {
+        let mut strays = self.entries.planted.iter();
+        let is_in_the_way = |claim: &Claimed| claim.at + LONGEST_RUN >= asked.told_at;
+        !self.has_audit
+            && strays.any(|stray| {
+                let life = self.records.lives.get(&stray.id);
+                !stray.has_message && life.is_some_and(|life| life.claims.iter().any(is_in_the_way))
+            })
     }
 
     fn check_planted(&mut self) {
