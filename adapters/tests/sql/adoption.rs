@@ -10,7 +10,7 @@ use sea_orm::DatabaseConnection;
 use task_processor_adapters::sql::SqlTaskStore;
 use uuid::Uuid;
 
-use crate::database::{Postgres, execute, number, rows, texts};
+use crate::database::{Postgres, execute, number, rows, texts, waiting};
 
 /// As the contract describes it, made by another program.
 pub(crate) const EXISTING_TABLE: &str = "
@@ -375,15 +375,7 @@ async fn times_are_utc_whatever_the_server_says() {
     .await;
     let store = postgres.store().await;
     migration::up(&store.database()).await.expect("up");
-    let task = ports::NewTask {
-        id: TaskId(Uuid::now_v7()),
-        payload: ports::Payload::new("x").expect("no NUL"),
-        priority: ports::Priority::default(),
-        max_attempts: 5,
-        run_at: None,
-        messaged: false,
-    };
-    let outcome = store.insert(&[task]).await.expect("insert");
+    let outcome = store.insert(&[waiting()]).await.expect("insert");
     let now = number(
         &other,
         "SELECT (extract(epoch FROM now()) * 1000000)::bigint",

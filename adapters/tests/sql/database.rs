@@ -8,14 +8,27 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ports::conformance::{store, survey};
 use ports::{
-    ClaimRecord, Clock, Fence, TaskAudit, TaskCatalog, TaskId, TaskStore, TaskSurvey,
-    WorkerRegistry,
+    ClaimRecord, Clock, Fence, NewTask, Payload, Priority, TaskAudit, TaskCatalog, TaskId,
+    TaskStore, TaskSurvey, WorkerRegistry,
 };
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, QueryResult, Statement,
 };
 use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
 use task_processor_adapters::system::SystemClock;
+use uuid::Uuid;
+
+/// A task that may run at once and of which no message tells.
+pub(crate) fn waiting() -> NewTask {
+    NewTask {
+        id: TaskId(Uuid::now_v7()),
+        payload: Payload::new("x").expect("no NUL"),
+        priority: Priority::default(),
+        max_attempts: 5,
+        run_at: None,
+        messaged: false,
+    }
+}
 
 /// A name that no other test has, in this process or another.
 fn unique_name() -> String {

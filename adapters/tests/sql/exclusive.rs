@@ -2,11 +2,10 @@
 
 use std::error::Error;
 
-use ports::{NewTask, Payload, Priority, StoreError, TaskId, TaskStore};
+use ports::{NewTask, Payload, StoreError, TaskStore};
 use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
-use uuid::Uuid;
 
-use crate::database::{SqliteFile, texts};
+use crate::database::{SqliteFile, texts, waiting};
 
 async fn refusal(url: String) -> String {
     match SqlTaskStore::connect(SqlOptions::new(url)).await {
@@ -59,12 +58,8 @@ async fn commits_are_durable_and_the_file_is_a_write_ahead_log() {
     let synchronous = "SELECT cast(synchronous AS text) FROM pragma_synchronous";
     assert_eq!(texts(&database, synchronous).await, ["2"]);
     let task = NewTask {
-        id: TaskId(Uuid::now_v7()),
         payload: Payload::new("kept").expect("no NUL"),
-        priority: Priority::default(),
-        max_attempts: 5,
-        run_at: None,
-        messaged: false,
+        ..waiting()
     };
     store
         .insert(std::slice::from_ref(&task))

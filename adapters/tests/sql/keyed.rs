@@ -3,24 +3,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ports::{Fingerprint, KeyedRequest, NewTask, Payload, Priority, RequestKey, TaskId, TaskStore};
+use ports::{Fingerprint, KeyedRequest, NewTask, Payload, RequestKey, TaskStore};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
-use crate::database::{Postgres, execute, number, texts};
+use crate::database::{Postgres, execute, number, texts, waiting};
 
 fn request(key: &str) -> KeyedRequest {
     KeyedRequest {
         key: RequestKey::new("anonymous", "submitTask", key).expect("a valid key"),
         fingerprint: Fingerprint([7; 32]),
         tasks: vec![NewTask {
-            id: TaskId(Uuid::now_v7()),
             payload: Payload::new("Hello world!").expect("no NUL"),
-            priority: Priority::default(),
-            max_attempts: 5,
-            run_at: None,
-            messaged: false,
+            ..waiting()
         }],
     }
 }

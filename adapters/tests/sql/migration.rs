@@ -2,8 +2,8 @@
 
 use migration::Report;
 use ports::{
-    ClaimId, ClaimTicket, ClaimedTask, Horizon, NewTask, Next, Payload, Priority, Spent, TaskAudit,
-    TaskId, TaskStatus, TaskStore, Transition, WorkerId, WorkerRegistry, WriteOutcome,
+    ClaimId, ClaimTicket, ClaimedTask, Horizon, NewTask, Next, Spent, TaskAudit, TaskId,
+    TaskStatus, TaskStore, Transition, WorkerId, WorkerRegistry, WriteOutcome,
 };
 use sea_orm::DatabaseConnection;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use task_processor_adapters::sql::SqlTaskStore;
 use uuid::Uuid;
 
 use crate::adoption::EXISTING_TABLE;
-use crate::database::{Postgres, SqliteFile, execute, number, texts};
+use crate::database::{Postgres, SqliteFile, execute, number, texts, waiting};
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run cargo xtask test"]
@@ -160,17 +160,6 @@ async fn hot_tables_are_tuned() {
     );
     other.close().await.expect("close");
     postgres.drop_database().await;
-}
-
-fn waiting() -> NewTask {
-    NewTask {
-        id: TaskId(Uuid::now_v7()),
-        payload: Payload::new("x").expect("no NUL"),
-        priority: Priority::default(),
-        max_attempts: 5,
-        run_at: None,
-        messaged: false,
-    }
 }
 
 /// Plants every inconsistency that there can be, one at a time, and sees it named and then gone.

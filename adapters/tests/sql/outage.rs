@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ports::{
-    ClaimId, ClaimTicket, Horizon, NewTask, Next, Payload, Priority, Spent, TaskId, TaskStatus,
-    TaskStore, Transition, WorkerId, WorkerRegistry, WriteOutcome,
+    ClaimId, ClaimTicket, Horizon, NewTask, Next, Spent, TaskId, TaskStatus, TaskStore, Transition,
+    WorkerId, WorkerRegistry, WriteOutcome,
 };
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
@@ -17,18 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::database::{Postgres, execute, number};
+use crate::database::{Postgres, execute, number, waiting};
 
 fn tasks(count: usize) -> Vec<NewTask> {
-    let one = || NewTask {
-        id: TaskId(Uuid::now_v7()),
-        payload: Payload::new("x").expect("no NUL"),
-        priority: Priority::default(),
-        max_attempts: 5,
-        run_at: None,
-        messaged: false,
-    };
-    std::iter::repeat_with(one).take(count).collect()
+    std::iter::repeat_with(waiting).take(count).collect()
 }
 
 /// Repeats a call until it is answered, as every use case does.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ports::{
-    ClaimId, ClaimTicket, DeliveryOutcome, Fence, Horizon, Listing, NewTask, Next, Payload,
-    Priority, Spent, TaskAudit, TaskCatalog, TaskId, TaskStatus, TaskStore, TaskSurvey, Timestamp,
-    Transition, WorkerId, WorkerRegistry,
+    ClaimId, ClaimTicket, DeliveryOutcome, Fence, Horizon, Listing, NewTask, Next, Payload, Spent,
+    TaskAudit, TaskCatalog, TaskId, TaskStatus, TaskStore, TaskSurvey, Timestamp, Transition,
+    WorkerId, WorkerRegistry,
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
 use uuid::Uuid;
 
-use crate::database::{Postgres, execute, number, rows, texts};
+use crate::database::{Postgres, execute, number, rows, texts, waiting};
 
 /// A store of one session, so that the test sees the plans of exactly the session that did the work.
 async fn store_of_one_session(postgres: &Postgres) -> Arc<SqlTaskStore> {
@@ -24,12 +24,9 @@ async fn store_of_one_session(postgres: &Postgres) -> Arc<SqlTaskStore> {
 
 fn tasks(count: usize, messaged: bool) -> Vec<NewTask> {
     let one = || NewTask {
-        id: TaskId(Uuid::now_v7()),
         payload: Payload::new("Hello world!").expect("no NUL"),
-        priority: Priority::default(),
-        max_attempts: 5,
-        run_at: None,
         messaged,
+        ..waiting()
     };
     std::iter::repeat_with(one).take(count).collect()
 }
