@@ -73,7 +73,8 @@ impl PostgresStore {
         after: Option<TaskId>,
         limit: usize,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
-        self.walk(statements::SWEEP_QUEUE, after, limit, None).await
+        self.sweep(statements::SWEEP_QUEUE, after, limit, None)
+            .await
     }
 
     pub(in crate::sql) async fn sweep_stopped(
@@ -81,7 +82,7 @@ impl PostgresStore {
         after: Option<TaskId>,
         limit: usize,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
-        self.walk(statements::SWEEP_STOPPED, after, limit, None)
+        self.sweep(statements::SWEEP_STOPPED, after, limit, None)
             .await
     }
 
@@ -91,12 +92,12 @@ impl PostgresStore {
         limit: usize,
         older_than: Duration,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
-        self.walk(statements::PRUNE, after, limit, Some(older_than))
+        self.sweep(statements::PRUNE, after, limit, Some(older_than))
             .await
     }
 
     /// Deletes what a stretch holds in vain; how many rows, and where the next one begins.
-    async fn walk(
+    async fn sweep(
         &self,
         statement: &'static str,
         after: Option<TaskId>,
