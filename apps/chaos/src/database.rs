@@ -1,6 +1,7 @@
 //! What the harness itself asks PostgreSQL, past all doors.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use sea_orm::{
@@ -10,6 +11,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::failure::Failure;
+use crate::script::at_once;
 
 /// A row of `tasks`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,27 @@ impl Database {
     pub(crate) async fn execute(&self, sql: &str) -> Result<u64, Failure> {
         let statement = Statement::from_string(DbBackend::Postgres, sql);
         Ok(self.0.execute_raw(statement).await?.rows_affected())
+    }
+
+    /// Stores tasks with these numbers, which succeed at once, and their rows in the queue; the time is an expression of SQL.
+    pub(crate) async fn store(
+        &self,
+        numbers: Range<u64>,
+        not_before: &str,
+        messaged: bool,
+    ) -> Result<(), Failure> {
+        let (first, end, payload) = (numbers.start, numbers.end, at_once("' || n || '"));
+        self.execute(&format!(
+            "WITH stored AS (
+                INSERT INTO tasks (id, payload, priority)
+                SELECT gen_random_uuid(), '{payload}', 1 FROM generate_series({first}::bigint, {end}::bigint - 1) AS n
+                RETURNING id
+            )
+            INSERT INTO queue (task_id, not_before, messaged, priority)
+            SELECT id, {not_before}, {messaged}, 1 FROM stored"
+        ))
+        .await?;
+        Ok(())
     }
 
     /// All or none.

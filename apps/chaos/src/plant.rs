@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::database::Database;
 use crate::failure::Failure;
+use crate::script::at_once;
 
 /// One kind of contradiction: how it is planted, and the question whose answer is 0 as soon as it is repaired. `$1` stands
 /// for an id of its own, `$2` for a payload. What nobody asked for and nobody runs is taken out again in the end.
@@ -145,9 +146,8 @@ impl Plant {
     /// The statements for the one that is planted as `seed`.
     fn filled(text: &str, seed: u64) -> String {
         let id = Uuid::from_u64_pair(0x0199_0000_0000_7000, (0x8 << 60) + seed);
-        let number = FIRST + seed;
-        let payload = format!("chaos number={number} sleep=0 failures=0 end=success needs=false");
-        text.replace("$1", &id.to_string()).replace("$2", &payload)
+        text.replace("$1", &id.to_string())
+            .replace("$2", &at_once(FIRST + seed))
     }
 }
 

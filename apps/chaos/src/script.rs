@@ -13,6 +13,11 @@ use crate::run_log::RunLog;
 /// After how many attempts a task ends `failed`, unless its client says otherwise.
 pub(crate) const MAX_ATTEMPTS: u32 = 5;
 
+/// The payload of a task that succeeds at once; the number may be an expression of SQL that leaves a literal and begins the next.
+pub(crate) fn at_once(number: impl fmt::Display) -> String {
+    format!("chaos number={number} sleep=0 failures=0 end=success needs=false")
+}
+
 /// How a task ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -185,6 +190,9 @@ mod tests {
             let script = script(2, end);
             assert_eq!(Script::parse(&script.to_string()), Some(script));
         }
+        let at_once = Script::parse(&at_once(7)).expect("a script");
+        assert_eq!(at_once.to_string(), super::at_once(7));
+        assert!(at_once.succeeds());
         for other in [
             "",
             "Hello world!",

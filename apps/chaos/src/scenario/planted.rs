@@ -98,20 +98,10 @@ fn report(when: &str, planted: &[Planted], found: &mut Map<String, serde_json::V
 
 /// Fills the queue with tasks whose time comes on another day.
 async fn put_off(database: &Database) -> Result<(), Failure> {
-    let last = FIRST + WAITING - 1;
-    let payload = "'chaos number=' || n || ' sleep=0 failures=0 end=success needs=false'";
+    let tomorrow = "LOCALTIMESTAMP + interval '1 day'";
     database
-        .execute(&format!(
-            "WITH stored AS (
-                INSERT INTO tasks (id, payload, priority)
-                SELECT gen_random_uuid(), {payload}, 1 FROM generate_series({FIRST}::bigint, {last}::bigint) AS n
-                RETURNING id
-            )
-            INSERT INTO queue (task_id, not_before, messaged, priority)
-            SELECT id, LOCALTIMESTAMP + interval '1 day', false, 1 FROM stored"
-        ))
-        .await?;
-    Ok(())
+        .store(FIRST..FIRST + WAITING, tomorrow, false)
+        .await
 }
 
 /// Takes them out again: the day does not come while this runs.

@@ -28,18 +28,8 @@ pub(super) async fn measure(world: &World, options: &Options) -> Result<Finding,
     let mut number = FIRST;
     while start.elapsed() < options.length {
         ticks.tick().await;
-        let last = number + ROWS - 1;
-        let payload = "'chaos number=' || n || ' sleep=0 failures=0 end=success needs=false'";
         database
-            .execute(&format!(
-                "WITH stored AS (
-                    INSERT INTO tasks (id, payload, priority)
-                    SELECT gen_random_uuid(), {payload}, 1 FROM generate_series({number}::bigint, {last}::bigint) AS n
-                    RETURNING id
-                )
-                INSERT INTO queue (task_id, not_before, messaged, priority)
-                SELECT id, LOCALTIMESTAMP, true, 1 FROM stored"
-            ))
+            .store(number..number + ROWS, "LOCALTIMESTAMP", true)
             .await?;
         number += ROWS;
     }
