@@ -14,7 +14,7 @@ use adapters::memory::{
     LogLimits, MemoryLog, MemoryResultCache, MemoryTaskStore, SequentialIds, StoreSnapshot,
     TokioClock,
 };
-use domain::{Metrics, Ports, Reading, Submission, SubmitError};
+use domain::{Metrics, Ports, Reading, Submission, SubmitConfig, SubmitError};
 use ports::{
     Clock, Dependency, Fence, IdSource, Payload, Priority, Spent, TaskId, TaskMessage,
     TaskPublisher, TaskStatus, Totals,
@@ -234,6 +234,9 @@ impl World {
         self.run_until(start + Duration::from_millis(self.plan.span))
             .await;
         self.quiet_down();
+        // A server still stores what a client sent who has given up meanwhile: no look at the store tells of it.
+        self.run_until(Instant::now() + SubmitConfig::default().patience)
+            .await;
         if self.come_to_rest("after the faults").await {
             self.probe().await;
             if self.come_to_rest("after the probes").await {
