@@ -9,7 +9,7 @@ use std::time::Duration;
 use ports::{
     Inspection, Listing, Place, Priority, StoreError, Task, TaskId, TaskStatus, Timestamp,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::Ports;
 use pace::Pace;
@@ -32,6 +32,9 @@ const FIRST_IDS: Timestamp = Timestamp::from_micros(1_577_836_800_000_000);
 
 /// How far those ahead of a task are counted.
 const COUNTED: usize = 10_000;
+
+/// How often it is looked how fast tasks become done.
+const PACE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,13 +168,23 @@ impl Catalog {
         }))
     }
 
+    /// Looks every few seconds how much is done, for as long as it is polled, so that the first who asks for an explanation is told
+    /// when his task is likely to start. Whoever does not run it learns that from the second question on. A store that is down is
+    /// looked at again next time.
+    pub async fn keep_pace(&self) {
+        loop {
+            sleep(PACE_INTERVAL).await;
+            let _ = self.rate().await;
+        }
+    }
+
     /// Whether a worker is registered that was not declared dead.
     async fn has_worker(&self) -> Result<bool, StoreError> {
         let workers = self.ports.registry.workers().await?;
         Ok(workers.iter().any(|worker| !worker.dead))
     }
 
-    /// How many tasks become done a second, from two looks at the totals; `None` until there are two.
+    /// How many tasks become done a second, from looks at the totals; `None` until there are two.
     async fn rate(&self) -> Result<Option<f64>, StoreError> {
         let now = self.ports.clock.now();
         let is_stale = self.pace().is_stale(now);

@@ -11,6 +11,7 @@ use domain::worker::Progress;
 use domain::{Catalog, Commander, Events, Ports, Reader, Submitter};
 use poem::{Endpoint, Response};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 mod accept;
 mod admission;
@@ -209,6 +210,9 @@ pub async fn run(
     let meters = api.meters.clone();
     let stream = Stream::new(events.clone());
     let observer = api.ports.observer.clone();
+    let catalog = api.catalog.clone();
+    let mut beside = JoinSet::new();
+    beside.spawn(async move { catalog.keep_pace().await });
     let tasks = Tasks::new(api, &config);
     let routes = (tasks, commands, stream, probes.clone(), Documentation);
     let traffic = meters.requests.of(&routes);

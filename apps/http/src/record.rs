@@ -326,10 +326,9 @@ impl Shape for Record<'static> {
                 Member::required(
                     "estimatedStart",
                     maybe_time(
-                        "When it is likely to start (UTC), from how fast tasks became done lately; with more than 10,000 ahead, \
-                         no earlier than this. A server measures that speed from the questions of this kind that it is asked: it is known when one \
-                         came a second to ten minutes before and something became done since. `null` while that is not known, once \
-                         it has started and at rest.",
+                        "When it is likely to start (UTC), from how fast tasks became done in the last minute; with more than \
+                         10,000 ahead, no earlier than this. `null` while that is not known, which is as long as nothing becomes done and for the \
+                         first seconds of a server, once it has started and at rest.",
                     ),
                 ),
             ],

@@ -1,6 +1,7 @@
 //! The use cases together, on the in-memory adapters under paused time.
 
 mod audit;
+mod catalog;
 mod command;
 mod events;
 mod faults;
