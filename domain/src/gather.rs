@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// How much longer the next batch may gather for each item of the last one. So items that come more slowly than one in this time
-/// are never kept waiting, and those that come faster travel in ever larger batches, up to [`LONGEST`].
-const EACH: Duration = Duration::from_micros(200);
+/// How much longer the next batch for the store may gather for each item of the last one. So items that come more slowly than one
+/// in this time are never kept waiting, and those that come faster travel in ever larger batches, up to [`LONGEST`].
+pub(crate) const FOR_THE_STORE: Duration = Duration::from_micros(200);
+
+/// The same for the log. A record that travels alone costs the server, the broker and the worker a dozen times of what it costs among
+/// many, and whoever submits one after the other waits for the processors that this takes.
+pub(crate) const FOR_THE_LOG: Duration = Duration::from_millis(1);
 
 /// The longest time for which an item is kept waiting. At 10,000 a second it makes batches of 50, each of which costs the
 /// store little more than a single item does.
@@ -24,19 +28,22 @@ const ENOUGH: usize = 256;
 /// batches of a few, which cost nearly as much as batches of many.
 #[derive(Debug)]
 pub(crate) struct Gather {
+    each: Duration,
     until: Instant,
 }
 
 impl Gather {
-    pub(crate) fn new() -> Self {
+    /// One whose batches may gather so much longer for each item of the last one.
+    pub(crate) fn new(each: Duration) -> Self {
         Self {
+            each,
             until: Instant::now(),
         }
     }
 
     /// Notes that a batch of this many was begun at this time.
     pub(crate) fn began(&mut self, at: Instant, count: usize) {
-        self.until = at + pause(count);
+        self.until = at + self.pause(count);
     }
 
     /// Waits until the next batch has had its time.
@@ -45,14 +52,14 @@ impl Gather {
             sleep_until(self.until).await;
         }
     }
-}
 
-fn pause(count: usize) -> Duration {
-    if count >= ENOUGH {
-        return Duration::ZERO;
+    fn pause(&self, count: usize) -> Duration {
+        if count >= ENOUGH {
+            return Duration::ZERO;
+        }
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.each.saturating_mul(count).min(LONGEST)
     }
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
-    EACH.saturating_mul(count).min(LONGEST)
 }
 
 #[cfg(test)]
@@ -61,7 +68,7 @@ mod tests {
 
     async fn waited(count: usize) -> Duration {
         let started = Instant::now();
-        let mut gather = Gather::new();
+        let mut gather = Gather::new(FOR_THE_STORE);
         gather.began(started, count);
         gather.wait().await;
         started.elapsed()
@@ -89,7 +96,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_time_that_the_batch_itself_took_counts() {
         let started = Instant::now();
-        let mut gather = Gather::new();
+        let mut gather = Gather::new(FOR_THE_STORE);
         gather.began(started, 50);
         tokio::time::advance(Duration::from_millis(7)).await;
         gather.wait().await;

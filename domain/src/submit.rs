@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::again::with_patience;
-use crate::gather::Gather;
+use crate::gather::{FOR_THE_LOG, Gather};
 use crate::{Ports, chain};
 
 pub use keyed::KEPT_FOR;
@@ -576,7 +576,7 @@ async fn publish_loop(
     let mut sends = JoinSet::new();
     let mut probe = interval(config.probe_interval.max(Duration::from_millis(1)));
     probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut gather = Gather::new();
+    let mut gather = Gather::new(FOR_THE_LOG);
     let mut batches = Vec::new();
     loop {
         tokio::select! {

@@ -19,7 +19,7 @@ use super::brake::Allowance;
 use super::leftover::Received;
 use super::{Held, Life, Page, Placed, stopped};
 use crate::again::{Backoff, OF_A_WORKER, SOON};
-use crate::gather::Gather;
+use crate::gather::{FOR_THE_STORE, Gather};
 
 /// How long a feed that fails is left alone.
 const FEED_PAUSE: Duration = Duration::from_millis(200);
@@ -77,7 +77,7 @@ impl Intake {
             next_look: Instant::now(),
             feed_failed_until: None,
             waiting_since: None,
-            gather: Gather::new(),
+            gather: Gather::new(FOR_THE_STORE),
         }
     }
 

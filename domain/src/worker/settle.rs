@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{Held, Life, Ran};
 use crate::again::{Backoff, OF_A_WORKER, SOON};
-use crate::gather::Gather;
+use crate::gather::{FOR_THE_STORE, Gather};
 use crate::lifecycle;
 
 /// A task that left the hands of this worker, and what the world must be told of it.
@@ -45,7 +45,7 @@ pub(super) async fn settle_all(
     announce: UnboundedSender<Settled>,
 ) {
     let mut batch = Vec::new();
-    let mut gather = Gather::new();
+    let mut gather = Gather::new(FOR_THE_STORE);
     while ran.recv_many(&mut batch, life.config.batch.max(1)).await > 0 {
         gather.began(Instant::now(), batch.len());
         let moves = batch.drain(..).map(|ran| life.decide(ran)).collect();
