@@ -3,16 +3,16 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use poem::http::{StatusCode, Version};
+use poem::http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::problem::{Kind, Problem};
+use crate::pulse::Pulse;
 
 /// For how long a client that sends no more is still answered. Most have hung up; a few close their half first and read then.
 const AFTER_THE_END: Duration = Duration::from_secs(1);
@@ -22,7 +22,8 @@ const AFTER_THE_END: Duration = Duration::from_secs(1);
 pub(crate) struct Patience {
     /// For the header of a request, from its first byte; for the first one from when the connection was accepted.
     pub(crate) header: Duration,
-    /// Between two requests, and between two moves in the middle of one.
+    /// Between two requests, and for taking what was written. While the client waits for an answer no time runs, nor while its body
+    /// arrives, for which there is one of its own.
     pub(crate) idle: Duration,
 }
 
@@ -33,57 +34,31 @@ pub(crate) enum Cut {
     Handshake,
     /// The header of a request took too long.
     Header,
-    /// Nothing was asked, or nothing moved, for too long.
+    /// Nothing was asked for too long.
     Idle,
+    /// What was written was not taken in time.
+    Slow,
+    /// It was the one that had been unused longest when another needed its place.
+    Crowded,
 }
 
 impl Cut {
-    pub(crate) const ALL: [Self; 3] = [Self::Handshake, Self::Header, Self::Idle];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Handshake,
+        Self::Header,
+        Self::Idle,
+        Self::Slow,
+        Self::Crowded,
+    ];
 
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Handshake => "handshake",
             Self::Header => "header",
             Self::Idle => "idle",
+            Self::Slow => "slow",
+            Self::Crowded => "crowded",
         }
-    }
-}
-
-/// What the two sides of a connection, bytes and requests, know of each other.
-#[derive(Debug, Default)]
-pub(crate) struct Pulse {
-    begun: AtomicU64,
-    ended: AtomicU64,
-    multiplexed: AtomicBool,
-    cut: OnceLock<Cut>,
-}
-
-impl Pulse {
-    /// A request whose header has arrived; it is under way until the answer is written or given up.
-    pub(crate) fn begin(self: &Arc<Self>, version: Version) -> Underway {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        if version == Version::HTTP_2 {
-            self.multiplexed.store(true, Ordering::Relaxed);
-        }
-        Underway(Arc::clone(self))
-    }
-
-    /// Why the connection was cut, if it was.
-    pub(crate) fn cut(&self) -> Option<Cut> {
-        self.cut.get().copied()
-    }
-
-    fn is_busy(&self) -> bool {
-        self.begun.load(Ordering::Relaxed) != self.ended.load(Ordering::Relaxed)
-    }
-}
-
-/// A request that is under way.
-pub(crate) struct Underway(Arc<Pulse>);
-
-impl Drop for Underway {
-    fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -97,9 +72,11 @@ pub(crate) struct Connection<S> {
     /// Since when the client has been sending the header of a request. In HTTP/2, where bytes belong to no single request, only
     /// that of the first.
     header_since: Option<Instant>,
-    /// When a request last began; frames that keep an unused HTTP/2 connection alive are no use of it.
-    used: Instant,
     last_move: Instant,
+    /// Since when something that was written waits for the client to take it.
+    stuck_since: Option<Instant>,
+    /// When it is looked next whether a client of HTTP/2 leaves an answer unwritten.
+    period_ends: Instant,
     alarm: Pin<Box<Sleep>>,
     /// Runs from the end of what the client sends: whatever then still waits to be answered is given up, so that it holds
     /// nothing.
@@ -117,8 +94,9 @@ impl<S> Connection<S> {
             patience,
             begun: 0,
             header_since: Some(accepted),
-            used: accepted,
             last_move: accepted,
+            stuck_since: None,
+            period_ends: accepted + patience.idle,
             alarm: Box::pin(sleep_until(first)),
             last_call: None,
             owed: Vec::new(),
@@ -127,32 +105,41 @@ impl<S> Connection<S> {
 
     /// Notices that requests have begun since it last looked.
     fn look(&mut self) {
-        let begun = self.pulse.begun.load(Ordering::Relaxed);
+        let begun = self.pulse.begun();
         if begun != self.begun {
             self.begun = begun;
             self.header_since = None;
-            self.used = Instant::now();
         }
     }
 
-    /// When the client's time is up, as it stands now.
-    fn due(&self) -> (Instant, Cut) {
-        if self.pulse.is_busy() {
-            return (self.last_move + self.patience.idle, Cut::Idle);
+    /// When the client's time is up, as it stands now. None runs while it is not the client who is waited for.
+    fn due(&self) -> Option<(Instant, Cut)> {
+        if let Some(since) = self.stuck_since {
+            return Some((since + self.patience.idle, Cut::Slow));
         }
-        let unused = if self.pulse.multiplexed.load(Ordering::Relaxed) {
-            self.used
+        if self.pulse.is_busy() {
+            return None;
+        }
+        // Frames that keep an unused HTTP/2 connection alive are no use of it.
+        let unused = if self.pulse.is_multiplexed() {
+            self.pulse.used_at()
         } else {
             self.last_move
         };
         let idle = (unused + self.patience.idle, Cut::Idle);
-        match self.header_since {
-            Some(since) => {
-                let header = (since + self.patience.header, Cut::Header);
-                if header.0 <= idle.0 { header } else { idle }
-            }
-            None => idle,
+        let header = self
+            .header_since
+            .map(|since| (since + self.patience.header, Cut::Header));
+        Some(header.filter(|header| header.0 <= idle.0).unwrap_or(idle))
+    }
+
+    /// Whether a client of HTTP/2 has left an answer unwritten for a whole period; looks once in each.
+    fn leaves_an_answer(&mut self, now: Instant) -> bool {
+        if now < self.period_ends {
+            return false;
         }
+        self.period_ends = now + self.patience.idle;
+        self.pulse.begin_period()
     }
 
     /// The alarm is not set anew at every move. It rings at least as often as the shortest patience, so that it is never later
@@ -162,14 +149,33 @@ impl<S> Connection<S> {
             ready!(self.alarm.as_mut().poll(context));
             self.look();
             let now = Instant::now();
-            let (due, cut) = self.due();
-            if due <= now {
-                // Only the first reason counts.
-                let _ = self.pulse.cut.set(cut);
+            let due = self.due();
+            let mut over = due.filter(|(due, _)| *due <= now).map(|(_, cut)| cut);
+            if self.leaves_an_answer(now) {
+                over = over.or(Some(Cut::Slow));
+            }
+            if let Some(cut) = over {
+                self.pulse.set_cut(cut);
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
             let shortest = now + self.patience.header.min(self.patience.idle);
-            self.alarm.as_mut().reset(due.min(shortest));
+            let next = due.map_or(shortest, |(due, _)| due.min(shortest));
+            self.alarm.as_mut().reset(next);
+        }
+    }
+
+    /// Notices whether what is written has to wait for the client.
+    fn notice<T>(&mut self, polled: &Poll<io::Result<T>>) {
+        if polled.is_pending() && self.stuck_since.is_none() {
+            self.stuck_since = Some(Instant::now());
+            self.pulse.set_stuck(true);
+        }
+    }
+
+    /// Everything that was written is on its way.
+    fn is_taken(&mut self) {
+        if self.stuck_since.take().is_some() {
+            self.pulse.set_stuck(false);
         }
     }
 
@@ -230,7 +236,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         if came
             && self.header_since.is_none()
             && !self.pulse.is_busy()
-            && !self.pulse.multiplexed.load(Ordering::Relaxed)
+            && !self.pulse.is_multiplexed()
         {
             self.header_since = Some(self.last_move);
         }
@@ -242,6 +248,7 @@ impl<S: AsyncWrite + Unpin> Connection<S> {
     fn poll_owed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.owed.is_empty() {
             let polled = Pin::new(&mut self.stream).poll_write(context, &self.owed);
+            self.notice(&polled);
             let written = ready!(self.watched(polled, context))?;
             self.owed.drain(..written);
         }
@@ -260,6 +267,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         }
         ready!(self.poll_owed(context))?;
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.notice(&polled);
         self.watched(polled, context)
     }
 
@@ -275,6 +283,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         }
         ready!(self.poll_owed(context))?;
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.notice(&polled);
         self.watched(polled, context)
     }
 
@@ -291,6 +300,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         }
         ready!(self.poll_owed(context))?;
         let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.notice(&polled);
+        if matches!(polled, Poll::Ready(Ok(()))) {
+            self.is_taken();
+        }
         self.or_alarm(polled, context)
     }
 

@@ -19,9 +19,12 @@ use crate::cross_origin::CrossOrigin;
 use crate::document;
 use crate::guard::shape;
 use crate::health::Stopping;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::protection::Protection;
 use crate::rate::Standing;
+use crate::serve::LastPlace;
+use crate::submission::let_go_of_body;
+use crate::trace::is_probe;
 
 /// A route, as others are told of it.
 struct Known {
@@ -66,6 +69,29 @@ impl Front {
         self
     }
 
+    async fn route(&self, request: Request, method: &Method, path: &str) -> Response {
+        // A panic ends the request, not the connection; nothing that it may have left half done is shared.
+        let answered = AssertUnwindSafe(self.routes.call(request))
+            .catch_unwind()
+            .await;
+        match answered {
+            Ok(Ok(mut response)) => {
+                if let Some(pattern) = response.extensions_mut().get_mut::<PathPattern>()
+                    && let Some(known) = self.known.get(&*pattern.0)
+                {
+                    *pattern = known.path.clone();
+                }
+                response
+            }
+            Ok(Err(error)) => self.refuse(error, method, path),
+            Err(_) => {
+                // The panic hook has told what and where.
+                tracing::error!(event = "http.handler_panicked", %method, path, "a handler panicked");
+                Problem::internal().respond(path)
+            }
+        }
+    }
+
     fn refuse(&self, error: poem::Error, method: &Method, path: &str) -> Response {
         let known = error.data::<PathPattern>();
         let known = known.and_then(|pattern| self.known.get(&*pattern.0));
@@ -101,6 +127,14 @@ impl Front {
     }
 }
 
+/// Nobody leaves for a connection that comes when all are in use.
+fn crowded() -> Problem {
+    Problem::new(
+        Kind::Overloaded,
+        "as many connections are in use as this server takes",
+    )
+}
+
 impl Endpoint for Front {
     type Output = Response;
 
@@ -123,25 +157,11 @@ impl Endpoint for Front {
             // hyper leaves the body away and keeps its length.
             request.set_method(Method::GET);
         }
-        // A panic ends the request, not the connection; nothing that it may have left half done is shared.
-        let answered = AssertUnwindSafe(self.routes.call(request))
-            .catch_unwind()
-            .await;
-        let mut response = match answered {
-            Ok(Ok(mut response)) => {
-                if let Some(pattern) = response.extensions_mut().get_mut::<PathPattern>()
-                    && let Some(known) = self.known.get(&*pattern.0)
-                {
-                    *pattern = known.path.clone();
-                }
-                response
-            }
-            Ok(Err(error)) => self.refuse(error, &method, uri.path()),
-            Err(_) => {
-                // The panic hook has told what and where.
-                tracing::error!(event = "http.handler_panicked", %method, path = uri.path(), "a handler panicked");
-                Problem::internal().respond(uri.path())
-            }
+        let mut response = if request.data::<LastPlace>().is_some() && !is_probe(uri.path()) {
+            let_go_of_body(&mut request);
+            crowded().respond(uri.path())
+        } else {
+            self.route(request, &method, uri.path()).await
         };
         if compression::pays(&mut response) {
             // In a box, so that a request that waits needs no room for it.

@@ -27,11 +27,13 @@ mod front;
 mod guard;
 mod health;
 mod idempotency;
+mod line;
 mod listener;
 mod listing;
 mod meters;
 mod problem;
 mod protection;
+mod pulse;
 mod query;
 mod rate;
 mod record;
@@ -142,10 +144,11 @@ pub struct HttpConfig {
     /// How long the header of a request may take, from its first byte, or for the first request of a connection from when that
     /// was accepted; then the connection is closed. Default 10 s.
     pub header_timeout: Duration,
-    /// How long a connection may be open without a request, and how long nothing may move in the middle of one, before it is
-    /// closed; longer than any answer takes. Default 75 s.
+    /// How long a connection may be open without a request, and how long a client may take to take an answer, or what a stream has
+    /// to say at a time, before it is closed. Whoever waits for an answer is not idle. Default 75 s.
     pub idle_timeout: Duration,
-    /// How many connections may be open; more wait to be accepted. Default 18,432: all who may wait for a task, and
+    /// How many connections may be open. For one more the one that has been unused longest is closed; where all are in use it is
+    /// answered once, health as ever and everything else `503`. Default 34,816: all who may wait for a task or follow events, and
     /// 2,048 besides.
     pub max_connections: usize,
     /// How long a health check waits for a dependency. Default 1 s.
@@ -177,7 +180,7 @@ impl Default for HttpConfig {
             max_header_bytes: 32 * 1024,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
-            max_connections: 18_432,
+            max_connections: 34_816,
             ping_timeout: Duration::from_secs(1),
             drain_delay: Duration::ZERO,
             stop_timeout: Duration::from_secs(20),

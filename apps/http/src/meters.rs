@@ -321,7 +321,7 @@ impl Meters {
             cut: register(
                 &mut names,
                 "http_connections_cut",
-                "Connections that were cut because their client took too long, by reason",
+                "Connections that were cut because their client took too long or another needed the place, by reason",
                 cut,
             ),
             tiers: Tier::ALL.map(|tier| {

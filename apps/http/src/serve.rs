@@ -6,15 +6,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use poem::http::uri::Scheme;
+use poem::http::{HeaderValue, Version, header};
 use poem::web::{LocalAddr, RemoteAddr};
-use poem::{Endpoint, Response};
+use poem::{Endpoint, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -22,8 +23,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 
-use crate::connection::{Connection, Cut, Patience, Pulse, Underway};
-use crate::listener::{Accepted, LimitedListener};
+use crate::connection::{Connection, Cut, Patience};
+use crate::listener::{Accepted, LEAVING, LimitedListener, Places};
+use crate::pulse::{Pulse, Underway};
+use crate::routes::EVENT_STREAM;
 use crate::{HttpConfig, Meters, Tls};
 
 /// HTTP/2 streams that one connection may have open.
@@ -54,6 +57,7 @@ pub(crate) async fn serve(
         meters,
         tls: config.tls.clone(),
         local: listener.local(),
+        places: listener.places(),
         patience: Patience {
             header: config.header_timeout,
             idle: config.idle_timeout,
@@ -104,6 +108,7 @@ struct Host<E> {
     meters: Arc<Meters>,
     tls: Option<Tls>,
     local: SocketAddr,
+    places: Places,
     patience: Patience,
     protocol: Builder<TokioExecutor>,
     closes: watch::Receiver<bool>,
@@ -115,17 +120,24 @@ impl<E: Endpoint<Output = Response> + 'static> Host<E> {
         let Accepted {
             stream,
             peer,
-            place: _place,
+            place,
         } = accepted;
-        let now = Instant::now();
+        let place = self.places.settle(place).await;
+        let member = self.places.join(&place);
+        let guest = Guest {
+            pulse: Arc::clone(&member.0),
+            accepted: Instant::now(),
+            peer,
+            is_last: place.is_kept,
+        };
         let cut = match &self.tls {
-            None => self.converse(stream, now, Scheme::HTTP, peer).await,
+            None => self.converse(stream, guest, Scheme::HTTP).await,
             // In a box, so that connections without TLS need no room for it.
             Some(tls) => {
                 Box::pin(async {
-                    match self.agree(tls, stream).await {
-                        Some(stream) => self.converse(stream, now, Scheme::HTTPS, peer).await,
-                        None => Some(Cut::Handshake),
+                    match self.agree(tls, stream, &guest).await {
+                        Ok(stream) => self.converse(stream, guest, Scheme::HTTPS).await,
+                        Err(cut) => Some(cut),
                     }
                 })
                 .await
@@ -136,20 +148,26 @@ impl<E: Endpoint<Output = Response> + 'static> Host<E> {
         }
     }
 
-    /// TLS on a connection, unless its client fails to agree on it in the time that it has for its first header.
-    async fn agree(&self, tls: &Tls, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+    /// TLS on a connection, unless its client fails to agree on it in the time that it has for its first header, or has to go.
+    async fn agree(
+        &self,
+        tls: &Tls,
+        stream: TcpStream,
+        guest: &Guest,
+    ) -> Result<TlsStream<TcpStream>, Cut> {
         let mut closes = self.closes.clone();
         tokio::select! {
             agreed = timeout(self.patience.header, tls.acceptor().accept(stream)) => match agreed {
-                Ok(Ok(stream)) => Some(stream),
+                Ok(Ok(stream)) => Ok(stream),
                 Ok(Err(error)) => {
                     tracing::debug!(event = "tls.refused", %error, "a client and this server do not agree on TLS");
-                    None
+                    Err(Cut::Handshake)
                 }
-                Err(_) => None,
+                Err(_) => Err(Cut::Handshake),
             },
+            () = guest.pulse.sent_away() => Err(Cut::Crowded),
             // Nothing was asked yet.
-            _ = closes.wait_for(|closes| *closes) => None,
+            _ = closes.wait_for(|closes| *closes) => Err(Cut::Handshake),
         }
     }
 
@@ -157,23 +175,41 @@ impl<E: Endpoint<Output = Response> + 'static> Host<E> {
     async fn converse(
         self: &Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        accepted: Instant,
+        guest: Guest,
         scheme: Scheme,
-        peer: SocketAddr,
     ) -> Option<Cut> {
-        let pulse = Arc::new(Pulse::default());
+        let Guest {
+            pulse,
+            accepted,
+            peer,
+            is_last,
+        } = guest;
         let connection = Connection::new(stream, accepted, self.patience, Arc::clone(&pulse));
         let service = service_fn(|request: hyper::Request<Incoming>| {
-            let underway = pulse.begin(request.version());
+            let version = request.version();
+            let mut underway = pulse.begin(version);
             let host = Arc::clone(self);
             let addresses = (LocalAddr(host.local.into()), RemoteAddr(peer.into()));
-            let request = (request, addresses.0, addresses.1, scheme.clone()).into();
+            let mut request: Request = (request, addresses.0, addresses.1, scheme.clone()).into();
+            if is_last {
+                request.set_data(LastPlace);
+                pulse.send_away();
+            }
             async move {
-                let response = host.endpoint.get_response(request).await;
+                let mut response = host.endpoint.get_response(request).await;
+                // In HTTP/2 the connection says it by a frame of its own.
+                if is_last && version <= Version::HTTP_11 {
+                    let headers = response.headers_mut();
+                    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                if !is_stream(&response) {
+                    underway.answers();
+                }
                 let response: hyper::Response<_> = response.into();
                 Ok::<_, Infallible>(response.map(|body| Answer {
                     body,
-                    _underway: underway,
+                    rest: None,
+                    underway,
                 }))
             }
         });
@@ -182,15 +218,26 @@ impl<E: Endpoint<Output = Response> + 'static> Host<E> {
             self.protocol
                 .serve_connection(TokioIo::new(connection), service)
         );
-        tokio::select! {
+        let is_sent_away = tokio::select! {
             ended = &mut conversation => {
                 if ended.is_ok() || pulse.cut().is_some() {
                     return pulse.cut();
                 }
                 // A client that closed its half may still read: what is under way is answered.
+                false
             }
+            () = pulse.sent_away() => true,
             // An error would mean that nobody can close any more, and the set of connections is gone with him.
-            _ = closes.wait_for(|closes| *closes) => {}
+            _ = closes.wait_for(|closes| *closes) => false,
+        };
+        // A request may have begun since it was asked; then that is answered.
+        if is_sent_away && pulse.is_unused() {
+            if pulse.is_multiplexed() {
+                // What was answered may not be written yet.
+                conversation.as_mut().graceful_shutdown();
+                let _ = timeout(LEAVING, conversation).await;
+            }
+            return (!is_last).then_some(Cut::Crowded);
         }
         conversation.as_mut().graceful_shutdown();
         // How it ends changes nothing any more.
@@ -199,28 +246,75 @@ impl<E: Endpoint<Output = Response> + 'static> Host<E> {
     }
 }
 
+/// Whose connection it is.
+struct Guest {
+    pulse: Arc<Pulse>,
+    accepted: Instant,
+    peer: SocketAddr,
+    /// It has one of the kept places: one request is answered.
+    is_last: bool,
+}
+
+/// On a request: all places are in use, and this connection has one of those that are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastPlace;
+
+/// Whether an answer goes on for as long as anybody takes it.
+fn is_stream(response: &Response) -> bool {
+    response.content_type() == Some(EVENT_STREAM)
+}
+
+/// How much of an answer is given to a connection of HTTP/2 at a time: it keeps for its client whatever it was given.
+const PORTION: usize = 16 * 1024;
+
 /// The body of an answer; the request is under way until all of it is written.
 struct Answer<B> {
     body: B,
-    _underway: Underway,
+    /// What is left of a frame that is given portion by portion.
+    rest: Option<Bytes>,
+    underway: Underway,
 }
 
-impl<B: Body + Unpin> Body for Answer<B> {
-    type Data = B::Data;
+impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut data = match self.rest.take() {
+            Some(rest) => rest,
+            None => match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                end => return Poll::Ready(end),
+            },
+        };
+        if self.underway.is_portioned() && data.len() > PORTION {
+            let portion = data.split_to(PORTION);
+            self.rest = Some(data);
+            data = portion;
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let Some(rest) = self.rest.as_ref().map(|rest| rest.len() as u64) else {
+            return self.body.size_hint();
+        };
+        let body = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }

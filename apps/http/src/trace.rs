@@ -67,7 +67,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
     }
 }
 
-fn is_probe(path: &str) -> bool {
+/// Whether somebody only looks how the service is.
+pub(crate) fn is_probe(path: &str) -> bool {
     path == "/metrics" || path.starts_with("/health/")
 }
 

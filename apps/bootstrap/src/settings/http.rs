@@ -11,8 +11,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const MAX_CROWD: usize = 16_384;
 const EVENT_RING: usize = 262_144;
-/// All who may wait for a task by default, and 2,048 besides.
-const MAX_CONNECTIONS: usize = MAX_CROWD + 2_048;
+/// Connections beside those of a crowd that waits and follows.
+const OTHER_CONNECTIONS: usize = 2_048;
 /// As long as a load balancer that asks once a second needs to notice, and to be asked again.
 pub(super) const DRAIN_DELAY: Duration = Duration::from_secs(3);
 
@@ -39,9 +39,9 @@ pub struct HttpSettings {
     pub max_header: usize,
     /// How long a header may take to arrive.
     pub header_timeout: Duration,
-    /// How long nothing may move on a connection before it is closed.
+    /// How long a connection may be without a request, and an answer without being taken.
     pub idle_timeout: Duration,
-    /// How many connections may be open; more wait.
+    /// How many connections may be open; the longest unused makes room for one more.
     pub max_connections: usize,
     /// How many requests may wait for their task.
     pub max_waiters: usize,
@@ -71,59 +71,70 @@ impl HttpSettings {
             1 << 10..=64 << 20,
             "the longest request body that is taken in; longer ones are answered 413",
         );
+        let tls = TlsSettings::read(reader);
+        let access = AccessSettings::read(reader);
+        let rate = RateSettings::read(reader);
+        let allowed_origins = origins::read(reader);
+        let body_timeout = reader.duration(
+            "BODY_TIMEOUT",
+            BODY_TIMEOUT,
+            SECOND..=SECOND * 3_600,
+            "how long a request body may take to arrive; then it is answered 408",
+        );
+        let max_header = reader.bytes(
+            "MAX_HEADER",
+            MAX_HEADER,
+            8 << 10..=1 << 20,
+            "the longest header of a request, its first line included; a longer one, or more than 100 fields, is answered 431",
+        );
+        let header_timeout = reader.duration(
+            "HEADER_TIMEOUT",
+            HEADER_TIMEOUT,
+            SECOND..=SECOND * 3_600,
+            "how long the header of a request may take to arrive; then the connection is closed",
+        );
+        let idle_timeout = reader.duration(
+            "IDLE_TIMEOUT",
+            IDLE_TIMEOUT,
+            SECOND..=SECOND * 3_600,
+            "how long a connection may be without a request, and how long a client may take to take an answer, before it is closed; who waits for an answer is not idle",
+        );
+        let max_waiters = reader.number(
+            "MAX_WAITERS",
+            MAX_CROWD,
+            0..=1_000_000,
+            "requests",
+            "how many may wait for their task at once (?wait=); more are answered 503",
+        );
+        let max_streams = reader.number(
+            "MAX_STREAMS",
+            MAX_CROWD,
+            0..=1_000_000,
+            "streams",
+            "how many of GET /events may be open at once; more are answered 503",
+        );
+        let max_connections = reader.number(
+            "MAX_CONNECTIONS",
+            max_waiters + max_streams + OTHER_CONNECTIONS,
+            1..=3_000_000,
+            "connections",
+            "how many may be open, unless set MAX_WAITERS + MAX_STREAMS + 2048; for one more the one that has been unused longest is closed; when all are in use, it is answered 503",
+        );
         Self {
             host,
             port,
-            tls: TlsSettings::read(reader),
-            access: AccessSettings::read(reader),
-            rate: RateSettings::read(reader),
-            allowed_origins: origins::read(reader),
+            tls,
+            access,
+            rate,
+            allowed_origins,
             max_body,
-            body_timeout: reader.duration(
-                "BODY_TIMEOUT",
-                BODY_TIMEOUT,
-                SECOND..=SECOND * 3_600,
-                "how long a request body may take to arrive; then it is answered 408",
-            ),
-            max_header: reader.bytes(
-                "MAX_HEADER",
-                MAX_HEADER,
-                8 << 10..=1 << 20,
-                "the longest header of a request, its first line included; a longer one, or more than 100 fields, is answered 431",
-            ),
-            header_timeout: reader.duration(
-                "HEADER_TIMEOUT",
-                HEADER_TIMEOUT,
-                SECOND..=SECOND * 3_600,
-                "how long the header of a request may take to arrive; then the connection is closed",
-            ),
-            idle_timeout: reader.duration(
-                "IDLE_TIMEOUT",
-                IDLE_TIMEOUT,
-                SECOND..=SECOND * 3_600,
-                "how long a connection may be without a request, and how long nothing may move in the middle of one, before it is closed",
-            ),
-            max_connections: reader.number(
-                "MAX_CONNECTIONS",
-                MAX_CONNECTIONS,
-                1..=1_000_000,
-                "connections",
-                "how many may be open; more wait to be accepted",
-            ),
-            max_waiters: reader.number(
-                "MAX_WAITERS",
-                MAX_CROWD,
-                0..=1_000_000,
-                "requests",
-                "how many may wait for their task at once (?wait=); more are answered 503",
-            ),
-            max_streams: reader.number(
-                "MAX_STREAMS",
-                MAX_CROWD,
-                0..=1_000_000,
-                "streams",
-                "how many of GET /events may be open at once; more are answered 503",
-            ),
+            body_timeout,
+            max_header,
+            header_timeout,
+            idle_timeout,
+            max_connections,
+            max_waiters,
+            max_streams,
             event_ring: reader.number(
                 "EVENT_RING",
                 EVENT_RING,
@@ -162,7 +173,7 @@ impl HttpSettings {
             max_header: MAX_HEADER,
             header_timeout: HEADER_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
-            max_connections: MAX_CONNECTIONS,
+            max_connections: OTHER_CONNECTIONS,
             max_waiters: 0,
             max_streams: 0,
             event_ring: 1,

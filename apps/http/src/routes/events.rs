@@ -31,7 +31,7 @@ const HANDFUL: usize = 64;
 /// The first thing on every stream: after how many milliseconds a client that lost it comes again.
 const OPENING: &str = "retry: 2000\n\n";
 
-const CONTENT_TYPE: &str = "text/event-stream";
+pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
 /// The only task to follow.
 pub(crate) struct Followed;
@@ -137,7 +137,7 @@ impl IntoResponse for Following {
             })
         });
         let mut response = Response::builder()
-            .content_type(CONTENT_TYPE)
+            .content_type(EVENT_STREAM)
             .body(Body::from_bytes_stream(chunks));
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -185,7 +185,7 @@ impl ApiResponse for Following {
             status: Some(200),
             status_range: None,
             content: vec![MetaMediaType {
-                content_type: CONTENT_TYPE,
+                content_type: EVENT_STREAM,
                 // OpenAPI 3.0 knows a stream only as one text; tools that read it event by event hold each against the other.
                 schema: MetaSchemaRef::Inline(Box::new(MetaSchema {
                     any_of: vec![

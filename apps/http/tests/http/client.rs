@@ -122,6 +122,13 @@ impl Client {
         }
     }
 
+    /// Reads a byte, if there is one.
+    pub(crate) async fn some_byte(&mut self) {
+        let mut byte = [0];
+        // What is cut may be reset.
+        let _ = timeout(PATIENCE, self.stream.read(&mut byte)).await;
+    }
+
     /// Whatever the server still sends before it closes the connection, which it must.
     pub(crate) async fn receive_rest(&mut self) {
         let mut rest = Vec::new();

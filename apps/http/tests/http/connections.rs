@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapters::faulty::{Fault, Faulty};
+use ports::{Announcer, Fence, Next, TaskEvent, TaskStatus, Timestamp};
 use task_processor_http::HttpConfig;
 use tokio::time::timeout;
 
 use crate::client::Client;
-use crate::server::{Server, post};
+use crate::server::{Server, bring_to_rest, post};
 
 #[tokio::test]
 async fn one_connection_serves_many_requests_even_sent_at_once() {
@@ -122,26 +123,119 @@ async fn a_silent_connection_is_closed_wherever_it_stands() {
     }
 }
 
-#[tokio::test]
-async fn beyond_the_limit_a_connection_waits_for_a_place() {
+const LIVE: &str = "GET /health/live HTTP/1.1\r\nhost: test\r\n\r\n";
+
+/// A server with four places.
+async fn small() -> Server {
     let config = HttpConfig {
-        max_connections: 1,
+        max_connections: 4,
+        ..HttpConfig::default()
+    };
+    Server::start_with(config, |_| {}).await
+}
+
+#[tokio::test]
+async fn who_comes_when_every_place_is_taken_has_that_of_the_longest_unused() {
+    let server = small().await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = server.connect().await;
+        client.send(LIVE).await;
+        assert_eq!(client.receive().await.status, 200);
+        clients.push(client);
+    }
+    clients[0].send(LIVE).await;
+    assert_eq!(clients[0].receive().await.status, 200);
+    let mut next = server.connect().await;
+    for _ in 0..2 {
+        next.send(LIVE).await;
+        let answer = next.receive().await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("connection"), None, "it stays");
+    }
+    let mut oldest = clients.remove(1);
+    assert!(oldest.is_closed().await);
+    for client in &mut clients {
+        client.send(LIVE).await;
+        assert_eq!(client.receive().await.status, 200);
+    }
+    // As many as like, one after the other, each of which says nothing.
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(server.connect().await);
+    }
+    let meters = server.get_as("/metrics", "text/plain").await;
+    let cut = meters.count_of("task_processor_http_connections_cut_total{reason=\"crowded\"}");
+    assert!(cut >= 200, "{cut}");
+}
+
+#[tokio::test]
+async fn when_every_place_is_in_use_health_is_answered_and_the_rest_is_refused() {
+    let server = small().await;
+    let id = server.memory.submit("x").await;
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        let mut client = server.connect().await;
+        client
+            .send(format!(
+                "GET /tasks/{id}?wait=60s HTTP/1.1\r\nhost: test\r\n\r\n"
+            ))
+            .await;
+        waiting.push(client);
+    }
+    // Whoever has said nothing yet would have to go.
+    until(|| server.events.crowd().waiters == 4).await;
+    let mut extra = Vec::new();
+    for _ in 0..100 {
+        extra.push(server.connect().await);
+    }
+    let mut next = server.connect().await;
+    next.send(LIVE).await;
+    let live = next.receive().await;
+    assert_eq!(
+        (live.status, live.header("connection")),
+        (200, Some("close"))
+    );
+    assert!(next.is_closed().await);
+    let refused = server.post(r#"{"payload":"x"}"#).await;
+    let problem = refused.problem(503);
+    assert_eq!(problem["type"], "urn:task-processor:problem:overloaded");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(server.memory.store.snapshot().tasks.len(), 1);
+    bring_to_rest(&server, id, Next::Cancelled).await;
+    for client in &mut waiting {
+        assert_eq!(client.receive().await.json()["status"], "cancelled");
+    }
+    // There is room again.
+    assert_eq!(server.post(r#"{"payload":"x"}"#).await.status, 201);
+}
+
+#[tokio::test]
+async fn whoever_waits_or_listens_is_not_idle() {
+    let config = HttpConfig {
+        idle_timeout: Duration::from_millis(100),
         ..HttpConfig::default()
     };
     let server = Server::start_with(config, |_| {}).await;
-    let mut first = server.connect().await;
-    first
-        .send("GET /health/live HTTP/1.1\r\nhost: test\r\n\r\n")
+    let id = server.memory.submit("x").await;
+    let mut listening = server.connect().await;
+    listening
+        .send("GET /events HTTP/1.1\r\nhost: test\r\n\r\n")
         .await;
-    assert_eq!(first.receive().await.status, 200);
-    let mut second = server.connect().await;
-    second
-        .send("GET /health/live HTTP/1.1\r\nhost: test\r\n\r\n")
-        .await;
-    let waiting = timeout(Duration::from_millis(100), second.receive()).await;
-    assert!(waiting.is_err(), "the second connection has no place");
-    drop(first);
-    assert_eq!(second.receive().await.status, 200);
+    assert_eq!(listening.receive_opening().await.status, 200);
+    listening.chunk().await;
+    let waited = server.get(&format!("/tasks/{id}?wait=1s")).await;
+    assert_eq!(waited.json()["status"], "pending");
+    bring_to_rest(&server, id, Next::Cancelled).await;
+    let event = TaskEvent {
+        id,
+        status: TaskStatus::Cancelled,
+        fence: Fence(1),
+        at: Timestamp::from_micros(0),
+    };
+    server.memory.log.tell(&[event]).await;
+    let heard = listening.chunk().await;
+    assert!(heard.contains("cancelled"), "{heard}");
 }
 
 #[tokio::test]

@@ -200,6 +200,52 @@ async fn frames_that_ask_for_nothing_keep_no_connection_of_http_2() {
     assert_eq!(cuts(&server, "idle").await, 1);
 }
 
+/// A byte now and then is no way to keep what was answered, nor is a window of HTTP/2 that stays shut.
+#[tokio::test]
+async fn who_does_not_take_his_answers_is_cut() {
+    let config = HttpConfig {
+        idle_timeout: SHORT,
+        ..HttpConfig::default()
+    };
+    let server = Server::start_with(config, |_| {}).await;
+    let mut client = server.connect().await;
+    // More than the system keeps for both sides.
+    let request = "GET /openapi.json HTTP/1.1\r\nhost: test\r\n\r\n";
+    client.send(request.repeat(400)).await;
+    let reading = async {
+        while cuts(&server, "slow").await == 0 {
+            client.some_byte().await;
+        }
+    };
+    timeout(Duration::from_secs(20), reading)
+        .await
+        .expect("it is cut");
+    let stream = TcpStream::connect(server.address)
+        .await
+        .expect("the server listens");
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(SHORT / 10)
+        .initial_stream_window_size(1)
+        .handshake(TokioIo::new(stream))
+        .await
+        .expect("HTTP/2 is spoken");
+    let connection = tokio::spawn(connection);
+    let request = hyper::Request::get("http://test/openapi.json")
+        .body(String::new())
+        .expect("a request");
+    let answer = sender.send_request(request).await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    ended(connection).await;
+    drop(answer);
+    // It is counted when the connection is gone.
+    timeout(Duration::from_secs(20), async {
+        while cuts(&server, "slow").await < 2 {}
+    })
+    .await
+    .expect("it is counted");
+}
+
 #[tokio::test]
 async fn open_connections_are_counted_until_they_close() {
     let server = Server::start().await;

@@ -19,6 +19,7 @@ use crate::client::{Answer, Client};
 pub(crate) struct Server {
     pub(crate) memory: Memory,
     pub(crate) address: SocketAddr,
+    pub(crate) events: Arc<Events>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<std::io::Result<()>>,
 }
@@ -64,8 +65,8 @@ impl Server {
                 ..SubmitConfig::default()
             },
         );
-        let events = Events::start(&ports, memory.log.clone(), events);
-        let api = Api::new(&ports, Arc::new(submitter), Arc::new(events), meters);
+        let events = Arc::new(Events::start(&ports, memory.log.clone(), events));
+        let api = Api::new(&ports, Arc::new(submitter), events.clone(), meters);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener
             .local_addr()
@@ -78,6 +79,7 @@ impl Server {
         Self {
             memory,
             address,
+            events,
             stop,
             running,
         }
