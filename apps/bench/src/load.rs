@@ -3,6 +3,7 @@
 //! Each connection is a task on one of few single-threaded runtimes; requests are bytes made once. Latencies count from
 //! the time at which a request was due, so a stall of the server is counted and not hidden.
 
+mod own;
 mod pace;
 mod record;
 mod target;
@@ -20,7 +21,7 @@ use tokio::task::LocalSet;
 use tokio::time::sleep;
 
 use pace::Pace;
-use record::Record;
+use record::{Pending, Record};
 pub use record::{Report, Summary};
 pub use target::{Target, WrongTarget};
 use wire::Connection;
@@ -50,6 +51,12 @@ pub enum Errand {
         /// Paths, such as `/tasks/{id}`.
         paths: Vec<String>,
     },
+}
+
+impl Errand {
+    const fn watches(&self) -> bool {
+        matches!(self, Self::SubmitAndWatch { .. })
+    }
 }
 
 /// A run.
@@ -139,6 +146,7 @@ pub fn run(plan: &Plan, progress: &Arc<Progress>) -> io::Result<Report> {
         plan.target.port,
     ))?);
     let threads = plan.threads.clamp(1, plan.connections.max(1));
+    let used_before = own::processor_seconds();
     let pace = Pace::start(plan.rate, plan.warmup + plan.duration)?;
     let requests = Arc::new(Requests::of(plan));
     let mut running = Vec::new();
@@ -157,7 +165,7 @@ pub fn run(plan: &Plan, progress: &Arc<Progress>) -> io::Result<Report> {
                 .spawn(move || run_thread(plan, pace, requests, progress, connections))?,
         );
     }
-    let mut sum = Record::new(pace.begin(), plan.warmup);
+    let mut sum = Record::new(pace.begin(), plan.warmup, plan.errand.watches());
     for thread in running {
         let record = thread
             .join()
@@ -165,9 +173,16 @@ pub fn run(plan: &Plan, progress: &Arc<Progress>) -> io::Result<Report> {
         sum.add(&record);
     }
     for due in pace.untaken() {
-        sum.gave_up(due);
+        sum.gave_up(Pending::since(due));
     }
-    Ok(sum.report(plan.duration))
+    let processor_seconds = own::processor_seconds() - used_before;
+    let whole = (plan.warmup + plan.duration).as_secs_f64() * threads as f64;
+    Ok(Report {
+        processor_seconds,
+        busy: processor_seconds / whole,
+        peak_mib: own::peak_mib(),
+        ..sum.report(plan.duration)
+    })
 }
 
 /// What the connections of one thread share.
@@ -177,8 +192,8 @@ struct Shared {
     requests: Arc<Requests>,
     progress: Arc<Progress>,
     record: RefCell<Record>,
-    /// Since when each request under way was due.
-    under_way: RefCell<Vec<Option<Instant>>>,
+    /// What each connection has under way.
+    under_way: RefCell<Vec<Option<Pending>>>,
 }
 
 fn run_thread(
@@ -192,8 +207,9 @@ fn run_thread(
         .enable_all()
         .build()?;
     let end = pace.begin() + plan.warmup + plan.duration + plan.patience;
+    let empty = Record::new(pace.begin(), plan.warmup, plan.errand.watches());
     let shared = Rc::new(Shared {
-        record: RefCell::new(Record::new(pace.begin(), plan.warmup)),
+        record: RefCell::new(empty.clone()),
         under_way: RefCell::new(vec![None; connections]),
         plan,
         pace,
@@ -210,11 +226,9 @@ fn run_thread(
         let _ = tokio::time::timeout_at(end.into(), local).await;
     });
     let under_way = shared.under_way.borrow().clone();
-    let mut record = shared
-        .record
-        .replace(Record::new(shared.pace.begin(), shared.plan.warmup));
-    for due in under_way.into_iter().flatten() {
-        record.gave_up(due);
+    let mut record = shared.record.replace(empty);
+    for pending in under_way.into_iter().flatten() {
+        record.gave_up(pending);
     }
     Ok(record)
 }
@@ -224,20 +238,25 @@ impl Shared {
     async fn drive(&self, number: usize) {
         let mut connection = None;
         while let Some(due) = self.pace.next().await {
-            self.under_way.borrow_mut()[number] = Some(due);
-            let outcome = self.go(&mut connection, due).await;
-            if let Err(error) = outcome {
+            self.under_way.borrow_mut()[number] = Some(Pending::since(due));
+            let outcome = self.go(&mut connection, number, due).await;
+            let pending = self.under_way.borrow_mut()[number].take();
+            if let (Err(error), Some(pending)) = (outcome, pending) {
                 connection = None;
                 self.record
                     .borrow_mut()
-                    .failed(due, &error.kind().to_string());
+                    .failed(pending, &error.kind().to_string());
                 sleep(RECONNECT_PAUSE).await;
             }
-            self.under_way.borrow_mut()[number] = None;
         }
     }
 
-    async fn go(&self, slot: &mut Option<Connection>, due: Instant) -> io::Result<()> {
+    async fn go(
+        &self,
+        slot: &mut Option<Connection>,
+        number: usize,
+        due: Instant,
+    ) -> io::Result<()> {
         let connection = self.connected(slot).await?;
         let status = connection.exchange(self.requests.next()).await?;
         self.record.borrow_mut().answered(due, status);
@@ -247,6 +266,10 @@ impl Shared {
         } = self.plan.errand
             && status == 201
         {
+            self.under_way.borrow_mut()[number] = Some(Pending {
+                due,
+                is_answered: true,
+            });
             self.watch(slot, due, every, patience).await?;
         }
         if slot.as_ref().is_some_and(Connection::is_closing) {
@@ -287,10 +310,7 @@ impl Shared {
             let connection = self.connected(slot).await?;
             let status = connection.exchange(&look).await?;
             if status == 200 && wire::find(connection.body(), b"\"processedAt\"").is_some() {
-                let mut record = self.record.borrow_mut();
-                if record.counts(due) {
-                    record.visible.record(due.elapsed());
-                }
+                self.record.borrow_mut().visible(due);
                 return Ok(());
             }
             if due.elapsed() > patience {
@@ -352,4 +372,87 @@ pub fn make_finished(
         }
         Ok(ids)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Accepts every task and never does one.
+    fn idle_service() -> io::Result<Target> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let port = listener.local_addr()?.port();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || serve(&stream));
+            }
+        });
+        Ok(format!("http://127.0.0.1:{port}")
+            .parse()
+            .expect("an address"))
+    }
+
+    fn serve(mut stream: &std::net::TcpStream) -> io::Result<()> {
+        let mut lines = BufReader::new(stream).lines();
+        while let Some(first) = lines.next() {
+            let is_post = first?.starts_with("POST");
+            for line in lines.by_ref() {
+                if line?.is_empty() {
+                    break;
+                }
+            }
+            let (status, body) = if is_post {
+                let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+                (
+                    "201 Created",
+                    format!("{{\"id\":\"{id}\",\"status\":\"pending\"}}"),
+                )
+            } else {
+                ("200 OK", "{\"status\":\"pending\"}".to_owned())
+            };
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_result_that_never_shows_counts_with_the_time_that_was_waited() {
+        let patience = Duration::from_millis(300);
+        let check = |connections| {
+            let plan = Plan {
+                target: idle_service().expect("a service"),
+                errand: Errand::SubmitAndWatch {
+                    payload: String::new(),
+                    every: Duration::from_millis(1),
+                    patience,
+                },
+                connections,
+                rate: Some(100.0),
+                warmup: Duration::ZERO,
+                duration: Duration::from_millis(100),
+                patience,
+                threads: 1,
+                headers: Vec::new(),
+            };
+            run(&plan, &Arc::default()).expect("a report")
+        };
+        let report = check(10);
+        assert_eq!(report.accepted_in_all, 10, "{report:?}");
+        assert_eq!(report.answer_ms.count, 10, "each once: {report:?}");
+        assert!(report.answer_ms.p50 < 300.0, "{report:?}");
+        assert_eq!(report.visible_ms.count, 10, "{report:?}");
+        assert!(report.visible_ms.p50 >= 200.0, "{report:?}");
+        assert_eq!(report.failures(), 10, "{report:?}");
+        // The only connection waits for the first, and nobody takes the others.
+        let report = check(1);
+        assert_eq!(report.visible_ms.count, 10, "{report:?}");
+        assert_eq!(report.failures(), 10, "{report:?}");
+    }
 }

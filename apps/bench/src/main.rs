@@ -1,7 +1,7 @@
 //! `task-processor-bench`: load for a deployment of Task Processor.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +51,9 @@ struct Arguments {
     /// With --scenario get: how many tasks to submit first and then to read in turn
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     tasks: u32,
+    /// With --scenario get: read what this file names in turn, one path a line, instead of tasks submitted first
+    #[arg(long, value_name = "FILE", conflicts_with = "tasks")]
+    paths: Option<PathBuf>,
     /// With --scenario visible: how long to wait between two looks for a result
     #[arg(long, value_name = "TIME", default_value = "2ms", value_parser = duration::read)]
     poll: Duration,
@@ -157,6 +160,11 @@ fn errand(arguments: &Arguments) -> std::io::Result<Errand> {
             paths: vec!["/metrics".to_owned()],
         },
         Scenario::Get => {
+            if let Some(file) = &arguments.paths {
+                return Ok(Errand::Read {
+                    paths: read_paths(file)?,
+                });
+            }
             let count = arguments.tasks as usize;
             if !arguments.quiet {
                 eprintln!("submitting {count} tasks to read");
@@ -173,6 +181,19 @@ fn errand(arguments: &Arguments) -> std::io::Result<Errand> {
             }
         }
     })
+}
+
+fn read_paths(file: &Path) -> std::io::Result<Vec<String>> {
+    let wrong = |what: String| std::io::Error::other(format!("--paths {}: {what}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    for (number, line) in (1..).zip(text.lines()) {
+        if !line.starts_with('/') || line.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(wrong(format!(
+                "line {number} is not a path such as /tasks/<id>"
+            )));
+        }
+    }
+    Ok(text.lines().map(ToOwned::to_owned).collect())
 }
 
 fn show(
@@ -231,14 +252,11 @@ fn tell(arguments: &Arguments, report: &Report) -> std::io::Result<()> {
         "{:.0} answers a second over {:.1} s",
         report.answered_per_second, report.seconds
     )?;
-    // A thread that is always busy is the limit itself.
-    let whole =
-        (arguments.warmup + arguments.duration).as_secs_f64() * f64::from(arguments.threads);
-    if report.processor_seconds > 0.9 * whole {
+    if report.is_held_up() {
         writeln!(
             out,
-            "  the generator had no time to spare ({:.1} s of {whole:.1} s): give it more --threads",
-            report.processor_seconds
+            "  the generator had no time to spare (busy for {:.0} % of it): give it more --threads",
+            report.busy * 100.0
         )?;
     }
     for (status, count) in &report.statuses {

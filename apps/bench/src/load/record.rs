@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 /// Latencies above this count as this.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_secs(3_600);
 const DIGITS: u8 = 3;
 
 /// Latencies in microseconds, to three digits.
@@ -65,40 +65,63 @@ pub struct Summary {
     pub mean: f64,
 }
 
+/// A request on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    pub(super) due: Instant,
+    /// What is left to wait for is its result.
+    pub(super) is_answered: bool,
+}
+
+impl Pending {
+    pub(super) const fn since(due: Instant) -> Self {
+        Self {
+            due,
+            is_answered: false,
+        }
+    }
+}
+
 /// What one thread measured.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Record {
     warm: Instant,
-    pub(super) answered: Latencies,
-    pub(super) visible: Latencies,
+    /// Whether results are waited for.
+    watches: bool,
+    answered: Latencies,
+    visible: Latencies,
     statuses: BTreeMap<u16, u64>,
     faults: BTreeMap<String, u64>,
     per_second: Vec<u64>,
     unanswered: u64,
+    answered_in_all: u64,
     accepted_in_all: u64,
 }
 
 impl Record {
-    pub(super) fn new(begin: Instant, warmup: Duration) -> Self {
+    pub(super) fn new(begin: Instant, warmup: Duration, watches: bool) -> Self {
         Self {
             warm: begin + warmup,
+            watches,
             answered: Latencies::default(),
             visible: Latencies::default(),
             statuses: BTreeMap::new(),
             faults: BTreeMap::new(),
             per_second: Vec::new(),
             unanswered: 0,
+            answered_in_all: 0,
             accepted_in_all: 0,
         }
     }
 
     /// Whether what was due then counts.
-    pub(super) fn counts(&self, due: Instant) -> bool {
+    fn counts(&self, due: Instant) -> bool {
         due >= self.warm
     }
 
     pub(super) fn answered(&mut self, due: Instant, status: u16) {
         let now = Instant::now();
+        self.answered_in_all += 1;
         self.accepted_in_all += u64::from(status == 201);
         if !self.counts(due) {
             return;
@@ -112,19 +135,36 @@ impl Record {
         self.per_second[second] += 1;
     }
 
-    pub(super) fn failed(&mut self, due: Instant, reason: &str) {
+    pub(super) fn visible(&mut self, due: Instant) {
         if self.counts(due) {
-            self.answered.record(due.elapsed());
+            self.visible.record(due.elapsed());
+        }
+    }
+
+    pub(super) fn failed(&mut self, pending: Pending, reason: &str) {
+        if self.counts(pending.due) {
+            self.waited_in_vain(pending);
             *self.faults.entry(reason.to_owned()).or_default() += 1;
         }
     }
 
-    /// What was due and has no answer when the patience is over counts with the time it has waited so far, so that a server
-    /// that stops answering looks as bad as it is.
-    pub(super) fn gave_up(&mut self, due: Instant) {
-        if self.counts(due) {
-            self.answered.record(due.elapsed());
+    /// What was due and has no answer, or no result, when the patience is over.
+    pub(super) fn gave_up(&mut self, pending: Pending) {
+        if self.counts(pending.due) {
+            self.waited_in_vain(pending);
             self.unanswered += 1;
+        }
+    }
+
+    /// Whatever did not come counts with the time that was waited for it, so that a server that stops answering looks as bad
+    /// as it is.
+    fn waited_in_vain(&mut self, pending: Pending) {
+        let waited = pending.due.elapsed();
+        if !pending.is_answered {
+            self.answered.record(waited);
+        }
+        if self.watches {
+            self.visible.record(waited);
         }
     }
 
@@ -143,9 +183,11 @@ impl Record {
             *sum += count;
         }
         self.unanswered += other.unanswered;
+        self.answered_in_all += other.answered_in_all;
         self.accepted_in_all += other.accepted_in_all;
     }
 
+    /// Without what the generator used itself.
     pub(super) fn report(&self, measured: Duration) -> Report {
         let whole = usize::try_from(measured.as_secs()).unwrap_or(usize::MAX);
         let in_time: u64 = if measured.subsec_nanos() == 0 {
@@ -161,20 +203,14 @@ impl Record {
             statuses: self.statuses.clone(),
             faults: self.faults.clone(),
             unanswered: self.unanswered,
+            answered_in_all: self.answered_in_all,
             accepted_in_all: self.accepted_in_all,
-            processor_seconds: own_processor_seconds().unwrap_or_default(),
+            processor_seconds: 0.0,
+            busy: 0.0,
+            peak_mib: 0.0,
             answered_in_each_second: self.per_second.clone(),
         }
     }
-}
-
-/// Linux counts it in hundredths of a second; in `/proc/self/stat` the name stands in parentheses and may hold anything.
-fn own_processor_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(11);
-    let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some((user + system) / 100.0)
 }
 
 /// What a run measured, warm-up left out where not said otherwise.
@@ -187,19 +223,28 @@ pub struct Report {
     pub answered_per_second: f64,
     /// From the time a request was due to its whole answer, failures and requests without an answer included.
     pub answer_ms: Summary,
-    /// From the time a submission was due until a `GET` showed its result; scenario `visible` only.
+    /// From the time a submission was due until a `GET` showed its result, those without one included; scenario `visible` only.
     pub visible_ms: Summary,
     /// Answers by status.
     pub statuses: BTreeMap<u16, u64>,
     /// Requests that got no answer, by reason.
     pub faults: BTreeMap<String, u64>,
-    /// Requests that were due and still had no answer when the patience was over.
+    /// Requests that were due and still had no answer, or no result, when the patience was over.
     pub unanswered: u64,
+    /// Answers, those of the warm-up included.
+    #[serde(default)]
+    pub answered_in_all: u64,
     /// `201`s, those of the warm-up included.
     pub accepted_in_all: u64,
-    /// Processor time of this program since it began, in seconds; 0 where the system does not tell.
+    /// Processor time of this program for the whole run, in seconds; 0 where the system does not tell.
     #[serde(default)]
     pub processor_seconds: f64,
+    /// Its share of what the threads of this program could have used until the last request was due.
+    #[serde(default)]
+    pub busy: f64,
+    /// The most memory that this program had, in MiB; 0 where the system does not tell.
+    #[serde(default)]
+    pub peak_mib: f64,
     /// Answers in each second after the warm-up.
     pub answered_in_each_second: Vec<u64>,
 }
@@ -216,6 +261,12 @@ impl Report {
             .sum();
         refused + self.faults.values().sum::<u64>() + self.unanswered
     }
+
+    /// Whether the generator had so little time to spare that it may be the limit itself.
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
+        self.busy > 0.9
+    }
 }
 
 #[cfg(test)]
@@ -225,17 +276,17 @@ mod tests {
     #[test]
     fn a_stall_is_counted_from_when_requests_were_due() {
         let begin = Instant::now() - Duration::from_secs(3);
-        let mut record = Record::new(begin, Duration::from_secs(1));
+        let mut record = Record::new(begin, Duration::from_secs(1), false);
         // Due in the warm-up.
         record.answered(begin, 201);
         // Due after it, answered now.
         record.answered(begin + Duration::from_secs(1), 201);
-        record.gave_up(begin + Duration::from_secs(2));
+        record.gave_up(Pending::since(begin + Duration::from_secs(2)));
         let report = record.report(Duration::from_secs(2));
         assert_eq!((report.answer_ms.count, report.unanswered), (2, 1));
         assert!(report.answer_ms.max >= 2_000.0, "{report:?}");
         assert!(report.answer_ms.p50 >= 1_000.0, "{report:?}");
-        assert_eq!(report.accepted_in_all, 2);
+        assert_eq!((report.answered_in_all, report.accepted_in_all), (2, 2));
         assert_eq!(report.failures(), 1);
     }
 }
