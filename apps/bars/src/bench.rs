@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Map, Value, json};
 use task_processor_bench::load::Report;
 
+use crate::database::{Database, without_password};
 use crate::failure::Failure;
 use crate::generator::Load;
 use crate::outcome::Round;
@@ -22,6 +24,8 @@ pub(crate) struct Bench {
     pub(crate) smoke: bool,
     /// Everything that was measured.
     pub(crate) measured: Vec<Round>,
+    /// Programs of ours that were started, and their settings.
+    pub(crate) started: Vec<Value>,
     progress: ProgressBar,
     services: Vec<(Kind, Service)>,
 }
@@ -49,6 +53,7 @@ impl Bench {
             length,
             smoke,
             measured: Vec::new(),
+            started: Vec::new(),
             progress,
             services: Vec::new(),
         }
@@ -73,7 +78,7 @@ impl Bench {
     }
 
     /// Sends load as fast or as slow as it says.
-    pub(crate) async fn send(&self, load: &Load) -> Result<Report, Failure> {
+    pub(crate) async fn send(&self, load: &Load<'_>) -> Result<Report, Failure> {
         load.send(&self.binaries, &self.directory).await
     }
 
@@ -86,9 +91,12 @@ impl Bench {
         report: &Report,
         used: &Used,
     ) -> &mut Round {
+        self.keep_round(Round::new(scenario, subject, round, report, used))
+    }
+
+    pub(crate) fn keep_round(&mut self, round: Round) -> &mut Round {
         self.step();
-        self.measured
-            .push(Round::new(scenario, subject, round, report, used));
+        self.measured.push(round);
         let last = self.measured.len() - 1;
         &mut self.measured[last]
     }
@@ -120,13 +128,59 @@ impl Bench {
         Ok(found)
     }
 
-    /// What the services that were started say of themselves.
-    pub(crate) async fn versions(&self) -> Result<Vec<(String, String)>, Failure> {
-        let mut versions = Vec::new();
+    /// Notes with which settings a program of ours runs.
+    pub(crate) fn note(&mut self, of: &str, program: &str, settings: &[(&str, String)]) {
+        let settings: Map<String, Value> = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), without_password(value).into()))
+            .collect();
+        self.started
+            .push(json!({ "of": of, "program": program, "settings": settings }));
+    }
+
+    /// What the services that were started say of themselves, and what our programs are made of.
+    pub(crate) async fn versions(&self) -> Result<Map<String, Value>, Failure> {
+        let mut versions = Map::new();
         for (_, service) in &self.services {
             let version = service.version(&self.directory).await?;
-            versions.push((service.process.name.clone(), version));
+            versions.insert(service.process.name.clone(), version.into());
         }
+        let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
+        versions.insert("librdkafka".to_owned(), librdkafka.into());
+        for program in ["server", "worker", "migrate"] {
+            let name = format!("task-processor-{program}");
+            versions.insert(name.clone(), self.version_of(&name).await?.into());
+        }
+        let embedded = self.version_of("task-processor").await?;
+        versions.insert("task-processor".to_owned(), embedded.into());
         Ok(versions)
+    }
+
+    async fn version_of(&self, program: &str) -> Result<String, Failure> {
+        let output = tokio::process::Command::new(self.binaries.join(program))
+            .arg("--version")
+            .output()
+            .await?;
+        let said = String::from_utf8(output.stdout)?;
+        Ok(said
+            .split_whitespace()
+            .last()
+            .unwrap_or("unknown")
+            .to_owned())
+    }
+
+    /// The settings of PostgreSQL, if it was started.
+    pub(crate) async fn postgres_settings(&self) -> Result<Value, Failure> {
+        let running = self
+            .services
+            .iter()
+            .find(|(kind, _)| *kind == Kind::Postgres);
+        let Some((_, service)) = running else {
+            return Ok(Value::Null);
+        };
+        let database = Database::connect(service.port, "taskdb").await?;
+        let settings = database.settings().await;
+        database.close().await?;
+        Ok(serde_json::from_str(&settings?)?)
     }
 }

@@ -19,6 +19,15 @@ pub(crate) fn url(port: u16, name: &str) -> String {
     format!("postgres://task:task@127.0.0.1:{port}/{name}")
 }
 
+/// A setting as it may be shown.
+pub(crate) fn without_password(setting: &str) -> String {
+    setting.replace("task:task@", "task@")
+}
+
+/// The id of the seeded row `n`: those of whole tables are in the order of time, as version 7 has them.
+const SEEDED: &str =
+    "(lpad(to_hex(1600000000000 + n), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid";
+
 impl Database {
     pub(crate) async fn connect(port: u16, name: &str) -> Result<Self, Failure> {
         let mut options = ConnectOptions::new(url(port, name) + "?application_name=bars");
@@ -82,7 +91,7 @@ impl Database {
     pub(crate) async fn seed(&self, rows: u64) -> Result<(), Failure> {
         self.execute(&format!(
             "INSERT INTO tasks (id, payload, priority, status, result, created_at, updated_at)
-            SELECT (lpad(to_hex(1600000000000 + n), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid,
+            SELECT {SEEDED},
                 repeat('x', 100), 1, 'done', repeat('x', 100) || ' (len=100)',
                 timestamp '2024-01-01' + n * interval '1 ms', timestamp '2024-01-01' + n * interval '1 ms'
             FROM generate_series(1, {rows}) AS n;
@@ -90,5 +99,35 @@ impl Database {
         ))
         .await?;
         self.execute("VACUUM ANALYZE tasks").await
+    }
+
+    /// Paths of so many of these seeded rows, from all over the table, in no order.
+    pub(crate) async fn seeded_paths(&self, rows: u64, count: u64) -> Result<String, Failure> {
+        let step = (rows / count).max(1);
+        self.one(&format!(
+            "SELECT string_agg('/tasks/' || {SEEDED}, E'\\n' ORDER BY random())
+            FROM generate_series(1, {rows}, {step}) AS n"
+        ))
+        .await
+    }
+
+    /// How many updates of tasks there were, and how many of them stayed on their page. A session tells when it ends.
+    pub(crate) async fn updates(&self) -> Result<(i64, i64), Failure> {
+        let of = |column: &str| {
+            format!("SELECT {column} FROM pg_stat_user_tables WHERE relname = 'tasks'")
+        };
+        let all = self.one(&of("n_tup_upd")).await?;
+        Ok((all, self.one(&of("n_tup_hot_upd")).await?))
+    }
+
+    /// What was set by whoever laid the server out, and what its speed depends on most.
+    pub(crate) async fn settings(&self) -> Result<String, Failure> {
+        self.one(
+            "SELECT json_object_agg(name, current_setting(name) ORDER BY name)::text FROM pg_settings
+            WHERE (source IN ('configuration file', 'command line') AND name !~ 'director|_file|^lc_|^port$')
+            OR name IN ('autovacuum', 'checkpoint_timeout', 'effective_cache_size', 'fsync', 'full_page_writes', 'jit',
+                'max_wal_size', 'shared_buffers', 'synchronous_commit', 'wal_compression', 'wal_level', 'wal_sync_method', 'work_mem')",
+        )
+        .await
     }
 }

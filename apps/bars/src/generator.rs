@@ -9,20 +9,30 @@ use task_processor_bench::load::Report;
 use crate::failure::Failure;
 use crate::process::Process;
 
-/// What is sent. A measurement warms up for a fifth of its length.
+/// Connections that one thread of the generator carries easily.
+const CONNECTIONS_OF_A_THREAD: u32 = 128;
+
+/// What is sent.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
+pub(crate) struct Load<'a> {
     /// As the generator's `--scenario`.
     pub(crate) scenario: &'static str,
     pub(crate) port: u16,
     pub(crate) connections: u32,
     /// Requests a second in open loop; none is as fast as the connections carry.
     pub(crate) rate: Option<f64>,
+    /// Before anything counts.
+    pub(crate) warmup: Duration,
     pub(crate) duration: Duration,
+    /// For answers, and for results, at the end.
+    pub(crate) patience: Duration,
+    /// The file of paths that `get` reads in turn.
+    pub(crate) paths: Option<&'a Path>,
 }
 
-impl Load {
-    pub(crate) const fn closed(
+impl<'a> Load<'a> {
+    /// As fast as it goes, after a warm-up of a fifth of the length.
+    pub(crate) fn closed(
         scenario: &'static str,
         port: u16,
         connections: u32,
@@ -33,21 +43,39 @@ impl Load {
             port,
             connections,
             rate: None,
+            warmup: duration / 5,
             duration,
+            patience: Duration::from_secs(60),
+            paths: None,
+        }
+    }
+
+    /// The same for reading what the file names.
+    pub(crate) fn reading(
+        paths: &'a Path,
+        port: u16,
+        connections: u32,
+        duration: Duration,
+    ) -> Self {
+        Self {
+            paths: Some(paths),
+            ..Self::closed("get", port, connections, duration)
         }
     }
 
     pub(crate) async fn send(&self, binaries: &Path, directory: &Path) -> Result<Report, Failure> {
         let out = directory.join("load.json");
+        let threads = self.connections.div_ceil(CONNECTIONS_OF_A_THREAD);
         let seconds = |time: Duration| format!("{}s", time.as_secs_f64());
         let mut arguments: Vec<String> = [
             ("--url", format!("http://127.0.0.1:{}", self.port)),
             ("--scenario", self.scenario.to_owned()),
             ("--connections", self.connections.to_string()),
+            ("--threads", threads.to_string()),
             ("--duration", seconds(self.duration)),
-            ("--warmup", seconds(self.duration / 5)),
+            ("--warmup", seconds(self.warmup)),
             ("--poll", "1ms".to_owned()),
-            ("--patience", "60s".to_owned()),
+            ("--patience", seconds(self.patience)),
             ("--json", out.display().to_string()),
         ]
         .into_iter()
@@ -56,6 +84,9 @@ impl Load {
         arguments.push("--quiet".to_owned());
         if let Some(rate) = self.rate {
             arguments.extend(["--rate".to_owned(), rate.to_string()]);
+        }
+        if let Some(paths) = self.paths {
+            arguments.extend(["--paths".to_owned(), paths.display().to_string()]);
         }
         if out.exists() {
             std::fs::remove_file(&out)?;

@@ -7,23 +7,33 @@ use task_processor_bench::load::{Report, Summary};
 
 use crate::stand::Used;
 
+/// The subject that others are compared with: the API on ports that do nothing.
+pub(crate) const NOIO: &str = "noio";
+
 /// One measurement of one subject.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Round {
     pub(crate) scenario: &'static str,
     pub(crate) subject: String,
     /// From 1.
     pub(crate) round: usize,
-    /// Answers.
+    /// Answers, or what the store did.
     pub(crate) per_second: f64,
+    #[serde(skip_serializing_if = "is_empty")]
     pub(crate) answer_ms: Summary,
     #[serde(skip_serializing_if = "is_empty")]
     pub(crate) visible_ms: Summary,
     /// Requests, or tasks, of the whole measurement, warm-up included: what the figures below are shared by.
     pub(crate) count: u64,
-    /// Requests that were not answered with success.
+    /// Requests that were refused, or broke.
     pub(crate) failures: u64,
+    /// Requests without an answer, or without a result, when the patience was over.
+    pub(crate) unanswered: u64,
+    /// How busy the threads of the load generator were, 1 being always.
+    pub(crate) load_busy: f64,
+    /// Whether it may have been the limit itself.
+    pub(crate) load_is_held_up: bool,
     /// Of each process.
     pub(crate) processor_micros_each: BTreeMap<String, f64>,
     pub(crate) peak_mib: BTreeMap<String, f64>,
@@ -52,7 +62,10 @@ impl Round {
         report: &Report,
         used: &Used,
     ) -> Self {
-        let count = report.accepted_in_all.max(report.answer_ms.count);
+        let count = match report.accepted_in_all {
+            0 => report.answered_in_all,
+            accepted => accepted,
+        };
         let each = |sum: f64| sum / count.max(1) as f64;
         let mut processor_micros_each: BTreeMap<String, f64> = used
             .seconds
@@ -60,6 +73,8 @@ impl Round {
             .map(|(name, seconds)| (name.clone(), each(seconds * 1e6)))
             .collect();
         processor_micros_each.insert("load".to_owned(), each(report.processor_seconds * 1e6));
+        let mut peak_mib = used.peak_mib.clone();
+        peak_mib.insert("load".to_owned(), report.peak_mib);
         Self {
             scenario,
             subject: subject.to_owned(),
@@ -68,9 +83,12 @@ impl Round {
             answer_ms: report.answer_ms,
             visible_ms: report.visible_ms,
             count,
-            failures: report.failures(),
+            failures: report.failures() - report.unanswered,
+            unanswered: report.unanswered,
+            load_busy: report.busy,
+            load_is_held_up: report.is_held_up(),
             processor_micros_each,
-            peak_mib: used.peak_mib.clone(),
+            peak_mib,
             wal_bytes_each: used.wal_bytes.map(|bytes| each(bytes as f64)),
             lost: None,
             doubled: None,
@@ -144,6 +162,8 @@ pub(crate) enum Verdict {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Outcome {
     pub(crate) scenario: &'static str,
+    /// Which of the forms, on which services.
+    pub(crate) form: &'static str,
     pub(crate) what: String,
     pub(crate) unit: &'static str,
     pub(crate) bar: Option<Bar>,
@@ -161,6 +181,7 @@ impl Outcome {
     ) -> Self {
         Self {
             scenario,
+            form: "",
             what: what.into(),
             unit,
             bar,
@@ -169,13 +190,12 @@ impl Outcome {
     }
 
     pub(crate) fn median(&self) -> f64 {
-        let mut sorted = self.samples.clone();
-        sorted.sort_by(f64::total_cmp);
-        match sorted.len() {
-            0 => f64::NAN,
-            odd if odd % 2 == 1 => sorted[odd / 2],
-            even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
-        }
+        median(&self.samples)
+    }
+
+    /// Whether every round gave a number.
+    pub(crate) fn is_measured(&self) -> bool {
+        !self.samples.is_empty() && self.samples.iter().all(|sample| sample.is_finite())
     }
 
     /// The least and the most.
@@ -194,6 +214,17 @@ impl Outcome {
             // A measurement that gave no number has reached nothing.
             Some(_) => Verdict::Below,
         }
+    }
+}
+
+/// Not a number when there is none.
+pub(crate) fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => sorted[odd / 2],
+        even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
     }
 }
 

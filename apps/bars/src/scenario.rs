@@ -1,6 +1,7 @@
 //! One for each bar, or for a few that are measured together.
 
 mod flow;
+mod growth;
 mod intake;
 mod long;
 mod reads;
@@ -34,18 +35,20 @@ pub(crate) enum Scenario {
     Visible,
     /// The same at rising rates; no bar
     Curve,
-    /// Reading finished tasks, from memory and from Redis, against the same route without input and output
+    /// Reading finished tasks, from memory, from Redis and from neither, against the same route without input and output
     Get,
     /// GET /metrics in a long table against a short one
     Metrics,
     /// Sharing commits on SQLite against a commit for each task
     Sqlite,
-    /// Bytes of write-ahead log for the whole life of a task, in batches of 500
+    /// Bytes of write-ahead log for the whole life of a task, in batches of 500, and updates that stay on their page
     Wal,
-    /// Five minutes of flow at the limit; not part of a run without names
+    /// Five minutes of flow at the limit, after one that does not count
     Sustained,
     /// Thirty minutes of it, in a table that passes ten million rows; not part of a run without names
     Soak,
+    /// Accepting, reading, listing and flow in a table of ten million rows against one of 50,000; not part of a run without names
+    Growth,
 }
 
 /// What a scenario found.
@@ -56,7 +59,7 @@ pub(crate) struct Finding {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Post64,
         Self::Post256,
         Self::Post1,
@@ -71,11 +74,12 @@ impl Scenario {
         Self::Wal,
         Self::Sustained,
         Self::Soak,
+        Self::Growth,
     ];
 
     /// Whether it is part of a run without names.
     pub(crate) const fn is_short(self) -> bool {
-        !matches!(self, Self::Sustained | Self::Soak)
+        !matches!(self, Self::Soak | Self::Growth)
     }
 
     pub(crate) fn name(self) -> String {
@@ -86,17 +90,37 @@ impl Scenario {
     /// How many measurements it takes, for the progress bar.
     pub(crate) const fn steps(self, rounds: usize) -> usize {
         match self {
-            Self::Get => 3 * rounds,
+            Self::Get => 4 * rounds,
             Self::Flow | Self::FlowKafkaRust | Self::FlowEmbedded | Self::Visible | Self::Wal => {
                 rounds
             }
             Self::Curve => flow::CURVE.len(),
-            Self::Sustained | Self::Soak => 1,
+            Self::Sustained | Self::Soak => 2,
+            Self::Growth => 8 * rounds,
             _ => 2 * rounds,
         }
     }
 
+    /// Which programs on which services, for a reader of the table.
+    const fn form(self) -> &'static str {
+        match self {
+            Self::FlowKafkaRust => "kafka-rust, Kafka 3.9",
+            Self::FlowEmbedded => "embedded, SQLite",
+            Self::Sqlite => "the store alone, SQLite",
+            Self::Wal => "the store alone, PostgreSQL",
+            _ => "rdkafka, Kafka 4",
+        }
+    }
+
     pub(crate) async fn run(self, bench: &mut Bench) -> Result<Finding, Failure> {
+        let mut finding = self.measure(bench).await?;
+        for outcome in &mut finding.outcomes {
+            outcome.form = self.form();
+        }
+        Ok(finding)
+    }
+
+    async fn measure(self, bench: &mut Bench) -> Result<Finding, Failure> {
         match self {
             Self::Post64 => intake::against_nothing(bench, 64).await,
             Self::Post256 => intake::against_nothing(bench, 256).await,
@@ -112,6 +136,7 @@ impl Scenario {
             Self::Wal => store::wal(bench).await,
             Self::Sustained => long::sustained(bench).await,
             Self::Soak => long::soak(bench).await,
+            Self::Growth => growth::run(bench).await,
         }
     }
 }

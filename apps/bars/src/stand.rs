@@ -18,6 +18,8 @@ use crate::services::{free_port, say_to_redis};
 use crate::topics;
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
+/// To see how much memory a service holds, the kernel walks all its pages.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
 /// Which client the programs use, on which broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +39,10 @@ pub(crate) const KAFKA_RUST: Line = Line {
 
 /// A database of its own with its schema, an empty cache and empty topics.
 pub(crate) struct Stand {
+    pub(crate) name: String,
     pub(crate) database: Database,
     pub(crate) kafka_port: u16,
+    redis_port: u16,
     environment: Vec<(&'static str, String)>,
     /// Names and process ids of the services.
     services: Vec<(String, u32)>,
@@ -60,8 +64,6 @@ impl Stand {
     ) -> Result<Self, Failure> {
         let kafka = bench.kafka(line.major).await?;
         let (postgres, redis) = (bench.postgres().await?, bench.redis().await?);
-        topics::forget(kafka.0).await?;
-        say_to_redis(redis.0, "FLUSHALL").await?;
         let admin = Database::connect(postgres.0, "taskdb").await?;
         admin.execute(&format!("CREATE DATABASE {name}")).await?;
         admin.close().await?;
@@ -82,8 +84,10 @@ impl Stand {
             ]);
         }
         let stand = Self {
+            name: name.to_owned(),
             database: Database::connect(postgres.0, name).await?,
             kafka_port: kafka.0,
+            redis_port: redis.0,
             environment,
             services: vec![
                 ("postgres".to_owned(), postgres.1),
@@ -101,23 +105,54 @@ impl Stand {
         if !status.success() {
             return Err(format!("task-processor-migrate up: {status}").into());
         }
+        stand.tidy().await?;
         Ok(stand)
     }
 
-    pub(crate) async fn server(&self, more: &[(&'static str, &str)]) -> Result<Running, Failure> {
-        self.run("server", "task-processor-server", "PORT", more)
-            .await
+    /// Empties cache and topics. No program may run.
+    pub(crate) async fn tidy(&self) -> Result<(), Failure> {
+        topics::forget(self.kafka_port).await?;
+        self.forget_results().await
     }
 
-    pub(crate) async fn worker(&self) -> Result<Running, Failure> {
-        self.run("worker", "task-processor-worker", "WORKER_PORT", &[])
-            .await
+    /// Empties the cache.
+    pub(crate) async fn forget_results(&self) -> Result<(), Failure> {
+        say_to_redis(self.redis_port, "FLUSHALL").await.map(drop)
+    }
+
+    /// How many results are in the cache.
+    pub(crate) async fn cached(&self) -> Result<u64, Failure> {
+        let answer = say_to_redis(self.redis_port, "DBSIZE").await?;
+        let count = answer
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix(':'));
+        Ok(count.ok_or("Redis does not count its keys")?.parse()?)
+    }
+
+    /// A file that names so many of these seeded rows for the load generator.
+    pub(crate) async fn paths(&self, rows: u64, count: u64) -> Result<PathBuf, Failure> {
+        let file = self.directory.join(format!("{}-{count}.paths", self.name));
+        std::fs::write(&file, self.database.seeded_paths(rows, count).await?)?;
+        Ok(file)
+    }
+
+    pub(crate) async fn server(
+        &self,
+        bench: &mut Bench,
+        more: &[(&'static str, &str)],
+    ) -> Result<Running, Failure> {
+        self.run(bench, "server", "PORT", more).await
+    }
+
+    pub(crate) async fn worker(&self, bench: &mut Bench) -> Result<Running, Failure> {
+        self.run(bench, "worker", "WORKER_PORT", &[]).await
     }
 
     async fn run(
         &self,
+        bench: &mut Bench,
         name: &str,
-        program: &str,
         port_setting: &'static str,
         more: &[(&'static str, &str)],
     ) -> Result<Running, Failure> {
@@ -128,7 +163,8 @@ impl Stand {
             more.iter()
                 .map(|(name, value)| (*name, (*value).to_owned())),
         );
-        let program = self.binaries.join(program);
+        bench.note(&self.name, name, &environment);
+        let program = self.binaries.join(format!("task-processor-{name}"));
         let process = Process::start(name, &program, &[], &environment, &self.directory)?;
         Running { process, port }.once_ready().await
     }
@@ -141,20 +177,16 @@ impl Stand {
 
     /// Starts to measure what these programs and the services use.
     pub(crate) async fn meter(&self, programs: &[&Running]) -> Result<Meter, Failure> {
-        let mut processes = self.services.clone();
-        processes.extend(named(programs));
         let wal = self.database.wal_bytes().await?;
         Ok(Meter {
             wal: Some(wal),
-            ..Meter::start(processes)
+            ..Meter::start(named(programs), self.services.clone())
         })
     }
 
     /// Stops the programs and waits for their ends.
     pub(crate) async fn clear(self, programs: Vec<Running>) -> Result<(), Failure> {
-        for program in programs {
-            program.process.stop().await?;
-        }
+        stop(programs).await?;
         self.database.close().await
     }
 }
@@ -176,6 +208,14 @@ impl Running {
     }
 }
 
+/// Stops these programs, one after the other, and waits for their ends.
+pub(crate) async fn stop(programs: Vec<Running>) -> Result<(), Failure> {
+    for program in programs {
+        program.process.stop().await?;
+    }
+    Ok(())
+}
+
 /// The API on nothing, or what `more` says.
 pub(crate) async fn reference(
     binaries: &std::path::Path,
@@ -191,14 +231,15 @@ pub(crate) async fn reference(
 }
 
 /// API and worker in one process, on a file.
-pub(crate) async fn standalone(bench: &Bench, name: &str) -> Result<Running, Failure> {
+pub(crate) async fn standalone(bench: &mut Bench, name: &str) -> Result<Running, Failure> {
     let port = free_port()?;
-    let file = bench.directory.join(format!("{name}.db"));
     let environment = [
         ("HOST", "127.0.0.1".to_owned()),
         ("PORT", port.to_string()),
-        ("DATABASE_URL", format!("sqlite://{}", file.display())),
+        // In the directory that it runs in.
+        ("DATABASE_URL", format!("sqlite://{name}.db")),
     ];
+    bench.note(name, "standalone", &environment);
     let program = bench.binaries.join("task-processor");
     let process = Process::start("standalone", &program, &[], &environment, &bench.directory)?;
     Running { process, port }.once_ready().await
@@ -213,9 +254,13 @@ fn named(programs: &[&Running]) -> Vec<(String, u32)> {
 
 /// What was used since it was started.
 pub(crate) struct Meter {
-    processes: Vec<(String, u32)>,
+    programs: Vec<(String, u32)>,
+    services: Vec<(String, u32)>,
     begin: Instant,
     seconds: BTreeMap<String, f64>,
+    /// The most memory that each service was seen to hold.
+    held_mib: BTreeMap<String, f64>,
+    looked: Instant,
     wal: Option<i64>,
 }
 
@@ -225,16 +270,21 @@ pub(crate) struct Used {
     pub(crate) elapsed: f64,
     /// Processor time of each, in seconds.
     pub(crate) seconds: BTreeMap<String, f64>,
-    /// The most memory that each has ever had, in MiB.
+    /// Of each program the most memory that it has ever had, of each service the most that its processes were seen to hold
+    /// together, in MiB.
     pub(crate) peak_mib: BTreeMap<String, f64>,
     pub(crate) wal_bytes: Option<i64>,
 }
 
 impl Meter {
-    fn start(processes: Vec<(String, u32)>) -> Self {
+    fn start(programs: Vec<(String, u32)>, services: Vec<(String, u32)>) -> Self {
+        let all = [programs.as_slice(), &services].concat();
         Self {
-            seconds: machine::processor_seconds(&processes),
-            processes,
+            held_mib: machine::held_mib(&services),
+            seconds: machine::processor_seconds(&all),
+            programs,
+            services,
+            looked: Instant::now(),
             begin: Instant::now(),
             wal: None,
         }
@@ -242,20 +292,38 @@ impl Meter {
 
     /// For programs without services.
     pub(crate) fn of(programs: &[&Running]) -> Self {
-        Self::start(named(programs))
+        Self::start(named(programs), Vec::new())
     }
 
-    pub(crate) async fn read(self, database: Option<&Database>) -> Result<Used, Failure> {
+    /// To be called often: it looks now and then how much memory the services hold.
+    pub(crate) fn look(&mut self) {
+        if self.looked.elapsed() >= BETWEEN_LOOKS {
+            self.look_at_memory();
+        }
+    }
+
+    fn look_at_memory(&mut self) {
+        self.looked = Instant::now();
+        for (name, held) in machine::held_mib(&self.services) {
+            let most = self.held_mib.entry(name).or_default();
+            *most = most.max(held);
+        }
+    }
+
+    pub(crate) async fn read(mut self, database: Option<&Database>) -> Result<Used, Failure> {
         let elapsed = self.begin.elapsed().as_secs_f64();
-        let mut seconds = machine::processor_seconds(&self.processes);
+        let all = [self.programs.as_slice(), &self.services].concat();
+        let mut seconds = machine::processor_seconds(&all);
         for (name, used) in &mut seconds {
             *used -= self.seconds.get(name).copied().unwrap_or_default();
         }
-        let peak_mib = self
-            .processes
-            .iter()
-            .map(|(name, pid)| (name.clone(), machine::peak_mib(*pid)))
-            .collect();
+        self.look_at_memory();
+        let mut peak_mib = self.held_mib;
+        peak_mib.extend(
+            self.programs
+                .iter()
+                .map(|(name, pid)| (name.clone(), machine::peak_mib(*pid))),
+        );
         let wal_bytes = match (self.wal, database) {
             (Some(before), Some(database)) => Some(database.wal_bytes().await? - before),
             _ => None,

@@ -29,7 +29,7 @@ const BUILDS: &[&[(&str, &str)]] = &[
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// What to measure, see --list; without names every bar but those of the long runs
+    /// What to measure, see --list; without names every bar but those of half an hour and of ten million rows
     scenarios: Vec<String>,
     /// How often each is measured [default: 5]
     #[arg(long)]
@@ -125,6 +125,7 @@ fn measure(place: &Place, words: Vec<String>, out: &Path, way: &Way) -> Result<(
             .current_dir(checkout)
             .args(["describe", "--always", "--dirty"]),
     );
+    let rustc = output_of(Command::new("rustc").current_dir(checkout).arg("--version"));
     let mut command = Command::new(binaries.join("task-processor-bars"));
     command
         .args(words)
@@ -136,6 +137,9 @@ fn measure(place: &Place, words: Vec<String>, out: &Path, way: &Way) -> Result<(
         .arg(out);
     if let Ok(revision) = revision {
         command.args(["--revision", revision.trim()]);
+    }
+    if let Ok(rustc) = rustc {
+        command.args(["--rustc", rustc.trim().trim_start_matches("rustc ")]);
     }
     let done = must_succeed(&mut command);
     if done.is_ok() && !way.keep {

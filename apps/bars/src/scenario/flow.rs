@@ -9,17 +9,23 @@ use crate::bench::Bench;
 use crate::failure::Failure;
 use crate::generator::Load;
 use crate::machine;
-use crate::outcome::{Bar, Outcome};
+use crate::outcome::{Bar, Outcome, median};
 use crate::plot::{Line, Plot};
 use crate::stand::{self, KAFKA_RUST, Meter, RDKAFKA, Running, Stand, total_tasks};
 use crate::topics;
 
-const CONNECTIONS: u32 = 64;
+/// The subject of what is compared with nothing.
+pub(super) const PRODUCT: &str = "product";
+pub(super) const CONNECTIONS: u32 = 64;
 /// How many measurements long the load before them is.
 const WARM_LENGTHS: u32 = 4;
 /// How long what was accepted may take until all of it is done.
 const DRAIN_LIMIT: Duration = Duration::from_secs(900);
 const PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks at what was done so far, or a tenth of what is measured if that is less.
+const LOOK: Duration = Duration::from_secs(1);
+/// Of each program, in MiB.
+pub(super) const MEMORY: Bar = Bar::at_most(256.0, 128.0);
 /// Tasks a second, for the curve.
 pub(super) const CURVE: [u32; 7] = [100, 250, 500, 1_000, 2_000, 3_000, 4_000];
 
@@ -39,13 +45,21 @@ pub(super) struct Works {
 /// What the database was seen to have done, second by second.
 pub(super) type Course = Vec<(f64, u64)>;
 
+/// Of one program, through a stretch.
+#[derive(Clone, Copy)]
+pub(super) struct Memory {
+    pub(super) peak_mib: f64,
+    /// What it held in the last quarter, warm-up left out, against the first.
+    pub(super) growth: f64,
+}
+
 /// One stretch of flow.
 pub(super) struct Stretch {
     /// Done, by all the time that it took until the last was announced.
     pub(super) per_second: f64,
     pub(super) cost: f64,
-    pub(super) server_mib: f64,
-    pub(super) worker_mib: f64,
+    pub(super) server: Memory,
+    pub(super) worker: Memory,
     pub(super) course: Course,
 }
 
@@ -56,20 +70,29 @@ impl Works {
             Form::KafkaRust => KAFKA_RUST,
         };
         let stand = Stand::lay_out(bench, name, line).await?;
-        let server = stand.server(&[]).await?;
-        let worker = stand.worker().await?;
+        Self::start(bench, stand, WARM_LENGTHS).await
+    }
+
+    /// Warm after the load of so many measurements.
+    pub(super) async fn start(
+        bench: &mut Bench,
+        stand: Stand,
+        warm_lengths: u32,
+    ) -> Result<Self, Failure> {
+        let server = stand.server(bench, &[]).await?;
+        let worker = stand.worker(bench).await?;
         let works = Self {
             stand,
             server,
             worker,
         };
-        works.warm_up(bench).await?;
+        works.warm_up(bench, warm_lengths).await?;
         Ok(works)
     }
 
     /// Until tasks go through (groups form and topics are made meanwhile), and then as fast as it goes: for its first half
     /// minute the Java of the brokers is busy with translating itself.
-    async fn warm_up(&self, bench: &Bench) -> Result<(), Failure> {
+    async fn warm_up(&self, bench: &Bench, lengths: u32) -> Result<(), Failure> {
         let load = Load {
             rate: Some(100.0),
             ..Load::closed("visible", self.server.port, 8, Duration::from_secs(1))
@@ -83,13 +106,13 @@ impl Works {
                 "post",
                 self.server.port,
                 CONNECTIONS,
-                bench.length * WARM_LENGTHS,
+                bench.length * lengths,
             ))
             .await?;
         self.until_at_rest().await
     }
 
-    async fn until_at_rest(&self) -> Result<(), Failure> {
+    pub(super) async fn until_at_rest(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + DRAIN_LIMIT;
         while !self.stand.database.is_at_rest().await? {
             if Instant::now() > deadline {
@@ -105,29 +128,33 @@ impl Works {
         &self,
         bench: &mut Bench,
         name: &'static str,
+        subject: &str,
         round: usize,
-        load: &Load,
+        load: &Load<'_>,
     ) -> Result<Stretch, Failure> {
         let database = &self.stand.database;
         database.checkpoint().await?;
         let before = database.done().await?;
+        let cached_before = self.stand.cached().await?;
         let announced_before = topics::ends(self.stand.kafka_port).await?;
-        let meter = self.stand.meter(&[&self.server, &self.worker]).await?;
+        let mut meter = self.stand.meter(&[&self.server, &self.worker]).await?;
         let begin = Instant::now();
         let mut course = Course::new();
-        let mut resident = Vec::new();
+        let (mut of_server, mut of_worker) = (Vec::new(), Vec::new());
+        let pause = LOOK.min(load.duration / 10);
         let report = {
             let sending = bench.send(load);
             tokio::pin!(sending);
             loop {
                 tokio::select! {
                     report = &mut sending => break report?,
-                    () = sleep(Duration::from_secs(1)) => {
+                    () = sleep(pause) => {
                         course.push((begin.elapsed().as_secs_f64(), database.done().await? - before));
-                        resident.push((
-                            machine::resident_mib(self.server.process.pid),
-                            machine::resident_mib(self.worker.process.pid),
-                        ));
+                        meter.look();
+                        if begin.elapsed() > load.warmup {
+                            of_server.push(machine::resident_mib(self.server.process.pid));
+                            of_worker.push(machine::resident_mib(self.worker.process.pid));
+                        }
                     }
                 }
             }
@@ -150,36 +177,53 @@ impl Works {
         let used = meter.read(Some(database)).await?;
         let done = database.done().await? - before;
         let announced = topics::announced_since(self.stand.kafka_port, announced_before).await?;
-        let round = bench.keep(name, "product", round, &report, &used);
+        let cached = self.stand.cached().await?.saturating_sub(cached_before);
+        let round = bench.keep(name, subject, round, &report, &used);
         let per_second = done as f64 / used.elapsed;
-        let lost = round.count.saturating_sub(done) + done.saturating_sub(announced.tasks);
-        round.lost = Some(lost);
+        round.lost = Some(lost(report.accepted_in_all, done, announced.tasks, cached));
         round.doubled = Some(announced.doubled);
+        let memory = |name: &str, held: &[f64]| Memory {
+            peak_mib: used.peak_mib.get(name).copied().unwrap_or(f64::NAN),
+            growth: growth(held),
+        };
+        let (server, worker) = (memory("server", &of_server), memory("worker", &of_worker));
         round.more.extend([
             ("doneEachSecond".to_owned(), per_second),
             ("backlogAtTheEndOfTheLoad".to_owned(), backlog as f64),
             ("announcedRecords".to_owned(), announced.records as f64),
+            ("cachedResults".to_owned(), cached as f64),
+            ("serverGrowth".to_owned(), server.growth),
+            ("workerGrowth".to_owned(), worker.growth),
         ]);
-        // Flat is what does not grow once everything is warm.
-        if let (Some(early), Some(late)) = (resident.get(resident.len() / 4), resident.last()) {
-            round.more.extend([
-                ("serverGrowthMib".to_owned(), late.0 - early.0),
-                ("workerGrowthMib".to_owned(), late.1 - early.1),
-            ]);
-        }
-        let peak = |name: &str| used.peak_mib.get(name).copied().unwrap_or(f64::NAN);
         Ok(Stretch {
             per_second,
             cost: round.cost_micros(),
-            server_mib: peak("server"),
-            worker_mib: peak("worker"),
+            server,
+            worker,
             course,
         })
+    }
+
+    /// Stops the programs.
+    pub(super) async fn stop(self) -> Result<Stand, Failure> {
+        stand::stop(vec![self.server, self.worker]).await?;
+        Ok(self.stand)
     }
 
     pub(super) async fn end(self) -> Result<(), Failure> {
         self.stand.clear(vec![self.server, self.worker]).await
     }
+}
+
+/// Accepted and never done, or done and never announced, or done and not in the cache.
+const fn lost(accepted: u64, done: u64, announced: u64, cached: u64) -> u64 {
+    accepted.saturating_sub(done) + done.saturating_sub(announced) + done.saturating_sub(cached)
+}
+
+/// What is held for a moment does not decide.
+fn growth(held: &[f64]) -> f64 {
+    let quarter = held.len() / 4;
+    median(&held[held.len() - quarter..]) / median(&held[..quarter])
 }
 
 pub(super) async fn distributed(bench: &mut Bench, form: Form) -> Result<Finding, Failure> {
@@ -192,7 +236,7 @@ pub(super) async fn distributed(bench: &mut Bench, form: Form) -> Result<Finding
     for round in 1..=bench.rounds {
         bench.say(&format!("{name}, round {round}"));
         let load = Load::closed("post", works.server.port, CONNECTIONS, bench.length);
-        stretches.push(works.stretch(bench, name, round, &load).await?);
+        stretches.push(works.stretch(bench, name, PRODUCT, round, &load).await?);
     }
     works.end().await?;
     let samples = |of: fn(&Stretch) -> f64| stretches.iter().map(of).collect::<Vec<f64>>();
@@ -221,15 +265,15 @@ pub(super) async fn distributed(bench: &mut Bench, form: Form) -> Result<Finding
                 name,
                 format!("memory of the server, {of}"),
                 "MiB",
-                barred(Bar::at_most(256.0, 128.0)),
-                samples(|stretch| stretch.server_mib),
+                Some(MEMORY),
+                samples(|stretch| stretch.server.peak_mib),
             ),
             Outcome::new(
                 name,
                 format!("memory of the worker, {of}"),
                 "MiB",
-                barred(Bar::at_most(256.0, 128.0)),
-                samples(|stretch| stretch.worker_mib),
+                Some(MEMORY),
+                samples(|stretch| stretch.worker.peak_mib),
             ),
         ],
         plots: vec![Plot {
@@ -273,8 +317,8 @@ pub(super) async fn embedded(bench: &mut Bench) -> Result<Finding, Failure> {
         }
         let used = meter.read(None).await?;
         let done = total_tasks(program.port).await? - before;
-        let round = bench.keep(NAME, "product", round, &report, &used);
-        round.lost = Some(round.count.saturating_sub(done));
+        let round = bench.keep(NAME, PRODUCT, round, &report, &used);
+        round.lost = Some(report.accepted_in_all.saturating_sub(done));
         costs.push(round.cost_micros());
         rates.push(done as f64 / used.elapsed);
         peaks.push(used.peak_mib.values().sum());
@@ -284,7 +328,7 @@ pub(super) async fn embedded(bench: &mut Bench) -> Result<Finding, Failure> {
         outcomes: vec![
             Outcome::new(NAME, "processor time per task, embedded", "µs", None, costs),
             Outcome::new(NAME, "tasks end to end, embedded", "/s", None, rates),
-            Outcome::new(NAME, "memory, embedded", "MiB", None, peaks),
+            Outcome::new(NAME, "memory, embedded", "MiB", Some(MEMORY), peaks),
         ],
         plots: Vec::new(),
     })
@@ -301,7 +345,7 @@ pub(super) async fn visible(bench: &mut Bench) -> Result<Finding, Failure> {
             rate: Some(RATE),
             ..Load::closed("visible", works.server.port, CONNECTIONS, bench.length)
         };
-        works.stretch(bench, NAME, round, &load).await?;
+        works.stretch(bench, NAME, PRODUCT, round, &load).await?;
         if let Some(last) = bench.measured.last() {
             medians.push(last.visible_ms.p50);
             tails.push(last.visible_ms.p99);
@@ -344,7 +388,7 @@ pub(super) async fn curve(bench: &mut Bench) -> Result<Finding, Failure> {
             rate: Some(f64::from(rate)),
             ..Load::closed("visible", works.server.port, 4 * CONNECTIONS, bench.length)
         };
-        works.stretch(bench, NAME, round, &load).await?;
+        works.stretch(bench, NAME, PRODUCT, round, &load).await?;
         if let Some(last) = bench.measured.last_mut() {
             last.more
                 .insert("offeredEachSecond".to_owned(), rate.into());
@@ -368,4 +412,27 @@ pub(super) async fn curve(bench: &mut Bench) -> Result<Finding, Failure> {
             lines: lines.into(),
         }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_did_not_arrive_everywhere_is_lost() {
+        assert_eq!(lost(10, 10, 10, 10), 0);
+        // Stored, and the answer did not come in time.
+        assert_eq!(lost(9, 10, 10, 10), 0);
+        assert_eq!(lost(10, 9, 9, 9), 1);
+        assert_eq!(lost(10, 10, 8, 10), 2);
+        assert_eq!(lost(10, 10, 10, 0), 10);
+    }
+
+    #[test]
+    fn growth_is_of_quarters() {
+        let grows: Vec<f64> = (0..8).map(|n| 100.0 + f64::from(n)).collect();
+        assert!((growth(&grows) - 106.5 / 100.5).abs() < 1e-9);
+        assert!((growth(&[100.0, 100.0, 900.0, 100.0]) - 1.0).abs() < 1e-9);
+        assert!(growth(&[1.0, 2.0, 3.0]).is_nan());
+    }
 }

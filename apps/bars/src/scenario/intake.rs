@@ -4,7 +4,7 @@ use super::{Finding, in_turn, shares};
 use crate::bench::Bench;
 use crate::failure::Failure;
 use crate::generator::Load;
-use crate::outcome::{Bar, Outcome};
+use crate::outcome::{Bar, NOIO, Outcome};
 use crate::stand::{Meter, RDKAFKA, Running, Stand, reference};
 
 pub(super) async fn against_nothing(
@@ -16,12 +16,12 @@ pub(super) async fn against_nothing(
         _ => ("post-256", Bar::at_least(0.48, 0.60)),
     };
     let stand = Stand::lay_out(bench, &name.replace('-', "_"), RDKAFKA).await?;
-    let server = stand.server(&[]).await?;
+    let server = stand.server(bench, &[]).await?;
     let noio = reference(&bench.binaries, &bench.directory, Vec::new()).await?;
     let (mut durable, mut nothing, mut costs) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=bench.rounds {
         for is_durable in in_turn(round, true, false) {
-            let subject = if is_durable { "durable" } else { "noio" };
+            let subject = if is_durable { "durable" } else { NOIO };
             bench.say(&format!("{name}, round {round}, {subject}"));
             if is_durable {
                 let (per_second, cost) =
@@ -99,7 +99,7 @@ async fn empty(stand: &Stand) -> Result<(), Failure> {
 pub(super) async fn against_an_insert(bench: &mut Bench) -> Result<Finding, Failure> {
     const NAME: &str = "post-1";
     let stand = Stand::lay_out(bench, "post_1", RDKAFKA).await?;
-    let server = stand.server(&[]).await?;
+    let server = stand.server(bench, &[]).await?;
     let insert = stand.plain_insert().await?;
     let (mut durable, mut plain) = (Vec::new(), Vec::new());
     for round in 1..=bench.rounds {

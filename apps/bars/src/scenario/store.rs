@@ -1,14 +1,21 @@
 //! Stores by themselves.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use super::{Finding, in_turn, shares};
 use crate::bench::Bench;
 use crate::database::url;
 use crate::failure::Failure;
-use crate::outcome::{Bar, Outcome};
+use crate::outcome::{Bar, Outcome, Round};
 use crate::stand::{RDKAFKA, Stand};
 use crate::store_work::{BATCH, File, Lives};
+
+/// How long PostgreSQL may take to count what a session that ended has done.
+const TELL_LIMIT: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn sqlite(bench: &mut Bench) -> Result<Finding, Failure> {
     const NAME: &str = "sqlite";
@@ -19,13 +26,20 @@ pub(super) async fn sqlite(bench: &mut Bench) -> Result<Finding, Failure> {
             bench.say(&format!("{NAME}, round {round}, {subject}"));
             let path = bench.directory.join(format!("{NAME}-{round}-{subject}.db"));
             let file = File::open(&path).await?;
-            if is_shared {
-                shared.push(file.coalesced(bench.length).await?);
+            let (per_second, samples) = if is_shared {
+                (file.coalesced(bench.length).await?, &mut shared)
             } else {
-                alone.push(file.one_by_one(bench.length).await?);
-            }
+                (file.one_by_one(bench.length).await?, &mut alone)
+            };
             file.close().await;
-            bench.step();
+            samples.push(per_second);
+            bench.keep_round(Round {
+                scenario: NAME,
+                subject: subject.to_owned(),
+                round,
+                per_second,
+                ..Round::default()
+            });
         }
     }
     Ok(Finding {
@@ -49,23 +63,40 @@ pub(super) async fn wal(bench: &mut Bench) -> Result<Finding, Failure> {
     let batches = if bench.smoke { 4 } else { 100 };
     let stand = Stand::lay_out(bench, NAME, RDKAFKA).await?;
     let (port, _) = bench.postgres().await?;
-    let lives = Lives::begin(&url(port, NAME)).await?;
-    let (mut records, mut images) = (Vec::new(), Vec::new());
+    let tasks = batches * BATCH;
+    let (mut records, mut images, mut hot) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=bench.rounds {
         bench.say(&format!("{NAME}, round {round}"));
+        let lives = Lives::begin(&url(port, NAME)).await?;
+        let updates_before = stand.database.updates().await?;
         // From here on the first change of each page writes the whole page.
         stand.database.checkpoint().await?;
-        let begin = position(&stand).await?;
+        let (begin, since) = (position(&stand).await?, Instant::now());
         for _ in 0..batches {
             lives.live().await?;
         }
+        let elapsed = since.elapsed().as_secs_f64();
         let written = written(bench, &stand, &begin).await?;
-        let each = |bytes: f64| bytes / (batches * BATCH) as f64;
+        lives.close().await;
+        let each = |bytes: f64| bytes / tasks as f64;
         records.push(each(written.records));
         images.push(each(written.images));
-        bench.step();
+        let share = hot_share(&stand, updates_before, tasks).await?;
+        hot.push(share);
+        let round = bench.keep_round(Round {
+            scenario: NAME,
+            subject: "whole lives".to_owned(),
+            round,
+            per_second: tasks as f64 / elapsed,
+            count: u64::try_from(tasks)?,
+            wal_bytes_each: Some(each(written.records)),
+            ..Round::default()
+        });
+        round.more.extend([
+            ("fullPageImageBytesEach".to_owned(), each(written.images)),
+            ("hotShare".to_owned(), share),
+        ]);
     }
-    lives.close().await;
     stand.clear(Vec::new()).await?;
     Ok(Finding {
         outcomes: vec![
@@ -83,9 +114,34 @@ pub(super) async fn wal(bench: &mut Bench) -> Result<Finding, Failure> {
                 None,
                 images,
             ),
+            Outcome::new(
+                NAME,
+                "updates of tasks that stay on their page (HOT)",
+                "",
+                Some(Bar::at_least(0.80, 0.84)),
+                hot,
+            ),
         ],
         plots: Vec::new(),
     })
+}
+
+/// The share of updates that stayed on their page. A session tells of its updates when it ends, and each task has two:
+/// claimed, and done.
+async fn hot_share(stand: &Stand, before: (i64, i64), tasks: usize) -> Result<f64, Failure> {
+    let deadline = Instant::now() + TELL_LIMIT;
+    let expected = i64::try_from(2 * tasks)?;
+    loop {
+        let now = stand.database.updates().await?;
+        let (all, hot) = (now.0 - before.0, now.1 - before.1);
+        if all >= expected {
+            return Ok(hot as f64 / all as f64);
+        }
+        if Instant::now() > deadline {
+            return Err(format!("PostgreSQL counted {all} updates, not {expected}").into());
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 async fn position(stand: &Stand) -> Result<String, Failure> {
