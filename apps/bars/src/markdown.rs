@@ -22,14 +22,14 @@ pub(crate) fn of(results: &Results) -> String {
             Verdict::Shown => "",
         };
         let (least, most) = outcome.spread();
+        let median = format!("{} {}", number(outcome.median()), outcome.unit);
         // Writing into a String cannot fail.
         let _ = writeln!(
             text,
-            "| {} | {} | {bar} | {stretch} | {} {} | {} to {} | {verdict} |",
+            "| {} | {} | {bar} | {stretch} | {} | {} to {} | {verdict} |",
             outcome.what,
             outcome.form,
-            number(outcome.median()),
-            outcome.unit,
+            median.trim_end(),
             number(least),
             number(most)
         );
