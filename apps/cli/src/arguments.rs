@@ -61,6 +61,10 @@ pub(crate) enum Command {
     Watch {
         /// The id that submit printed
         id: Option<Uuid>,
+
+        /// Go on behind this event: the eventId of the last that an earlier call printed
+        #[arg(long, value_name = "EVENT")]
+        after: Option<u64>,
     },
     /// Call tasks off
     Cancel(Ids),
@@ -109,7 +113,8 @@ pub(crate) struct Submit {
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_attempts: Option<u32>,
 
-    /// A name for this submission: repeated under it within a day, with the same tasks, it stores nothing again
+    /// A name for this submission: repeated under it within a day, with the same tasks, it stores nothing again. One is made
+    /// if none is given, and told if it is not clear what was stored
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
 

@@ -29,13 +29,13 @@ struct Batch {
 }
 
 /// Submits each line of a file after the first `after`. One batch follows the other, so whatever ends it early, it is clear up
-/// to which line tasks are stored. Under a key each batch has one of its own, which ends in the number of the line before it: the same file is
-/// cut into the same batches.
+/// to which line tasks are stored, but for those of the batch that was not answered. Each batch has a key of its own, which ends in the number
+/// of the line before it: the same file is cut into the same batches, so whoever goes on under the same key stores none of them twice.
 pub(crate) async fn submit(
     client: &Client,
     path: &Path,
     after: u64,
-    key: Option<String>,
+    key: &str,
     output: Output,
 ) -> Result<(), Exit> {
     let named = |error: std::io::Error| Exit::Usage(format!("{}: {error}", path.display()));
@@ -61,14 +61,8 @@ pub(crate) async fn submit(
             // Blank lines to the end of the file.
             [] => Vec::new(),
             tasks => {
-                let accepted = match &key {
-                    None => client.submit_batch(tasks).await,
-                    Some(key) => {
-                        let key = format!("{key}-{stored}");
-                        client.submit_batch_keyed(tasks, &key).await
-                    }
-                };
-                match accepted {
+                let key = format!("{key}-{stored}");
+                match client.submit_batch_keyed(tasks, &key).await {
                     Ok(accepted) => accepted,
                     Err(error) => break Err(error.into()),
                 }
@@ -85,7 +79,7 @@ pub(crate) async fn submit(
     bar.finish_and_clear();
     outcome.inspect_err(|_| {
         eprintln!(
-            "task: {submitted} tasks were submitted before that, up to line {stored}; go on with --after {stored}"
+            "task: {submitted} tasks were submitted before that, up to line {stored}; go on with --after {stored} --idempotency-key {key}"
         );
     })
 }

@@ -1,16 +1,17 @@
 //! What each command does.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use access::{ApiKey, NewKey};
 use clap::CommandFactory as _;
-use client::{Client, ClientOptions, Filter, Heard, NewTask, Status, Task};
+use client::{Client, ClientOptions, Error, Filter, Heard, NewTask, Status, Task, TaskDetails};
 use uuid::Uuid;
 
 use crate::arguments::{Arguments, Command, Get, Ids, Key, List, Submit};
 use crate::bulk;
 use crate::exit::Exit;
-use crate::output::{HEADING, MadeKey, Output};
+use crate::output::{Followed, HEADING, MadeKey, Output};
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Exit> {
     let Arguments {
@@ -35,24 +36,21 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Exit> {
             after,
             idempotency_key,
             ..
-        }) => bulk::submit(&client()?, &path, after, idempotency_key, output).await,
+        }) => {
+            let key = idempotency_key.unwrap_or_else(random_key);
+            bulk::submit(&client()?, &path, after, &key, output).await
+        }
         Command::Submit(wanted) => submit(&client()?, wanted, output).await,
         Command::Get(wanted) => get(&client()?, &wanted, output).await,
         Command::List(wanted) => list(&client()?, wanted, output).await,
-        Command::Watch { id } => watch(&client()?, id, output).await,
+        Command::Watch { id, after } => watch(&client()?, id, after, output).await,
         Command::Cancel(Ids { ids }) => {
             let client = client()?;
-            for id in ids {
-                output.print(&Task::Open(client.cancel(id).await?))?;
-            }
-            Ok(())
+            each(&ids, output, |id| client.cancel(id)).await
         }
         Command::Retry(Ids { ids }) => {
             let client = client()?;
-            for id in ids {
-                output.print(&Task::Open(client.retry(id).await?))?;
-            }
-            Ok(())
+            each(&ids, output, |id| client.retry(id)).await
         }
         Command::Metrics => output.print(&client()?.metrics().await?),
         Command::Key(wanted) => key(&wanted, output),
@@ -75,6 +73,11 @@ fn key(wanted: &Key, output: Output) -> Result<(), Exit> {
     })
 }
 
+/// A name for a submission that was given none, so that an answer that is lost can be asked for again.
+fn random_key() -> String {
+    Uuid::now_v7().to_string()
+}
+
 async fn submit(client: &Client, wanted: Submit, output: Output) -> Result<(), Exit> {
     let payload = match wanted.payload.unwrap_or_default() {
         dash if dash == "-" => {
@@ -90,10 +93,15 @@ async fn submit(client: &Client, wanted: Submit, output: Output) -> Result<(), E
         run_at: wanted.run_at,
         max_attempts: wanted.max_attempts,
     };
-    let accepted = match &wanted.idempotency_key {
-        None => client.submit(&task).await?,
-        Some(key) => client.submit_keyed(&task, key).await?,
-    };
+    let key = wanted.idempotency_key.unwrap_or_else(random_key);
+    let accepted = client.submit_keyed(&task, &key).await;
+    let accepted = accepted.inspect_err(|error| {
+        // Anything but a refusal of this very task: one of the attempts may have been heard.
+        let is_refused = matches!(error.status(), Some(400..=428 | 430..=499));
+        if !is_refused && !matches!(error, Error::InvalidKey) {
+            eprintln!("task: with --idempotency-key {key} it may be repeated and is stored once");
+        }
+    })?;
     match wanted.wait {
         None => output.print(&accepted),
         Some(patience) => show(&client.wait(accepted.id, patience).await?, true, output),
@@ -147,21 +155,57 @@ async fn list(client: &Client, wanted: List, output: Output) -> Result<(), Exit>
     Ok(())
 }
 
-async fn watch(client: &Client, id: Option<Uuid>, output: Output) -> Result<(), Exit> {
-    let mut watch = client.watch(id).await?;
+/// Gives an order for each of these tasks, whatever became of those before it. A refusal is told with the task that it is about, and the worst of
+/// them is the end.
+async fn each(
+    ids: &[Uuid],
+    output: Output,
+    order: impl AsyncFn(Uuid) -> Result<TaskDetails, Error>,
+) -> Result<(), Exit> {
+    let mut worst = 0;
+    for &id in ids {
+        match order(id).await {
+            Ok(task) => output.print(&Task::Open(task))?,
+            Err(error) => {
+                let exit = Exit::from(error);
+                exit.tell_of(id);
+                worst = worst.max(exit.number());
+            }
+        }
+    }
+    match worst {
+        0 => Ok(()),
+        worst => Err(Exit::Told(worst)),
+    }
+}
+
+async fn watch(
+    client: &Client,
+    id: Option<Uuid>,
+    after: Option<u64>,
+    output: Output,
+) -> Result<(), Exit> {
+    let watch = match after {
+        None => client.watch(id).await?,
+        Some(after) => client.watch_after(id, after).await?,
+    };
+    // Whoever has had enough of a server that does not come back stops this program.
+    let mut watch = watch.with_patience(Duration::MAX);
     // What happened before is read, once what comes cannot be missed.
     let mut must_look = id;
     loop {
-        if let Some(id) = must_look.take() {
-            let task = client.get(id).await?;
-            if task.is_at_rest() {
-                return show(&task, true, output);
+        if let Some(id) = must_look {
+            match client.get(id).await {
+                Ok(task) if task.is_at_rest() => return show(&task, true, output),
+                Err(error) if error.is_transient() => continue,
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
             }
         }
         match watch.next().await? {
-            Heard::Event(event) => {
-                output.print(&event)?;
+            Heard::Event { id: place, event } => {
                 must_look = id.filter(|_| event.status.is_at_rest());
+                output.print(&Followed { place, event })?;
             }
             Heard::Missed => {
                 eprintln!("task: some changes were missed");

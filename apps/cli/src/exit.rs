@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::process::ExitCode;
 
 use client::{Error, InvalidOptions, Status};
+use uuid::Uuid;
 
 /// What `--help` says of the exit codes.
 pub(crate) const CODES: &str = "\
@@ -16,7 +17,8 @@ Exit codes:
   5  the task was cancelled
   6  the task is not at rest, and the time to wait is up
   7  the API key is missing, wrong, or has not the right to do this
-  8  the server cannot be reached, did not answer in time, or is not Task Processor";
+  8  the server cannot be reached, did not answer in time, or is not Task Processor
+Of several tasks each is tried, and the highest code is the exit code.";
 
 /// Any end but a good one.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,9 @@ pub(crate) enum Exit {
     /// The task was shown; its state is the news.
     #[error("the task is {0}")]
     NotDone(Status),
+    /// Several things were asked for, and each refusal was told with what it is about; the worst of their codes.
+    #[error("some were refused")]
+    Told(u8),
     #[error(transparent)]
     System(#[from] std::io::Error),
 }
@@ -37,10 +42,20 @@ pub(crate) enum Exit {
 impl Exit {
     /// Tells why on standard error.
     pub(crate) fn tell(&self) {
-        // Whoever reads the output has gone: there is nobody to tell.
-        if matches!(self, Self::System(error) if error.kind() == std::io::ErrorKind::BrokenPipe) {
-            return;
+        match self {
+            Self::Told(_) => {}
+            // Whoever reads the output has gone: there is nobody to tell.
+            Self::System(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            _ => eprintln!("task: {}", self.text()),
         }
+    }
+
+    /// Tells why, and for which task.
+    pub(crate) fn tell_of(&self, id: Uuid) {
+        eprintln!("task: {id}: {}", self.text());
+    }
+
+    fn text(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
@@ -51,11 +66,17 @@ impl Exit {
             }
             cause = error.source();
         }
-        eprintln!("task: {text}");
+        text
     }
 
     pub(crate) fn code(&self) -> ExitCode {
-        ExitCode::from(match self {
+        ExitCode::from(self.number())
+    }
+
+    /// Of two the higher is the worse.
+    pub(crate) fn number(&self) -> u8 {
+        match self {
+            Self::Told(worst) => *worst,
             Self::Usage(_) | Self::Options(_) | Self::Request(Error::InvalidKey) => 2,
             Self::NotDone(Status::Failed) => 4,
             Self::NotDone(Status::Cancelled) => 5,
@@ -67,6 +88,6 @@ impl Exit {
                 _ => 8,
             },
             Self::System(_) => 1,
-        })
+        }
     }
 }

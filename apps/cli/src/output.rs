@@ -147,9 +147,25 @@ impl Shown for ListedTask {
     }
 }
 
-impl Shown for TaskEvent {
+/// A change of state, and what `task watch --after` takes to go on behind it.
+#[derive(Serialize)]
+pub(crate) struct Followed {
+    #[serde(flatten)]
+    pub(crate) event: TaskEvent,
+    #[serde(rename = "eventId")]
+    pub(crate) place: u64,
+}
+
+impl Shown for Followed {
     fn text(&self) -> String {
-        format!("{}  {}  {}", self.at, self.task_id, self.status)
+        let Self { event, place } = self;
+        let TaskEvent {
+            at,
+            task_id,
+            status,
+            ..
+        } = event;
+        format!("{at}  {task_id}  {status:<10}  {place}")
     }
 }
 

@@ -136,6 +136,39 @@ async fn tasks_are_called_off_and_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_several_tasks_each_is_tried_and_each_refusal_names_its_task() {
+    const UNKNOWN: &str = "00000000-0000-0000-0000-000000000000";
+    let shell = Shell::start().await;
+    let failed = || {
+        let said = shell.ends(&["submit", "fail", "--wait"], 4);
+        let task: Value = serde_json::from_str(&said.out).expect("JSON");
+        task["id"].as_str().expect("an id").to_owned()
+    };
+    let (first, last) = (failed(), failed());
+    let hanging = shell.json(&["submit", "hang"])[0]["id"].to_string();
+    let hanging = hanging.trim_matches('"');
+    let said = shell.ends(&["retry", &first, UNKNOWN, hanging, &last], 3);
+    let back: Vec<Value> = said
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(back.len(), 2, "{}", said.out);
+    assert_eq!(
+        (&back[0]["id"], &back[1]["id"]),
+        (&first.into(), &last.into())
+    );
+    let refusals: Vec<&str> = said.err.lines().collect();
+    assert_eq!(refusals.len(), 2, "{}", said.err);
+    for (refusal, id) in refusals.iter().zip([UNKNOWN, hanging]) {
+        assert!(refusal.starts_with(&format!("task: {id}: ")), "{refusal}");
+    }
+    // The worst comes first, and is the end all the same.
+    let said = shell.ends(&["cancel", UNKNOWN, hanging], 3);
+    assert_eq!(said.out.lines().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tasks_are_listed_for_programs_and_for_people() {
     let shell = Shell::start().await;
     for number in 0..4 {

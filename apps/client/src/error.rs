@@ -49,6 +49,9 @@ pub enum Error {
     /// The idempotency key is none that a server takes; nothing was sent.
     #[error("an idempotency key has 1 to 255 visible ASCII characters")]
     InvalidKey,
+    /// A stream of events did not begin within the time that one request may take.
+    #[error("the server did not answer in time")]
+    Late,
     /// What was to be sent cannot be written as JSON.
     #[error("the request cannot be written")]
     Unwritable(#[source] serde_json::Error),
@@ -138,7 +141,7 @@ impl Error {
         match self {
             Self::Refused(problem) => Some(problem.status),
             Self::Unreadable { status, .. } => Some(*status),
-            Self::Unanswered(_) | Self::InvalidKey | Self::Unwritable(_) => None,
+            Self::Unanswered(_) | Self::Late | Self::InvalidKey | Self::Unwritable(_) => None,
         }
     }
 
@@ -154,13 +157,26 @@ impl Error {
     /// Whether there is no answer, so that what became of the request is not known.
     #[must_use]
     pub const fn is_unanswered(&self) -> bool {
-        matches!(self, Self::Unanswered(_))
+        matches!(self, Self::Unanswered(_) | Self::Late)
+    }
+
+    /// Whether the same request may succeed later, without anything being changed about it: there is no answer, or it is `429`, `502`, `503` or
+    /// `504`.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.is_unanswered() || matches!(self.status(), Some(429 | 502..=504))
     }
 
     /// Whether the server cannot have received the request.
     #[must_use]
     pub fn is_unreached(&self) -> bool {
         matches!(self, Self::Unanswered(error) if error.is_connect())
+    }
+
+    /// Whether the server refused with the problem of this name.
+    pub(crate) fn is_problem(&self, name: &str) -> bool {
+        let kind = self.problem().map(|problem| problem.kind.as_str());
+        kind.and_then(|kind| kind.strip_prefix("urn:task-processor:problem:")) == Some(name)
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {

@@ -167,40 +167,54 @@ impl Client {
 
     /// Waits until a task is at rest, or until `patience` is at its end: then the task is given back as it stands. The server
     /// answers when it comes to rest; one that does not wait (it is older, or as many wait as may) is asked again after pauses
-    /// that grow from 20 ms to 1 s.
+    /// that grow from 20 ms to 1 s. One that does not answer is asked again for as long as there is patience, however many attempts that takes.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// As [`get`](Self::get); what may pass by itself only when the patience is at its end.
     pub async fn wait(&self, id: Uuid, patience: Duration) -> Result<Task, Error> {
-        let give_up = Instant::now() + patience;
-        let mut pause = LOOK.0;
+        let began = Instant::now();
+        let remaining = || patience.saturating_sub(began.elapsed());
+        let (mut pause, mut failures) = (LOOK.0, 0);
         loop {
-            let asked = give_up
-                .saturating_duration_since(Instant::now())
-                .min(LONGEST_WAIT);
-            let began = Instant::now();
-            let task = match self.wait_once(id, asked).await {
-                Ok(task) => task,
-                // Asked without waiting, and with patience.
-                Err(error) if Repeat::Always.allows(&error) => self.get(id).await?,
-                Err(error) => return Err(error),
+            // After a failure it is asked without waiting: perhaps it was the wait that failed.
+            let limit = match failures {
+                0 => remaining().min(LONGEST_WAIT),
+                _ => Duration::ZERO,
             };
-            let left = give_up.saturating_duration_since(Instant::now());
-            if task.is_at_rest() || left.is_zero() {
-                return Ok(task);
+            let asked = Instant::now();
+            let outcome = match self.wait_once(id, limit).await {
+                Err(error) if error.is_problem("too-many-waiters") => {
+                    self.wait_once(id, Duration::ZERO).await
+                }
+                outcome => outcome,
+            };
+            let left = remaining();
+            match outcome {
+                Ok(task) if task.is_at_rest() || left.is_zero() => return Ok(task),
+                Ok(_) => {
+                    failures = 0;
+                    if asked.elapsed() >= limit / 2 {
+                        pause = LOOK.0;
+                        continue;
+                    }
+                    sleep(pause.min(left)).await;
+                    pause = (pause * 2).min(LOOK.1);
+                }
+                Err(error) if error.is_transient() && !left.is_zero() => {
+                    failures += 1;
+                    let pause = self.options.pause(failures, error.retry_after());
+                    sleep(pause.min(left)).await;
+                }
+                Err(error) => return Err(error),
             }
-            if began.elapsed() >= asked / 2 {
-                pause = LOOK.0;
-                continue;
-            }
-            sleep(pause.min(left)).await;
-            pause = (pause * 2).min(LOOK.1);
         }
     }
 
     async fn wait_once(&self, id: Uuid, limit: Duration) -> Result<Task, Error> {
         let mut url = self.address(&["tasks", &id.to_string()]);
-        url.set_query(Some(&format!("wait={}ms", limit.as_millis())));
+        if !limit.is_zero() {
+            url.set_query(Some(&format!("wait={}ms", limit.as_millis())));
+        }
         let timeout = self.options.timeout.saturating_add(limit);
         let request = self.http.request(Method::GET, url);
         self.read(self.send_once(timeout, request).await?).await
@@ -217,7 +231,16 @@ impl Client {
     /// # Errors
     /// [`Error`]; a server without events answers a [`Problem`] with status 404.
     pub async fn watch(&self, task: Option<Uuid>) -> Result<Watch, Error> {
-        Watch::open(self, task).await
+        Watch::open(self, task, None).await
+    }
+
+    /// The same from behind the event of this id ([`Heard::Event`]), which this or another process heard last, at any server. When the servers have
+    /// no longer all of what happened since, the first thing heard is [`Heard::Missed`].
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    pub async fn watch_after(&self, task: Option<Uuid>, id: u64) -> Result<Watch, Error> {
+        Watch::open(self, task, Some(id)).await
     }
 
     /// Calls a task off. Repeating it changes nothing.
@@ -332,10 +355,12 @@ enum Repeat {
 impl Repeat {
     fn allows(self, error: &Error) -> bool {
         match self {
-            Self::Always => {
-                error.is_unanswered() || matches!(error.status(), Some(429 | 502..=504))
+            Self::Always => error.is_transient(),
+            Self::Refused => {
+                let nothing_was_done =
+                    error.status() == Some(429) || error.is_problem("overloaded");
+                error.is_unreached() || nothing_was_done
             }
-            Self::Refused => error.is_unreached() || error.status() == Some(429),
         }
     }
 }

@@ -5,13 +5,16 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, HeaderValue};
 use reqwest::{Method, Response};
 use serde::{Deserialize, Serialize};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use crate::{Client, Error, Repeat, Status};
+use crate::{Client, Error, Status};
 
 /// A server that lives says so every 15 s; after this silence another connection is made.
 const SILENCE: Duration = Duration::from_secs(45);
+
+/// How long a server is looked for when the caller does not say.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// No message of the server is as long. What is longer is not from Task Processor.
 const LONGEST_MESSAGE: usize = 64 * 1024;
@@ -34,7 +37,12 @@ pub struct TaskEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// A change of state.
-    Event(TaskEvent),
+    Event {
+        /// Its place among all events: [`Client::watch_after`] goes on behind it.
+        id: u64,
+        /// What changed.
+        event: TaskEvent,
+    },
     /// Events before the next one are missing: whatever must be known has to be read.
     Missed,
 }
@@ -44,28 +52,46 @@ pub enum Heard {
 pub struct Watch {
     client: Client,
     task: Option<Uuid>,
-    last_id: Option<String>,
+    last_id: Option<u64>,
     stream: Option<Response>,
     unread: Vec<u8>,
+    patience: Duration,
+    /// How long the server asks to wait before another connection (`retry:`).
+    pace: Duration,
 }
 
 impl Watch {
-    pub(crate) async fn open(client: &Client, task: Option<Uuid>) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        client: &Client,
+        task: Option<Uuid>,
+        last_id: Option<u64>,
+    ) -> Result<Self, Error> {
         let mut watch = Self {
             client: client.clone(),
             task,
-            last_id: None,
+            last_id,
             stream: None,
             unread: Vec::new(),
+            patience: PATIENCE,
+            pace: Duration::ZERO,
         };
-        watch.stream = Some(watch.connect().await?);
+        let attempts = client.options.attempts;
+        let stream = watch.connect(|attempt| attempt < attempts).await?;
+        watch.stream = Some(stream);
         Ok(watch)
     }
 
-    /// Waits for the next event. A connection that ends is made anew and goes on behind the last event.
+    /// The same, looking this long for a server when a connection has ended. Default a minute; [`Duration::MAX`] for ever.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Waits for the next event. A connection that ends is made anew, at the pace that the server has asked for, and goes on behind the last event.
     ///
     /// # Errors
-    /// [`Error`] when no server can be reached, after the attempts that the options allow.
+    /// [`Error`] when for as long as there is patience no server could be reached, or one refuses. Called again, it looks again.
     pub async fn next(&mut self) -> Result<Heard, Error> {
         loop {
             while let Some(message) = self.take_message() {
@@ -75,7 +101,10 @@ impl Watch {
             }
             let Some(stream) = &mut self.stream else {
                 self.unread.clear();
-                self.stream = Some(self.connect_patiently().await?);
+                let lost = Instant::now();
+                sleep(self.client.options.pause(1, Some(self.pace))).await;
+                let stream = self.connect(|_| lost.elapsed() < self.patience).await?;
+                self.stream = Some(stream);
                 continue;
             };
             match timeout(SILENCE, stream.chunk()).await {
@@ -87,23 +116,26 @@ impl Watch {
         }
     }
 
-    async fn connect_patiently(&self) -> Result<Response, Error> {
+    /// Connects, again and again while `goes_on` after that many attempts.
+    async fn connect(&self, goes_on: impl Fn(u32) -> bool) -> Result<Response, Error> {
         let options = &self.client.options;
         let mut attempt = 1;
         loop {
-            let error = match self.connect().await {
+            let outcome = timeout(options.timeout, self.connect_once()).await;
+            let error = match outcome.unwrap_or(Err(Error::Late)) {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };
-            if attempt >= options.attempts || !Repeat::Always.allows(&error) {
+            if !error.is_transient() || !goes_on(attempt) {
                 return Err(error);
             }
-            sleep(options.pause(attempt, error.retry_after())).await;
-            attempt += 1;
+            let asked = error.retry_after().unwrap_or_default().max(self.pace);
+            sleep(options.pause(attempt, Some(asked))).await;
+            attempt = attempt.saturating_add(1);
         }
     }
 
-    async fn connect(&self) -> Result<Response, Error> {
+    async fn connect_once(&self) -> Result<Response, Error> {
         let mut url = self.client.address(&["events"]);
         if let Some(task) = self.task {
             url.set_query(Some(&format!("task={task}")));
@@ -113,7 +145,7 @@ impl Watch {
             .http
             .request(Method::GET, url)
             .header(ACCEPT, HeaderValue::from_static("text/event-stream"));
-        if let Some(id) = &self.last_id {
+        if let Some(id) = self.last_id {
             request = request.header("Last-Event-ID", id);
         }
         let response = request.send().await.map_err(Error::unanswered)?;
@@ -134,15 +166,22 @@ impl Watch {
     fn read(&mut self, message: &str) -> Option<Heard> {
         let (mut name, mut data) = ("message", None);
         for line in message.lines() {
-            match line.split_once(": ") {
-                Some(("id", id)) => self.last_id = Some(id.to_owned()),
-                Some(("event", value)) => name = value,
-                Some(("data", value)) => data = Some(value),
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                // An empty one takes back the last.
+                "id" => self.last_id = value.parse().ok(),
+                "event" => name = value,
+                "data" => data = Some(value),
+                "retry" => self.pace = value.parse().map_or(self.pace, Duration::from_millis),
                 _ => {}
             }
         }
         match name {
-            "message" => serde_json::from_str(data?).ok().map(Heard::Event),
+            "message" => Some(Heard::Event {
+                id: self.last_id?,
+                event: serde_json::from_str(data?).ok()?,
+            }),
             "reset" => Some(Heard::Missed),
             _ => None,
         }

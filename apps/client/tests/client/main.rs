@@ -179,9 +179,12 @@ async fn a_task_is_called_off_and_a_failed_one_retried() {
 }
 
 fn problem(status: &str, headers: &str) -> Act {
+    problem_of("about:blank", status, headers)
+}
+
+fn problem_of(kind: &str, status: &str, headers: &str) -> Act {
     let code = &status[..3];
-    let body =
-        format!(r#"{{"type":"about:blank","title":"{status}","status":{code},"detail":"no"}}"#);
+    let body = format!(r#"{{"type":"{kind}","title":"{status}","status":{code},"detail":"no"}}"#);
     let length = body.len();
     Act::Answer(format!(
         "HTTP/1.1 {status}\r\n{headers}content-type: application/problem+json\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -194,6 +197,38 @@ fn accepted() -> Act {
     Act::Answer(format!(
         "HTTP/1.1 201 Created\r\ncontent-length: {length}\r\n\r\n{body}"
     ))
+}
+
+fn ok(body: &str) -> Act {
+    let length = body.len();
+    Act::Answer(format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}"
+    ))
+}
+
+fn open() -> Act {
+    ok(
+        r#"{"id":"00000000-0000-0000-0000-000000000000","payload":"a","priority":0,"status":"pending","result":null,"createdAt":"2025-01-01T00:00:00.000Z","updatedAt":"2025-01-01T00:00:00.000Z","attempts":0}"#,
+    )
+}
+
+fn done() -> Act {
+    ok(
+        r#"{"taskId":"00000000-0000-0000-0000-000000000000","result":"a (len=1)","processedAt":"2025-01-01T00:00:00.000Z"}"#,
+    )
+}
+
+/// A stream that breaks off after this.
+fn stream(text: &str) -> Act {
+    Act::AnswerAndClose(format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{text}"
+    ))
+}
+
+fn event(id: u64) -> String {
+    format!(
+        "id: {id}\ndata: {{\"taskId\":\"00000000-0000-0000-0000-000000000000\",\"status\":\"done\",\"revision\":2,\"at\":\"2025-01-01T00:00:00.000Z\"}}\n\n"
+    )
 }
 
 #[tokio::test]
@@ -234,6 +269,62 @@ async fn reads_are_repeated_and_submissions_only_where_nothing_was_stored() {
     assert_eq!(requests[3].line, "POST /tasks HTTP/1.1");
     assert_eq!(requests[3].header("authorization"), "Bearer s3cret");
     assert_eq!(requests[3].body, br#"{"payload":"a"}"#);
+}
+
+#[tokio::test]
+async fn a_server_that_was_too_busy_to_store_anything_is_asked_again_without_a_key() {
+    const OVERLOADED: &str = "urn:task-processor:problem:overloaded";
+    let service = Service::start(|number| match number {
+        0 => problem_of(OVERLOADED, "503 Service Unavailable", "retry-after: 0\r\n"),
+        _ => accepted(),
+    })
+    .await;
+    let client = client(&service.address);
+    client.submit(&NewTask::new("a")).await.expect("accepted");
+    assert_eq!(service.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn who_waits_has_the_patience_that_was_given() {
+    let service = Service::start(|number| match number {
+        0..8 => Act::Reset,
+        8 => problem("503 Service Unavailable", ""),
+        _ => done(),
+    })
+    .await;
+    let client = client(&service.address);
+    let task = client.wait(Uuid::nil(), PATIENCE).await.expect("read");
+    assert!(task.is_at_rest());
+    assert_eq!(service.requests().len(), 10, "more than the attempts");
+    let unknown = Service::start(|_| problem("404 Not Found", "")).await;
+    let refused = Client::new(&unknown.address).expect("an address");
+    let refused = refused.wait(Uuid::nil(), PATIENCE).await.expect_err("none");
+    assert_eq!((refused.status(), unknown.requests().len()), (Some(404), 1));
+    let (asked, short) = (Instant::now(), Duration::from_millis(100));
+    let nobody = Client::with_options(&Service::free_address().await, quick());
+    let unreached = nobody.expect("a client").wait(Uuid::nil(), short).await;
+    assert!(unreached.expect_err("nobody").is_unreached());
+    assert!(asked.elapsed() >= short);
+}
+
+#[tokio::test]
+async fn where_no_more_may_wait_a_task_is_looked_at_until_it_is_done() {
+    const FULL: &str = "urn:task-processor:problem:too-many-waiters";
+    let service = Service::start(|number| match number {
+        0 | 2 => problem_of(FULL, "503 Service Unavailable", "retry-after: 5\r\n"),
+        1 => open(),
+        _ => done(),
+    })
+    .await;
+    let client = client(&service.address);
+    let task = client.wait(Uuid::nil(), PATIENCE).await.expect("read");
+    assert!(task.is_at_rest());
+    let lines: Vec<bool> = service
+        .requests()
+        .iter()
+        .map(|request| request.line.contains("wait="))
+        .collect();
+    assert_eq!(lines, [true, false, true, false]);
 }
 
 #[tokio::test]
@@ -389,15 +480,75 @@ async fn a_task_is_followed_until_it_is_done() {
     let client = Client::new(&server.url).expect("an address");
     let mut all = client.watch(None).await.expect("followed");
     let accepted = client.submit(&NewTask::new("ab")).await.expect("stored");
-    loop {
-        let Heard::Event(event) = all.next().await.expect("heard") else {
+    let last = loop {
+        let Heard::Event { id, event } = all.next().await.expect("heard") else {
             panic!("nothing is missing");
         };
         assert_eq!(event.task_id, accepted.id);
         if event.status == Status::Done {
-            break;
+            break id;
         }
+    };
+    // Another process goes on where that one ended, and hears what happened in between.
+    drop((all, client));
+    let client = Client::new(&server.url).expect("an address");
+    let next = client.submit(&NewTask::new("cd")).await.expect("stored");
+    client.wait(next.id, PATIENCE).await.expect("read");
+    let mut rest = client.watch_after(None, last).await.expect("followed");
+    let Heard::Event { id, event } = rest.next().await.expect("heard") else {
+        panic!("nothing is missing");
+    };
+    assert!(id > last && event.task_id == next.id, "{event:?}");
+    let mut gone = client.watch_after(None, u64::MAX).await.expect("followed");
+    assert_eq!(gone.next().await.expect("heard"), Heard::Missed);
+}
+
+#[tokio::test]
+async fn a_stream_is_made_anew_at_the_servers_pace_and_goes_on_behind_the_last_event() {
+    let service = Service::start(|number| match number {
+        0 => stream(&format!("retry: 20\n\n{}", event(41))),
+        1..8 => Act::Reset,
+        8 => stream(&event(42)),
+        9 => stream("id:\nevent: reset\ndata: {}\n\n"),
+        10 => stream(&event(7)),
+        _ => Act::Reset,
+    })
+    .await;
+    let watch = client(&service.address).watch(None).await;
+    let (mut watch, begun) = (watch.expect("followed"), Instant::now());
+    for expected in [41, 42] {
+        let heard = watch.next().await.expect("heard");
+        assert!(matches!(heard, Heard::Event { id, .. } if id == expected));
     }
+    assert!(begun.elapsed() >= 8 * Duration::from_millis(20));
+    assert_eq!(watch.next().await.expect("heard"), Heard::Missed);
+    let heard = watch.next().await.expect("heard");
+    assert!(matches!(heard, Heard::Event { id: 7, .. }));
+    let asked = Instant::now();
+    let mut watch = watch.with_patience(Duration::from_millis(50));
+    let gone = watch.next().await.expect_err("nobody answers");
+    assert!(gone.is_unanswered() && asked.elapsed() >= Duration::from_millis(50));
+    let requests = service.requests();
+    let after: Vec<&str> = requests[..12]
+        .iter()
+        .map(|request| request.header("last-event-id"))
+        .collect();
+    let first = [&[""][..], &["41"; 8], &["42", "", "7"]].concat();
+    assert_eq!(after, first);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_a_stream_and_says_nothing_is_given_up_in_time() {
+    let service = Service::start(|_| Act::Answer(String::new())).await;
+    let options = ClientOptions {
+        timeout: Duration::from_millis(100),
+        attempts: 2,
+        ..quick()
+    };
+    let slow = Client::with_options(&service.address, options).expect("a client");
+    let late = slow.watch(None).await.expect_err("too slow");
+    assert!(matches!(late, Error::Late) && late.is_unanswered());
+    assert_eq!(service.requests().len(), 2);
 }
 
 #[tokio::test]
