@@ -6,6 +6,7 @@
 mod own;
 mod pace;
 mod record;
+mod stream;
 mod target;
 mod wire;
 
@@ -141,10 +142,10 @@ pub fn run(plan: &Plan, progress: &Arc<Progress>) -> io::Result<Report> {
         return Err(io::Error::other("there is nothing to read"));
     }
     // Told at once, rather than as a run full of failures.
-    drop(std::net::TcpStream::connect((
-        plan.target.host.as_str(),
-        plan.target.port,
-    ))?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    drop(runtime.block_on(Connection::open(&plan.target))?);
     let threads = plan.threads.clamp(1, plan.connections.max(1));
     let used_before = own::processor_seconds();
     let pace = Pace::start(plan.rate, plan.warmup + plan.duration)?;
@@ -192,7 +193,10 @@ struct Shared {
     requests: Arc<Requests>,
     progress: Arc<Progress>,
     record: RefCell<Record>,
-    /// What each connection has under way.
+    /// Open connections that carry nothing now. The last used is taken first, so that at a low rate the same few are in use and the others are
+    /// not opened at all.
+    idle: RefCell<Vec<Connection>>,
+    /// What is under way.
     under_way: RefCell<Vec<Option<Pending>>>,
 }
 
@@ -210,6 +214,7 @@ fn run_thread(
     let empty = Record::new(pace.begin(), plan.warmup, plan.errand.watches());
     let shared = Rc::new(Shared {
         record: RefCell::new(empty.clone()),
+        idle: RefCell::new(Vec::with_capacity(connections)),
         under_way: RefCell::new(vec![None; connections]),
         plan,
         pace,
@@ -234,19 +239,21 @@ fn run_thread(
 }
 
 impl Shared {
-    /// One connection, for as long as something is due.
+    /// One request after the other, each on a connection of its own meanwhile, for as long as something is due.
     async fn drive(&self, number: usize) {
-        let mut connection = None;
         while let Some(due) = self.pace.next().await {
             self.under_way.borrow_mut()[number] = Some(Pending::since(due));
+            let mut connection = self.idle.borrow_mut().pop();
             let outcome = self.go(&mut connection, number, due).await;
             let pending = self.under_way.borrow_mut()[number].take();
-            if let (Err(error), Some(pending)) = (outcome, pending) {
-                connection = None;
+            if let (Err(error), Some(pending)) = (&outcome, pending) {
                 self.record
                     .borrow_mut()
                     .failed(pending, &error.kind().to_string());
                 sleep(RECONNECT_PAUSE).await;
+            }
+            if outcome.is_ok() {
+                self.idle.borrow_mut().extend(connection);
             }
         }
     }
@@ -258,7 +265,8 @@ impl Shared {
         due: Instant,
     ) -> io::Result<()> {
         let connection = self.connected(slot).await?;
-        let status = connection.exchange(self.requests.next()).await?;
+        let target = &self.plan.target;
+        let status = connection.exchange(target, self.requests.next()).await?;
         self.record.borrow_mut().answered(due, status);
         self.progress.answered.fetch_add(1, Ordering::Relaxed);
         if let Errand::SubmitAndWatch {
@@ -308,7 +316,7 @@ impl Shared {
         loop {
             sleep(every).await;
             let connection = self.connected(slot).await?;
-            let status = connection.exchange(&look).await?;
+            let status = connection.exchange(&self.plan.target, &look).await?;
             if status == 200 && wire::find(connection.body(), b"\"processedAt\"").is_some() {
                 self.record.borrow_mut().visible(due);
                 return Ok(());
@@ -347,7 +355,7 @@ pub fn make_finished(
         let submission = target.post_task(payload, headers);
         let mut ids = Vec::with_capacity(count);
         for _ in 0..count {
-            let status = connection.exchange(&submission).await?;
+            let status = connection.exchange(target, &submission).await?;
             let id = id_in(connection.body()).filter(|_| status == 201);
             ids.push(id.ok_or_else(|| {
                 io::Error::other(format!("a submission was answered with {status}"))
@@ -357,7 +365,7 @@ pub fn make_finished(
         for id in &ids {
             let look = target.get(&format!("/tasks/{id}"), headers);
             loop {
-                connection.exchange(&look).await?;
+                connection.exchange(target, &look).await?;
                 if wire::find(connection.body(), b"\"processedAt\"").is_some() {
                     break;
                 }

@@ -24,7 +24,7 @@ use task_processor_bench::load::{self, Errand, Plan, Progress, Report, Summary, 
 #[derive(Parser)]
 #[command(name = "task-processor-bench", version, verbatim_doc_comment)]
 struct Arguments {
-    /// Address of the service: http://host[:port][/prefix]
+    /// Address of the service: http://host[:port][/prefix], or https://
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000")]
     url: Target,
     /// What to send

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::str::FromStr;
 
-/// An `http://host[:port][/prefix]` to send requests to.
+/// An `http://host[:port][/prefix]`, or the same with `https://`, to send requests to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
+    pub(super) is_tls: bool,
     pub(super) host: String,
     pub(super) port: u16,
     prefix: String,
@@ -15,7 +16,7 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WrongTarget {
     /// It begins with something else.
-    #[error("must begin with http:// (put a proxy in front of a service that speaks TLS only)")]
+    #[error("must begin with http:// or https://")]
     Scheme,
     /// There is nothing to connect to.
     #[error("names no host")]
@@ -29,7 +30,11 @@ impl FromStr for Target {
     type Err = WrongTarget;
 
     fn from_str(text: &str) -> Result<Self, WrongTarget> {
-        let rest = text.strip_prefix("http://").ok_or(WrongTarget::Scheme)?;
+        let (is_tls, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            _ => return Err(WrongTarget::Scheme),
+        };
         let (authority, prefix) = match rest.find('/') {
             Some(slash) => rest.split_at(slash),
             None => (rest, ""),
@@ -44,13 +49,14 @@ impl FromStr for Target {
                 }
                 (host, port)
             }
-            None => (authority, 80),
+            None => (authority, if is_tls { 443 } else { 80 }),
         };
         let host = host.trim_matches(['[', ']']);
         if host.is_empty() {
             return Err(WrongTarget::Host);
         }
         Ok(Self {
+            is_tls,
             host: host.to_owned(),
             port,
             prefix: prefix.trim_end_matches('/').to_owned(),
@@ -60,7 +66,9 @@ impl FromStr for Target {
 
 impl Target {
     fn head(&self, method: &str, path: &str, headers: &[String]) -> String {
-        let Self { host, port, prefix } = self;
+        let Self {
+            host, port, prefix, ..
+        } = self;
         let host = if host.contains(':') {
             format!("[{host}]")
         } else {
@@ -103,22 +111,35 @@ mod tests {
 
     #[test]
     fn urls_are_read_or_refused() {
-        let target = |host: &str, port, prefix: &str| {
+        let target = |is_tls, host: &str, port, prefix: &str| {
             Ok(Target {
+                is_tls,
                 host: host.to_owned(),
                 port,
                 prefix: prefix.to_owned(),
             })
         };
         for (text, expected) in [
-            ("http://127.0.0.1:3000", target("127.0.0.1", 3_000, "")),
-            ("http://tasks.example/", target("tasks.example", 80, "")),
+            (
+                "http://127.0.0.1:3000",
+                target(false, "127.0.0.1", 3_000, ""),
+            ),
+            (
+                "http://tasks.example/",
+                target(false, "tasks.example", 80, ""),
+            ),
             (
                 "http://tasks.example:81/api/",
-                target("tasks.example", 81, "/api"),
+                target(false, "tasks.example", 81, "/api"),
             ),
-            ("http://[::1]:3000", target("::1", 3_000, "")),
-            ("https://tasks.example", Err(WrongTarget::Scheme)),
+            ("http://[::1]:3000", target(false, "::1", 3_000, "")),
+            (
+                "https://tasks.example/api",
+                target(true, "tasks.example", 443, "/api"),
+            ),
+            ("https://[::1]:3443", target(true, "::1", 3_443, "")),
+            ("ftp://tasks.example", Err(WrongTarget::Scheme)),
+            ("tasks.example", Err(WrongTarget::Scheme)),
             ("http://:3000", Err(WrongTarget::Host)),
             ("http://tasks.example:0", Err(WrongTarget::Port)),
             ("http://tasks.example:http", Err(WrongTarget::Port)),
