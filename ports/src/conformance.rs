@@ -14,6 +14,7 @@
 //!
 //! // Attributes stand before the name of the module and land on every test of it.
 //! ports::store_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres, Postgres::fresh().await);
+//! ports::idempotency_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres_idempotency, Postgres::fresh().await);
 //! ports::registry_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres_registry, Postgres::fresh().await);
 //! ports::audit_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres_audit, Postgres::fresh().await);
 //! ports::catalog_conformance!(#[ignore = "needs PostgreSQL: run cargo xtask test"] postgres_catalog, Postgres::fresh().await);
@@ -29,6 +30,7 @@
 //! | [`survey_conformance!`](crate::survey_conformance) | [`TaskSurvey`](crate::TaskSurvey) | [`survey::Subject`] |
 //! | [`log_conformance!`](crate::log_conformance) | [`TaskPublisher`](crate::TaskPublisher), [`TaskFeed`](crate::TaskFeed) | [`log::Subject`] |
 //! | [`announcer_conformance!`](crate::announcer_conformance) | [`Announcer`](crate::Announcer) | [`log::Subject`] |
+//! | [`events_conformance!`](crate::events_conformance) | [`Announcer::tell`](crate::Announcer::tell), [`EventFeed`](crate::EventFeed) | [`events::Subject`] |
 //! | [`cache_conformance!`](crate::cache_conformance) | [`ResultCache`](crate::ResultCache) | [`cache::Subject`] |
 //!
 //! Beside the cases, [`histories`] plays generated sequences of calls on two stores and compares every answer.

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 ports::store_conformance!(journal, Fresh::new());
 ports::registry_conformance!(journal_registry, Fresh::new());
+ports::idempotency_conformance!(journal_idempotency, Fresh::new());
 ports::audit_conformance!(journal_audit, Fresh::new());
 ports::catalog_conformance!(journal_catalog, Fresh::new());
 

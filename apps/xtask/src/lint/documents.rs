@@ -1,4 +1,4 @@
-//! What `docs/ARCHITECTURE.md` names must exist.
+//! What `docs/ARCHITECTURE.md` names must exist, and every conformance suite must be named where authors of adapters look for it.
 
 use std::fs;
 use std::path::Path;
@@ -9,16 +9,23 @@ use crate::steps::output_of;
 
 const DOCUMENT: &str = "docs/ARCHITECTURE.md";
 
+/// Where the suites are, and both lists of them.
+const SUITES: &str = "ports/src/conformance";
+const LISTS: [&str; 2] = ["docs/TESTING-KIT.md", "ports/src/conformance.rs"];
+
 /// A shorter name may be an ordinary word or a column; tests are sentences.
 const SHORTEST_TEST_NAME: usize = 18;
 
 pub(super) fn check(checkout: &Path) -> Result<(), Failure> {
-    let document = fs::read_to_string(checkout.join(DOCUMENT))
-        .map_err(|error| Failure::said(format!("{DOCUMENT}: {error}")))?;
-    let code = code_of(checkout)?;
-    let wrong: Vec<String> = quoted(&document)
+    let document = text_of(checkout, DOCUMENT)?;
+    let code = code_of(checkout, "*.rs")?;
+    let mut wrong: Vec<String> = quoted(&document)
         .filter_map(|name| missing(checkout, &code, name))
         .collect();
+    let suites = code_of(checkout, &format!("{SUITES}/*.rs"))?;
+    for list in LISTS {
+        wrong.extend(unlisted(&suites, list, &text_of(checkout, list)?));
+    }
     if wrong.is_empty() {
         Ok(())
     } else {
@@ -26,14 +33,19 @@ pub(super) fn check(checkout: &Path) -> Result<(), Failure> {
     }
 }
 
-fn code_of(checkout: &Path) -> Result<String, Failure> {
+fn text_of(checkout: &Path, name: &str) -> Result<String, Failure> {
+    fs::read_to_string(checkout.join(name))
+        .map_err(|error| Failure::said(format!("{name}: {error}")))
+}
+
+fn code_of(checkout: &Path, files: &str) -> Result<String, Failure> {
     let listed = output_of(Command::new("git").current_dir(checkout).args([
         "ls-files",
         "-z",
         "--cached",
         "--others",
         "--exclude-standard",
-        "*.rs",
+        files,
     ]))?;
     // A file that was deleted and not committed is still listed.
     let files = listed
@@ -62,6 +74,24 @@ fn missing(checkout: &Path, code: &str, name: &str) -> Option<String> {
         .then(|| format!("{DOCUMENT} names the test {name}"))
 }
 
+/// The suites that a list has no row of.
+fn unlisted(suites: &str, list: &str, text: &str) -> Vec<String> {
+    suites
+        .lines()
+        .filter_map(|line| line.strip_prefix("macro_rules! "))
+        .filter_map(|rest| rest.split_whitespace().next())
+        .filter(|name| name.ends_with("_conformance"))
+        .filter(|name| {
+            let row = format!("`{name}!`");
+            let rows = text.lines().map(|line| line.trim_start_matches("//! "));
+            !rows
+                .filter(|line| line.starts_with('|'))
+                .any(|line| line.contains(&row))
+        })
+        .map(|name| format!("{list} has no row of {name}!"))
+        .collect()
+}
+
 fn is_path(name: &str) -> bool {
     name.contains('/')
         && !name.starts_with('/')
@@ -72,7 +102,7 @@ fn is_path(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_path, missing, quoted};
+    use super::{is_path, missing, quoted, unlisted};
     use std::path::Path;
 
     #[test]
@@ -87,6 +117,18 @@ mod tests {
         assert!(!is_path("/metrics"));
         assert!(!is_path("GET /tasks"));
         assert!(!is_path("pending"));
+    }
+
+    #[test]
+    fn a_suite_without_a_row_is_found() {
+        let suites =
+            "macro_rules! a_conformance {\nmacro_rules! other {\nmacro_rules! b_conformance {";
+        let list = "b_conformance! in words\n//! | [`a_conformance!`](a) | a |";
+        assert_eq!(
+            unlisted(suites, "LIST", list),
+            ["LIST has no row of b_conformance!"]
+        );
+        assert!(unlisted(suites, "LIST", &format!("{list}\n| `b_conformance!` | b |")).is_empty());
     }
 
     #[test]
