@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ports::{
-    ClaimId, ClaimTicket, DeliveryOutcome, Fence, Horizon, Listing, NewTask, Next, Payload, Spent,
-    TaskAudit, TaskCatalog, TaskId, TaskStatus, TaskStore, TaskSurvey, Timestamp, Transition,
-    WorkerId, WorkerRegistry,
+    ClaimId, ClaimTicket, DeliveryOutcome, Fence, Fingerprint, Horizon, KeyedRequest, Listing,
+    NewTask, Next, Payload, RequestKey, Spent, TaskAudit, TaskCatalog, TaskId, TaskStatus,
+    TaskStore, TaskSurvey, Timestamp, Transition, WorkerId, WorkerRegistry,
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use task_processor_adapters::sql::{SqlOptions, SqlTaskStore};
@@ -15,8 +15,11 @@ use uuid::Uuid;
 
 use crate::database::{Postgres, execute, number, rows, texts, waiting};
 
+/// What grows, or is all churn.
+const TABLES: [&str; 5] = ["tasks", "queue", "claims", "stopped", "idempotency_keys"];
+
 /// A store of one session, so that the test sees the plans of exactly the session that did the work.
-async fn store_of_one_session(postgres: &Postgres) -> Arc<SqlTaskStore> {
+pub(crate) async fn store_of_one_session(postgres: &Postgres) -> Arc<SqlTaskStore> {
     let mut options = SqlOptions::new(postgres.url());
     options.max_connections = 1;
     SqlTaskStore::connect(options).await.expect("connect")
@@ -116,6 +119,28 @@ async fn whole_lives(store: &SqlTaskStore, worker: WorkerId, count: usize) {
         .await
         .expect("prune");
     assert_eq!(pruned, count.min(1_000));
+    keyed(store).await;
+}
+
+/// A request under a key, and again, until both are forgotten.
+async fn keyed(store: &SqlTaskStore) {
+    let key = Uuid::now_v7().to_string();
+    let request = KeyedRequest {
+        key: RequestKey::new("anonymous", "submitTask", &key).expect("a valid key"),
+        fingerprint: Fingerprint([7; 32]),
+        tasks: tasks(1, true),
+    };
+    let id = request.tasks[0].id;
+    for _ in 0..2 {
+        let kept = store.insert_keyed(std::slice::from_ref(&request)).await;
+        assert_eq!(kept.expect("kept")[0].tasks, [id]);
+    }
+    let pruned = store.prune_keys(Duration::ZERO, 1_000).await;
+    assert_eq!(pruned.expect("prune"), 1);
+    let cancelled = transition(id, Fence(0), TaskStatus::Pending, Next::Cancelled);
+    store.transition(&[cancelled]).await.expect("cancel");
+    let pruned = store.prune(None, 1_000, Duration::ZERO).await;
+    assert_eq!(pruned.expect("prune").0, 1);
 }
 
 /// Every listing, and a look at one of them.
@@ -137,11 +162,11 @@ async fn catalog(store: &SqlTaskStore, ids: &[TaskId]) {
 }
 
 /// Each statement the session prepared about these tables, with the plan it would run now, whatever the parameters.
-async fn plans(session: &DatabaseConnection) -> Vec<(String, String)> {
+pub(crate) async fn plans(session: &DatabaseConnection) -> Vec<(String, String)> {
     let prepared = rows(
         session,
         "SELECT name, statement, cardinality(parameter_types) FROM pg_prepared_statements
-         WHERE statement ~ '(tasks|queue|claims|stopped)' AND statement !~ 'pg_prepared_statements'",
+         WHERE statement ~ '(tasks|queue|claims|stopped|idempotency_keys)' AND statement !~ 'pg_prepared_statements'",
     )
     .await;
     let mut plans = Vec::new();
@@ -161,11 +186,11 @@ async fn plans(session: &DatabaseConnection) -> Vec<(String, String)> {
     plans
 }
 
-fn check(statement: &str, plan: &str) {
+pub(crate) fn check(statement: &str, plan: &str) {
     let complain = |what: &str| format!("{what} in\n{plan}\n\nof{statement}");
     let lines: Vec<&str> = plan.lines().collect();
     for (index, line) in lines.iter().enumerate() {
-        for table in ["tasks", "queue", "claims", "stopped"] {
+        for table in TABLES {
             let scans = line.contains(&format!(" on {table}")) && line.contains("Scan");
             if !scans {
                 continue;
@@ -192,7 +217,7 @@ fn check(statement: &str, plan: &str) {
 async fn every_plan_is_by_index_whatever_the_statistics_say() {
     let postgres = Postgres::migrated().await;
     let other = postgres.connection().await;
-    for table in ["tasks", "queue", "claims", "stopped", "workers", "totals"] {
+    for table in TABLES.iter().chain(&["workers", "totals"]) {
         execute(
             &other,
             &format!("ALTER TABLE {table} SET (autovacuum_enabled = off)"),
@@ -228,8 +253,9 @@ async fn every_plan_is_by_index_whatever_the_statistics_say() {
         whole_lives(&store, worker, 4).await;
         let plans = plans(&session).await;
         // Insert twice, created_at, get, whereabouts, claim by delivery and twice by age, what is held, transition, claims of a worker,
-        // mark, release; walk, enqueue, enlist, both sweeps, orphaned claims; transition of stopped ones, four listings, inspect.
-        assert!(plans.len() >= 25, "only {} plans: {state}", plans.len());
+        // mark, release; walk, enqueue, enlist, both sweeps, orphaned claims; transition of stopped ones, four listings, inspect; a request
+        // under a key, what is kept of it, and its end.
+        assert!(plans.len() >= 28, "only {} plans: {state}", plans.len());
         for (statement, plan) in &plans {
             check(statement, plan);
             checked += 1;
@@ -238,7 +264,7 @@ async fn every_plan_is_by_index_whatever_the_statistics_say() {
     assert!(checked >= 100);
     // What was planned is what happened: only whole tables were never read.
     let scans = "SELECT coalesce(sum(seq_scan), 0)::bigint FROM pg_stat_xact_user_tables
-        WHERE relname IN ('tasks', 'queue', 'claims', 'stopped')";
+        WHERE relname IN ('tasks', 'queue', 'claims', 'stopped', 'idempotency_keys')";
     assert_eq!(number(&session, scans).await, 0);
     store.close().await;
     other.close().await.expect("close");
