@@ -8,17 +8,19 @@ use crate::tools::{copy, link_modules, must_succeed, tool};
 use crate::{API_KEY, Distributed, standalone};
 
 #[test]
-#[ignore = "needs the programs and the tools: run cargo xtask test"]
+#[ignore = "needs PostgreSQL, Redis, Kafka 4 and the tools: run cargo xtask test"]
 fn a_client_in_typescript_is_generated_compiled_and_understood() {
     let client = TypeScript::generate("generated-typescript");
     client.walk(&standalone("generated-typescript-embedded"));
+    client.walk(&Distributed::start("typescript").server);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL, Redis, Kafka 4 and the tools: run cargo xtask test"]
 fn a_client_in_python_is_generated_checked_and_understood() {
     let client = Python::generate("generated-python");
-    client.walk(&Distributed::start("generated").server);
+    client.walk(&standalone("generated-python-embedded"));
+    client.walk(&Distributed::start("python").server);
 }
 
 fn document() -> PathBuf {
