@@ -41,18 +41,17 @@ impl Backoff {
     }
 }
 
-/// Asks the store the very same while it is unavailable and the patience lasts. What is asked must bear repeating: after a
+/// Asks the store the very same while it is unavailable, until the deadline. What is asked must bear repeating: after a
 /// commit whose answer was lost it is made already.
 pub(crate) async fn with_patience<T, W>(
     ports: &Ports,
-    patience: Duration,
+    deadline: Instant,
     doing: &'static str,
     ask: impl Fn() -> W,
 ) -> Result<T, StoreError>
 where
     W: Future<Output = Result<T, StoreError>>,
 {
-    let deadline = Instant::now() + patience;
     let mut backoff = Backoff::new(SOON, OF_A_CLIENT);
     loop {
         let error = match timeout_at(deadline, ask()).await {

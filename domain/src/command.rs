@@ -6,7 +6,7 @@ use ports::{
     Dependency, Event, Next, Spent, StoreError, Task, TaskId, TaskStatus, Transition,
     TransitionOutcome, WriteOutcome,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::again::with_patience;
 use crate::lifecycle::{self, Trigger};
@@ -148,7 +148,8 @@ impl Commander {
     ) -> Result<TransitionOutcome, StoreError> {
         let moves = [transition];
         let store = &self.ports.store;
-        let written = with_patience(&self.ports, PATIENCE, "command", || {
+        let deadline = Instant::now() + PATIENCE;
+        let written = with_patience(&self.ports, deadline, "command", || {
             store.transition(&moves)
         });
         let outcome = written.await?.first().copied();

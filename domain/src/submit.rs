@@ -4,6 +4,7 @@
 //! through, a thousand share a few commits, and no delay is ever added. The work runs in tasks that the [`Submitter`]
 //! owns, so a client that hangs up cancels nothing.
 
+mod client;
 mod keyed;
 
 use std::collections::VecDeque;
@@ -26,8 +27,8 @@ use crate::again::with_patience;
 use crate::gather::{FOR_THE_LOG, Gather};
 use crate::{Ports, chain};
 
+use client::{Answer, Client, Request, in_time, last_deadline, turn_away_late};
 pub use keyed::KEPT_FOR;
-use keyed::Keyed;
 
 /// While as many submissions as this are being committed, those that come gather for the next commit: it is the larger for it, and
 /// each of its submissions the cheaper. With fewer another writer may go ahead, so that nobody waits for a neighbour's commit.
@@ -55,7 +56,8 @@ pub struct SubmitConfig {
     pub publish_queue: usize,
     /// How many batches may be on their way to the log at once; what comes meanwhile shares the next. Default 1.
     pub publishers: usize,
-    /// How long a commit that fails is tried again before the client is told. Default 3 s.
+    /// How long a client waits at most, from its arrival on, while commits fail, or those before its own take their time. Default
+    /// 3 s.
     pub patience: Duration,
     /// How often a log that is down is tried again. Default 1 s.
     pub probe_interval: Duration,
@@ -130,7 +132,7 @@ pub enum SubmitError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Too many submissions wait already; nothing was stored. Try again in a moment.
+    /// Too many submissions wait already, or this one waited in vain for its turn; nothing was stored. Try again in a moment.
     #[error("too many submissions are waiting")]
     Overloaded,
     /// The store did not confirm in time. Whether the tasks were stored is unknown.
@@ -159,8 +161,8 @@ impl SubmitError {
 
 /// Accepts tasks.
 pub struct Submitter {
-    requests: mpsc::Sender<Request>,
-    keyed: mpsc::Sender<Keyed>,
+    requests: mpsc::Sender<Request<Vec<NewTask>>>,
+    keyed: mpsc::Sender<Request<KeyedRequest>>,
     /// Free places for submissions that wait.
     places: Arc<Semaphore>,
     config: SubmitConfig,
@@ -176,14 +178,6 @@ struct Wait {
     context: TraceContext,
     parent: TraceContext,
     began: Instant,
-}
-
-struct Request {
-    tasks: Vec<NewTask>,
-    traces: Traces,
-    /// Given back when a commit takes the request.
-    places: Option<OwnedSemaphorePermit>,
-    reply: oneshot::Sender<Result<Vec<Accepted>, SubmitError>>,
 }
 
 impl Submitter {
@@ -247,24 +241,7 @@ impl Submitter {
     /// # Errors
     /// [`SubmitError`]; `Invalid` names the submission and the field.
     pub async fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<Accepted>, SubmitError> {
-        if submissions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let traces = traces_of(&submissions);
-        let wait = self.begin_span(&traces);
-        let tasks = self.to_tasks(submissions)?;
-        let places = Some(self.take_places(tasks.len())?);
-        let (reply, answer) = oneshot::channel();
-        let request = Request {
-            tasks,
-            traces,
-            places,
-            reply,
-        };
-        self.requests.try_send(request).map_err(refusal)?;
-        let answer = answer.await.unwrap_or(Err(SubmitError::Stopped));
-        self.end_span(wait, &answer);
-        answer
+        self.ask(&self.requests, submissions, |tasks| tasks).await
     }
 
     /// The same under a key: of all requests with this key, on whichever server, however often repeated, the first is
@@ -278,26 +255,40 @@ impl Submitter {
         fingerprint: Fingerprint,
         submissions: Vec<Submission>,
     ) -> Result<Vec<Accepted>, SubmitError> {
-        if submissions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let traces = traces_of(&submissions);
-        let wait = self.begin_span(&traces);
-        let tasks = self.to_tasks(submissions)?;
-        let places = Some(self.take_places(tasks.len())?);
-        let (reply, answer) = oneshot::channel();
-        let request = KeyedRequest {
+        let under_key = |tasks| KeyedRequest {
             key,
             fingerprint,
             tasks,
         };
-        let keyed = Keyed {
-            request,
+        self.ask(&self.keyed, submissions, under_key).await
+    }
+
+    /// Puts tasks where a lane takes them, and waits for its answer.
+    async fn ask<T>(
+        &self,
+        lane: &mpsc::Sender<Request<T>>,
+        submissions: Vec<Submission>,
+        asked: impl FnOnce(Vec<NewTask>) -> T,
+    ) -> Answer {
+        if submissions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deadline = Instant::now() + self.config.patience;
+        let traces = traces_of(&submissions);
+        let wait = self.begin_span(&traces);
+        let tasks = self.to_tasks(submissions)?;
+        let count = tasks.len();
+        let places = Some(self.take_places(count)?);
+        let (reply, answer) = oneshot::channel();
+        let client = Client {
+            count,
             traces,
             places,
-            reply,
+            deadline,
+            reply: Some(reply),
         };
-        self.keyed.try_send(keyed).map_err(refusal)?;
+        let asked = asked(tasks);
+        lane.try_send(Request { asked, client }).map_err(refusal)?;
         let answer = answer.await.unwrap_or(Err(SubmitError::Stopped));
         self.end_span(wait, &answer);
         answer
@@ -317,7 +308,7 @@ impl Submitter {
     }
 
     /// It ended.
-    fn end_span(&self, wait: Option<Wait>, answer: &Result<Vec<Accepted>, SubmitError>) {
+    fn end_span(&self, wait: Option<Wait>, answer: &Answer) {
         let Some(wait) = wait else { return };
         let stored = answer.as_deref().unwrap_or_default();
         self.ports.observer.observe(&Event::Traced(Span {
@@ -394,7 +385,7 @@ fn refusal<T>(error: mpsc::error::TrySendError<T>) -> SubmitError {
 async fn commit_loop(
     ports: Ports,
     config: SubmitConfig,
-    mut incoming: mpsc::Receiver<Request>,
+    mut incoming: mpsc::Receiver<Request<Vec<NewTask>>>,
     mut stop: watch::Receiver<bool>,
     batches: Batches,
 ) {
@@ -422,8 +413,8 @@ async fn commit_loop(
         let mut taken = std::mem::take(&mut requests);
         let mut count = 0;
         for request in &mut taken {
-            request.places = None;
-            count += request.tasks.len();
+            request.client.places = None;
+            count += request.client.count;
         }
         under_way += count;
         let commit = AssertUnwindSafe(commit(ports.clone(), config, taken, batches.clone()));
@@ -444,22 +435,21 @@ async fn until_told(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Commits requests together. A batch that the store refuses for its data is halved until the culprit stands alone.
-async fn commit(ports: Ports, config: SubmitConfig, requests: Vec<Request>, batches: Batches) {
-    let mut parts = portions(requests, config.batch.max(1), |request: &Request| {
-        request.tasks.len()
-    });
+async fn commit(
+    ports: Ports,
+    config: SubmitConfig,
+    requests: Vec<Request<Vec<NewTask>>>,
+    batches: Batches,
+) {
+    let mut parts = portions(requests, config.batch.max(1));
     while let Some(mut part) = parts.pop_front() {
-        let tasks: Vec<NewTask> = if let [only] = part.as_mut_slice() {
-            std::mem::take(&mut only.tasks)
-        } else {
-            part.iter()
-                .flat_map(|request| request.tasks.iter().cloned())
-                .collect()
+        turn_away_late(&mut part);
+        let Some(last) = last_deadline(&part) else {
+            continue;
         };
-        let inserted = with_patience(&ports, config.patience, "insert", || {
-            ports.store.insert(&tasks)
-        });
-        match inserted.await {
+        let (tasks, mut clients) = together(part);
+        let inserting = with_patience(&ports, last, "insert", || ports.store.insert(&tasks));
+        match in_time(&mut clients, last, inserting).await {
             Ok(outcomes) => {
                 ports
                     .observer
@@ -468,50 +458,81 @@ async fn commit(ports: Ports, config: SubmitConfig, requests: Vec<Request>, batc
                     step: Step::Insert,
                     size: tasks.len(),
                 });
-                let traces = gather_traces(&mut part, &tasks);
-                answer(part, &tasks, &outcomes);
+                let traces = gather_traces(&mut clients, &tasks);
+                answer(clients, &tasks, &outcomes);
                 hand_to_publisher(&ports, &batches, tasks, traces).await;
             }
-            Err(StoreError::Rejected(_)) if part.len() > 1 => {
+            Err(StoreError::Rejected(_)) if clients.len() > 1 => {
+                let mut part = apart(tasks, clients);
                 let rest = part.split_off(part.len() / 2);
                 parts.push_front(rest);
                 parts.push_front(part);
             }
             Err(error) => {
                 let error = Arc::new(error);
-                for request in part {
-                    // A client that hung up does not listen.
-                    let _ = request.reply.send(Err(SubmitError::of_store(&error)));
+                for mut client in clients {
+                    client.answer(Err(SubmitError::of_store(&error)));
                 }
             }
         }
     }
 }
 
-/// The traces of the tasks of these requests, which together are `tasks`.
-fn gather_traces(requests: &mut [Request], tasks: &[NewTask]) -> Traces {
-    if let [only] = requests {
+/// All their tasks, and who waits for them.
+fn together(requests: Vec<Request<Vec<NewTask>>>) -> (Vec<NewTask>, Vec<Client>) {
+    let count: usize = requests.iter().map(|request| request.client.count).sum();
+    let mut all = Vec::new();
+    let mut clients = Vec::with_capacity(requests.len());
+    for Request { asked, client } in requests {
+        if all.is_empty() {
+            all = asked;
+            all.reserve(count - all.len());
+        } else {
+            all.extend(asked);
+        }
+        clients.push(client);
+    }
+    (all, clients)
+}
+
+/// To each the tasks that are its own.
+fn apart(tasks: Vec<NewTask>, clients: Vec<Client>) -> Vec<Request<Vec<NewTask>>> {
+    let mut tasks = tasks.into_iter();
+    let own = |client: Client| Request {
+        asked: tasks.by_ref().take(client.count).collect(),
+        client,
+    };
+    clients.into_iter().map(own).collect()
+}
+
+/// The traces of the tasks of these clients, which together are `tasks`.
+fn gather_traces(clients: &mut [Client], tasks: &[NewTask]) -> Traces {
+    if let [only] = clients {
         return std::mem::take(&mut only.traces);
     }
-    if requests.iter().all(|request| request.traces.is_empty()) {
+    if clients.iter().all(|client| client.traces.is_empty()) {
         return Traces::new();
     }
     let mut gathered = Traces::with_capacity(tasks.len());
-    for request in requests {
-        let end = gathered.len() + request.tasks.len();
-        gathered.append(&mut request.traces);
+    for client in clients {
+        let end = gathered.len() + client.count;
+        gathered.append(&mut client.traces);
         gathered.resize(end, None);
     }
     gathered
 }
 
 /// Requests in their order, no more of them together than hold this many submissions.
-fn portions<T>(requests: Vec<T>, batch: usize, size: impl Fn(&T) -> usize) -> VecDeque<Vec<T>> {
+fn portions<T>(requests: Vec<Request<T>>, batch: usize) -> VecDeque<Vec<Request<T>>> {
+    let all: usize = requests.iter().map(|request| request.client.count).sum();
+    if all <= batch {
+        return VecDeque::from([requests]);
+    }
     let mut portions = VecDeque::new();
-    let mut portion: Vec<T> = Vec::new();
+    let mut portion: Vec<Request<T>> = Vec::new();
     let mut count = 0;
     for request in requests {
-        let own = size(&request);
+        let own = request.client.count;
         count += own;
         if count > batch && !portion.is_empty() {
             count = own;
@@ -523,21 +544,14 @@ fn portions<T>(requests: Vec<T>, batch: usize, size: impl Fn(&T) -> usize) -> Ve
     portions
 }
 
-fn answer(requests: Vec<Request>, tasks: &[NewTask], outcomes: &[InsertOutcome]) {
+fn answer(clients: Vec<Client>, tasks: &[NewTask], outcomes: &[InsertOutcome]) {
     let mut accepted = tasks.iter().zip(outcomes).map(|(task, outcome)| Accepted {
         id: task.id,
         created_at: outcome.created_at,
     });
-    let alone = requests.len() == 1;
-    for request in requests {
-        let count = if alone {
-            tasks.len()
-        } else {
-            request.tasks.len()
-        };
-        let own = accepted.by_ref().take(count).collect();
-        // A client that hung up does not listen; its tasks are stored all the same.
-        let _ = request.reply.send(Ok(own));
+    for mut client in clients {
+        let own = accepted.by_ref().take(client.count).collect();
+        client.answer(Ok(own));
     }
 }
 

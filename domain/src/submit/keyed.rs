@@ -3,16 +3,16 @@
 //! One writer commits them in the order of their keys, so that two servers that meet on the same keys wait for each other
 //! in one order.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ports::{Dependency, Event, KeptRequest, KeyedRequest, StoreError};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::client::{Client, Request, in_time, last_deadline, turn_away_late};
 use super::{
-    Accepted, Batches, SubmitConfig, SubmitError, Traces, hand_to_publisher, portions, until_told,
+    Accepted, Batches, SubmitConfig, SubmitError, hand_to_publisher, portions, until_told,
 };
 use crate::again::with_patience;
 use crate::{Ports, chain};
@@ -29,18 +29,10 @@ const PRUNE_BATCH: usize = 1_000;
 /// How many requests may share a commit.
 const BATCH: usize = 128;
 
-pub(super) struct Keyed {
-    pub(super) request: KeyedRequest,
-    pub(super) traces: Traces,
-    /// Given back when a commit takes the request.
-    pub(super) places: Option<OwnedSemaphorePermit>,
-    pub(super) reply: oneshot::Sender<Result<Vec<Accepted>, SubmitError>>,
-}
-
 pub(super) async fn commit_keyed(
     ports: Ports,
     config: SubmitConfig,
-    mut incoming: mpsc::Receiver<Keyed>,
+    mut incoming: mpsc::Receiver<Request<KeyedRequest>>,
     mut stop: watch::Receiver<bool>,
     batches: Batches,
 ) {
@@ -58,51 +50,66 @@ pub(super) async fn commit_keyed(
         if received == 0 {
             break;
         }
-        for keyed in &mut requests {
-            keyed.places = None;
+        for request in &mut requests {
+            request.client.places = None;
         }
         commit(&ports, &config, std::mem::take(&mut requests), &batches).await;
     }
 }
 
 /// Commits requests together. A batch that the store refuses for its data is halved until the culprit stands alone.
-async fn commit(ports: &Ports, config: &SubmitConfig, requests: Vec<Keyed>, batches: &Batches) {
-    let size = |keyed: &Keyed| keyed.request.tasks.len();
-    let mut parts: VecDeque<Vec<Keyed>> = portions(requests, config.batch.max(1), size);
+async fn commit(
+    ports: &Ports,
+    config: &SubmitConfig,
+    requests: Vec<Request<KeyedRequest>>,
+    batches: &Batches,
+) {
+    let mut parts = portions(requests, config.batch.max(1));
     while let Some(mut part) = parts.pop_front() {
-        let requests: Vec<KeyedRequest> = part.iter().map(|keyed| keyed.request.clone()).collect();
-        let stored = with_patience(ports, config.patience, "insert_keyed", || {
+        turn_away_late(&mut part);
+        let Some(last) = last_deadline(&part) else {
+            continue;
+        };
+        let asked = part
+            .into_iter()
+            .map(|request| (request.asked, request.client));
+        let (requests, mut clients): (Vec<KeyedRequest>, Vec<Client>) = asked.unzip();
+        let storing = with_patience(ports, last, "insert_keyed", || {
             ports.store.insert_keyed(&requests)
         });
-        match stored.await {
+        match in_time(&mut clients, last, storing).await {
             Ok(kept) => {
-                for (keyed, kept) in part.into_iter().zip(kept) {
-                    answer(ports, keyed, kept, batches).await;
+                let answered = requests.into_iter().zip(clients).zip(kept);
+                for ((request, client), kept) in answered {
+                    answer(ports, request, client, kept, batches).await;
                 }
             }
-            Err(StoreError::Rejected(_)) if part.len() > 1 => {
+            Err(StoreError::Rejected(_)) if clients.len() > 1 => {
+                let again = requests.into_iter().zip(clients);
+                let mut part: Vec<_> = again
+                    .map(|(asked, client)| Request { asked, client })
+                    .collect();
                 let rest = part.split_off(part.len() / 2);
                 parts.push_front(rest);
                 parts.push_front(part);
             }
             Err(error) => {
                 let error = Arc::new(error);
-                for keyed in part {
-                    // A client that hung up does not listen.
-                    let _ = keyed.reply.send(Err(SubmitError::of_store(&error)));
+                for mut client in clients {
+                    client.answer(Err(SubmitError::of_store(&error)));
                 }
             }
         }
     }
 }
 
-async fn answer(ports: &Ports, keyed: Keyed, kept: KeptRequest, batches: &Batches) {
-    let Keyed {
-        request,
-        traces,
-        reply,
-        ..
-    } = keyed;
+async fn answer(
+    ports: &Ports,
+    request: KeyedRequest,
+    mut client: Client,
+    kept: KeptRequest,
+    batches: &Batches,
+) {
     let answer = if kept.fingerprint == request.fingerprint {
         let accepted = |id: &_| Accepted {
             id: *id,
@@ -112,8 +119,7 @@ async fn answer(ports: &Ports, keyed: Keyed, kept: KeptRequest, batches: &Batche
     } else {
         Err(SubmitError::KeyReused)
     };
-    // A client that hung up does not listen; its tasks are stored all the same.
-    let _ = reply.send(answer);
+    client.answer(answer);
     // The ids were made for this request: what is kept under them was stored for it, now or before a lost answer.
     let is_first = kept
         .tasks
@@ -122,7 +128,7 @@ async fn answer(ports: &Ports, keyed: Keyed, kept: KeptRequest, batches: &Batche
     if is_first {
         let count = request.tasks.len();
         ports.observer.observe(&Event::Submitted { count });
-        hand_to_publisher(ports, batches, request.tasks, traces).await;
+        hand_to_publisher(ports, batches, request.tasks, client.traces).await;
     }
 }
 

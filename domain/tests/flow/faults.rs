@@ -15,7 +15,7 @@ use crate::world::{World, all, scripted, submission, submit};
 
 impl World {
     /// Puts a script of faults between the use cases and the store.
-    fn break_store(&mut self) -> Arc<Faults> {
+    pub(crate) fn break_store(&mut self) -> Arc<Faults> {
         let faulty = Arc::new(Faulty::new(Arc::clone(&self.memory.store)));
         self.ports.store = faulty.clone();
         self.ports.registry = faulty.clone();
@@ -23,7 +23,7 @@ impl World {
     }
 
     /// Puts a script of faults between the use cases and what they tell the log.
-    fn break_log(&mut self) -> Arc<Faults> {
+    pub(crate) fn break_log(&mut self) -> Arc<Faults> {
         let faulty = Arc::new(Faulty::new(Arc::clone(&self.memory.log)));
         self.ports.publisher = faulty.clone();
         self.ports.announcer = faulty.clone();

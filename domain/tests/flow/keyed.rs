@@ -7,11 +7,11 @@ use ports::{Event, Fingerprint, RequestKey, TaskFeed};
 
 use crate::world::{World, all, submission, submit};
 
-fn key(name: &str) -> RequestKey {
+pub(crate) fn key(name: &str) -> RequestKey {
     RequestKey::new("anonymous", "submitTask", name).expect("a valid key")
 }
 
-fn ask(payload: &str) -> (Fingerprint, Vec<Submission>) {
+pub(crate) fn ask(payload: &str) -> (Fingerprint, Vec<Submission>) {
     let mut bytes = [0; 32];
     for (byte, value) in bytes.iter_mut().zip(payload.bytes()) {
         *byte = value;

@@ -6,6 +6,7 @@ mod command;
 mod events;
 mod faults;
 mod keyed;
+mod overload;
 mod prune;
 mod read;
 mod rescue;

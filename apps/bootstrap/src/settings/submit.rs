@@ -43,8 +43,8 @@ pub(super) fn read(reader: &mut Reader, max_body: usize) -> SubmitConfig {
         patience: reader.duration(
             "SUBMIT_PATIENCE",
             default.patience,
-            Duration::ZERO..=Duration::from_secs(60),
-            "how long a commit that fails is tried again before the client is answered 503",
+            Duration::from_millis(100)..=Duration::from_secs(60),
+            "how long a client waits at most, from its arrival on, while commits fail or stand in line, before it is answered 503",
         ),
         max_payload_bytes: max_body,
         ..default
