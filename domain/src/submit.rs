@@ -4,8 +4,10 @@
 //! through, a thousand share a few commits, and no delay is ever added. The work runs in tasks that the [`Submitter`]
 //! owns, so a client that hangs up cancels nothing.
 
+mod budget;
 mod client;
 mod keyed;
+mod publish;
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -16,29 +18,23 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use ports::{
-    Dependency, Event, Fingerprint, InsertOutcome, KeyedRequest, NewTask, Payload, Priority,
-    RequestKey, Span, Step, StoreError, TaskId, TaskMessage, Timestamp, TraceContext, Work,
+    Event, Fingerprint, InsertOutcome, KeyedRequest, NewTask, Payload, Priority, RequestKey, Span,
+    Step, StoreError, TaskId, Timestamp, TraceContext, Work,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::again::with_patience;
-use crate::gather::{FOR_THE_LOG, Gather};
 use crate::{Ports, chain};
 
 use client::{Answer, Client, Request, in_time, last_deadline, turn_away_late};
 pub use keyed::KEPT_FOR;
+use publish::{Outgoing, messages_of};
 
 /// While as many submissions as this are being committed, those that come gather for the next commit: it is the larger for it, and
 /// each of its submissions the cheaper. With fewer another writer may go ahead, so that nobody waits for a neighbour's commit.
 const MANY: usize = 4;
-
-/// How many commits may share a batch for the log.
-const PUBLISHED_TOGETHER: usize = 64;
-
-/// To the publish loop.
-type Batches = mpsc::Sender<Vec<TaskMessage>>;
 
 /// The traces of tasks, in their order; empty when none of them has one.
 type Traces = Vec<Option<TraceContext>>;
@@ -52,7 +48,7 @@ pub struct SubmitConfig {
     pub batch: usize,
     /// How many commits may be under way at once, while they are of a few submissions. Default 2.
     pub writers: usize,
-    /// How many batches may wait to be published; beyond it their tasks are left to be claimed by age. Default 256.
+    /// How many messages may wait to be published; the tasks beyond are left to be claimed by age. Default 65,536.
     pub publish_queue: usize,
     /// How many batches may be on their way to the log at once; what comes meanwhile shares the next. Default 1.
     pub publishers: usize,
@@ -73,7 +69,7 @@ impl Default for SubmitConfig {
             queue: 8_192,
             batch: 512,
             writers: 2,
-            publish_queue: 256,
+            publish_queue: 65_536,
             publishers: 1,
             patience: Duration::from_secs(3),
             probe_interval: Duration::from_secs(1),
@@ -186,31 +182,25 @@ impl Submitter {
     pub fn start(ports: &Ports, config: SubmitConfig) -> Self {
         let (requests, incoming) = mpsc::channel(config.queue.max(1));
         let (keyed, keyed_incoming) = mpsc::channel(config.queue.max(1));
-        let (batches, outgoing) = mpsc::channel(config.publish_queue.max(1));
         let log_is_down = Arc::new(AtomicBool::new(false));
         let stop = watch::Sender::new(false);
         let mut work = JoinSet::new();
+        let outgoing = Outgoing::start(ports, config, Arc::clone(&log_is_down), &mut work);
         work.spawn(commit_loop(
             ports.clone(),
             config,
             incoming,
             stop.subscribe(),
-            batches.clone(),
+            outgoing.clone(),
         ));
         work.spawn(keyed::commit_keyed(
             ports.clone(),
             config,
             keyed_incoming,
             stop.subscribe(),
-            batches,
+            outgoing,
         ));
         work.spawn(keyed::prune_keys(ports.clone(), stop.subscribe()));
-        work.spawn(publish_loop(
-            ports.clone(),
-            config,
-            outgoing,
-            Arc::clone(&log_is_down),
-        ));
         Self {
             requests,
             keyed,
@@ -387,7 +377,7 @@ async fn commit_loop(
     config: SubmitConfig,
     mut incoming: mpsc::Receiver<Request<Vec<NewTask>>>,
     mut stop: watch::Receiver<bool>,
-    batches: Batches,
+    outgoing: Outgoing,
 ) {
     let mut commits = FuturesUnordered::new();
     let mut under_way = 0;
@@ -417,7 +407,7 @@ async fn commit_loop(
             count += request.client.count;
         }
         under_way += count;
-        let commit = AssertUnwindSafe(commit(ports.clone(), config, taken, batches.clone()));
+        let commit = AssertUnwindSafe(commit(ports.clone(), config, taken, outgoing.clone()));
         commits.push(async move {
             // Of a panic its requests learn by the loss of their reply; the others go on.
             let _ = commit.catch_unwind().await;
@@ -439,7 +429,7 @@ async fn commit(
     ports: Ports,
     config: SubmitConfig,
     requests: Vec<Request<Vec<NewTask>>>,
-    batches: Batches,
+    outgoing: Outgoing,
 ) {
     let mut parts = portions(requests, config.batch.max(1));
     while let Some(mut part) = parts.pop_front() {
@@ -460,7 +450,7 @@ async fn commit(
                 });
                 let traces = gather_traces(&mut clients, &tasks);
                 answer(clients, &tasks, &outcomes);
-                hand_to_publisher(&ports, &batches, tasks, traces).await;
+                outgoing.leave(messages_of(tasks, traces).collect());
             }
             Err(StoreError::Rejected(_)) if clients.len() > 1 => {
                 let mut part = apart(tasks, clients);
@@ -552,161 +542,5 @@ fn answer(clients: Vec<Client>, tasks: &[NewTask], outcomes: &[InsertOutcome]) {
     for mut client in clients {
         let own = accepted.by_ref().take(client.count).collect();
         client.answer(Ok(own));
-    }
-}
-
-async fn hand_to_publisher(ports: &Ports, batches: &Batches, tasks: Vec<NewTask>, traces: Traces) {
-    let mut traces = traces.into_iter();
-    let messages: Vec<TaskMessage> = tasks
-        .into_iter()
-        .map(|task| (task, traces.next().flatten()))
-        .filter(|(task, _)| task.messaged)
-        .map(|(task, trace)| TaskMessage {
-            id: task.id,
-            payload: task.payload,
-            priority: task.priority,
-            trace,
-        })
-        .collect();
-    if messages.is_empty() {
-        return;
-    }
-    if let Err(refused) = batches.try_send(messages) {
-        give_up_publishing(
-            ports,
-            refused.into_inner(),
-            "the publish queue is full".into(),
-        )
-        .await;
-    }
-}
-
-async fn publish_loop(
-    ports: Ports,
-    config: SubmitConfig,
-    mut outgoing: mpsc::Receiver<Vec<TaskMessage>>,
-    log_is_down: Arc<AtomicBool>,
-) {
-    let mut sends = JoinSet::new();
-    let mut probe = interval(config.probe_interval.max(Duration::from_millis(1)));
-    probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut gather = Gather::new(FOR_THE_LOG);
-    let mut batches = Vec::new();
-    loop {
-        tokio::select! {
-            biased;
-            Some(_) = sends.join_next(), if !sends.is_empty() => {}
-            received = gathered(&gather, &mut outgoing, &mut batches),
-                if sends.len() < config.publishers.max(1) =>
-            {
-                if received == 0 {
-                    break;
-                }
-                let messages: Vec<_> = batches.drain(..).flatten().collect();
-                gather.began(Instant::now(), messages.len());
-                sends.spawn(publish(ports.clone(), messages, Arc::clone(&log_is_down)));
-            }
-            _ = probe.tick(), if log_is_down.load(Ordering::Relaxed) => {
-                if ports.publisher.ping().await.is_ok() {
-                    log_is_down.store(false, Ordering::Relaxed);
-                    ports.observer.observe(&Event::DependencyRecovered { dependency: Dependency::Log });
-                }
-            }
-        }
-    }
-    while sends.join_next().await.is_some() {}
-}
-
-/// What the commits have left for the log since the last batch went; 0 when no more comes.
-async fn gathered(
-    gather: &Gather,
-    outgoing: &mut mpsc::Receiver<Vec<TaskMessage>>,
-    batches: &mut Vec<Vec<TaskMessage>>,
-) -> usize {
-    gather.wait().await;
-    outgoing.recv_many(batches, PUBLISHED_TOGETHER).await
-}
-
-async fn publish(ports: Ports, mut messages: Vec<TaskMessage>, log_is_down: Arc<AtomicBool>) {
-    let started = Instant::now();
-    // What the messages carry on is their own place in the trace.
-    let parents: Traces = messages
-        .iter_mut()
-        .map(|message| {
-            let parent = message.trace.clone()?;
-            let own = ports.observer.begin_span(Some(parent.clone()))?;
-            message.trace = Some(own);
-            Some(parent)
-        })
-        .collect();
-    let traced = |message: &TaskMessage, parent, error| {
-        if let Some(context) = message.trace.clone().filter(TraceContext::is_sampled) {
-            ports.observer.observe(&Event::Traced(Span {
-                context,
-                parent: Some(parent),
-                work: Work::Publish { id: message.id },
-                took: started.elapsed(),
-                error,
-            }));
-        }
-    };
-    if log_is_down.load(Ordering::Relaxed) {
-        let error = "the log is down";
-        for (message, parent) in messages.iter().zip(parents) {
-            if let Some(parent) = parent {
-                traced(message, parent, Some(error.to_owned()));
-            }
-        }
-        return give_up_publishing(&ports, messages, error.into()).await;
-    }
-    ports.observer.observe(&Event::Batched {
-        step: Step::Publish,
-        size: messages.len(),
-    });
-    let outcomes = ports.publisher.publish(&messages).await;
-    let mut failed = Vec::new();
-    let mut first_error = None;
-    let total = messages.len();
-    for ((message, outcome), parent) in messages.into_iter().zip(outcomes).zip(parents) {
-        if let Some(parent) = parent {
-            traced(
-                &message,
-                parent,
-                outcome.as_ref().err().map(|error| chain(error)),
-            );
-        }
-        if let Err(error) = outcome {
-            if error.is_transient() {
-                log_is_down.store(true, Ordering::Relaxed);
-            }
-            first_error.get_or_insert_with(|| chain(&error));
-            failed.push(message);
-        }
-    }
-    let published = total - failed.len();
-    if published > 0 {
-        ports
-            .observer
-            .observe(&Event::Published { count: published });
-    }
-    if let Some(error) = first_error {
-        give_up_publishing(&ports, failed, error).await;
-    }
-}
-
-/// Says in the store that no message comes. When that fails too, the tasks are claimed by age all the same, after the
-/// grace.
-async fn give_up_publishing(ports: &Ports, messages: Vec<TaskMessage>, error: String) {
-    ports.observer.observe(&Event::PublishFailed {
-        count: messages.len(),
-        error,
-    });
-    let ids: Vec<TaskId> = messages.iter().map(|message| message.id).collect();
-    if let Err(error) = ports.store.mark_unmessaged(&ids).await {
-        ports.observer.observe(&Event::DependencyFailed {
-            dependency: Dependency::Store,
-            doing: "mark_unmessaged",
-            error: chain(&error),
-        });
     }
 }

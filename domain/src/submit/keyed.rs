@@ -11,9 +11,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::client::{Client, Request, in_time, last_deadline, turn_away_late};
-use super::{
-    Accepted, Batches, SubmitConfig, SubmitError, hand_to_publisher, portions, until_told,
-};
+use super::publish::{Outgoing, messages_of};
+use super::{Accepted, SubmitConfig, SubmitError, portions, until_told};
 use crate::again::with_patience;
 use crate::{Ports, chain};
 
@@ -34,7 +33,7 @@ pub(super) async fn commit_keyed(
     config: SubmitConfig,
     mut incoming: mpsc::Receiver<Request<KeyedRequest>>,
     mut stop: watch::Receiver<bool>,
-    batches: Batches,
+    outgoing: Outgoing,
 ) {
     let mut requests = Vec::new();
     loop {
@@ -53,7 +52,7 @@ pub(super) async fn commit_keyed(
         for request in &mut requests {
             request.client.places = None;
         }
-        commit(&ports, &config, std::mem::take(&mut requests), &batches).await;
+        commit(&ports, &config, std::mem::take(&mut requests), &outgoing).await;
     }
 }
 
@@ -62,7 +61,7 @@ async fn commit(
     ports: &Ports,
     config: &SubmitConfig,
     requests: Vec<Request<KeyedRequest>>,
-    batches: &Batches,
+    outgoing: &Outgoing,
 ) {
     let mut parts = portions(requests, config.batch.max(1));
     while let Some(mut part) = parts.pop_front() {
@@ -79,10 +78,19 @@ async fn commit(
         });
         match in_time(&mut clients, last, storing).await {
             Ok(kept) => {
+                let mut count = 0;
+                let mut messages = Vec::new();
                 let answered = requests.into_iter().zip(clients).zip(kept);
-                for ((request, client), kept) in answered {
-                    answer(ports, request, client, kept, batches).await;
+                for ((request, mut client), kept) in answered {
+                    if answer(&request, &mut client, &kept) {
+                        count += client.count;
+                        messages.extend(messages_of(request.tasks, client.traces));
+                    }
                 }
+                if count > 0 {
+                    ports.observer.observe(&Event::Submitted { count });
+                }
+                outgoing.leave(messages);
             }
             Err(StoreError::Rejected(_)) if clients.len() > 1 => {
                 let again = requests.into_iter().zip(clients);
@@ -103,13 +111,8 @@ async fn commit(
     }
 }
 
-async fn answer(
-    ports: &Ports,
-    request: KeyedRequest,
-    mut client: Client,
-    kept: KeptRequest,
-    batches: &Batches,
-) {
+/// Answers, and says whether what is kept under the key was stored for this very request.
+fn answer(request: &KeyedRequest, client: &mut Client, kept: &KeptRequest) -> bool {
     let answer = if kept.fingerprint == request.fingerprint {
         let accepted = |id: &_| Accepted {
             id: *id,
@@ -121,15 +124,8 @@ async fn answer(
     };
     client.answer(answer);
     // The ids were made for this request: what is kept under them was stored for it, now or before a lost answer.
-    let is_first = kept
-        .tasks
-        .iter()
-        .eq(request.tasks.iter().map(|task| &task.id));
-    if is_first {
-        let count = request.tasks.len();
-        ports.observer.observe(&Event::Submitted { count });
-        hand_to_publisher(ports, batches, request.tasks, client.traces).await;
-    }
+    let own = request.tasks.iter().map(|task| &task.id);
+    kept.tasks.iter().eq(own)
 }
 
 /// Forgets old keys, a small batch at a time.

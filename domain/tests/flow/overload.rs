@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adapters::faulty::Fault;
-use domain::{SubmitConfig, SubmitError};
+use domain::{SubmitConfig, SubmitError, Submitter};
 use tokio::time::{Instant, sleep};
 
 use crate::keyed::{ask, key};
@@ -131,4 +131,98 @@ async fn each_of_a_commit_is_answered_in_its_own_time() {
         answer.await.is_ok()
     })
     .await;
+}
+
+fn unmessaged(world: &World) -> usize {
+    let snapshot = world.memory.store.snapshot();
+    snapshot.queue.iter().filter(|row| !row.messaged).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_does_not_keep_up_slows_no_commit() {
+    const COMMITS: usize = 500;
+    let mut world = World::new();
+    let store = world.break_store();
+    store.rule(|method| match method {
+        "insert" | "insert_keyed" => Some(Fault::Delay(Duration::from_millis(2))),
+        "mark_unmessaged" => Some(Fault::Delay(Duration::from_secs(1))),
+        _ => None,
+    });
+    world
+        .break_log()
+        .always(Fault::Delay(Duration::from_millis(200)));
+    let config = SubmitConfig {
+        publish_queue: 64,
+        ..SubmitConfig::default()
+    };
+    let submitter = Submitter::start(&world.ports, config);
+    for keyed in [false, true] {
+        let marked_before = store.calls_of("mark_unmessaged");
+        let began = Instant::now();
+        for number in 0..COMMITS {
+            let (fingerprint, submissions) = ask("a");
+            let answer = if keyed {
+                let key = key(&number.to_string());
+                submitter.submit_keyed(key, fingerprint, submissions).await
+            } else {
+                submitter.submit(submissions).await
+            };
+            answer.expect("stored");
+        }
+        assert_eq!(began.elapsed(), Duration::from_millis(2) * COMMITS as u32);
+        sleep(Duration::from_secs(30)).await;
+        let marked = store.calls_of("mark_unmessaged") - marked_before;
+        assert!((1..COMMITS).contains(&marked), "{marked} statements");
+    }
+    let published = world.memory.log.unacknowledged();
+    assert_eq!(
+        published + unmessaged(&world),
+        2 * COMMITS,
+        "each is one or the other"
+    );
+    assert!(published >= 2 * 64, "{published} were published");
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_the_log_is_counted_in_messages() {
+    let mut world = World::new();
+    let log = world.break_log();
+    log.always(Fault::Delay(Duration::from_secs(3_600)));
+    let config = SubmitConfig {
+        publish_queue: 10,
+        ..SubmitConfig::default()
+    };
+    let submitter = Submitter::start(&world.ports, config);
+    for (count, left_out) in [(4, 0), (4, 0), (4, 4), (2, 4), (1, 5)] {
+        let stored = submitter.submit(vec![submission("a"); count]).await;
+        stored.expect("stored");
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(unmessaged(&world), left_out);
+    }
+    assert_eq!(log.calls_of("publish"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyed_commit_is_published_together_or_marked_in_one_statement() {
+    for (publish_queue, calls) in [(128, (1, 0)), (127, (0, 1))] {
+        let mut world = World::new();
+        let (store, log) = (world.break_store(), world.break_log());
+        let config = SubmitConfig {
+            publish_queue,
+            ..SubmitConfig::default()
+        };
+        let submitter = Submitter::start(&world.ports, config);
+        let requests = (0..128).map(|number: usize| {
+            let (fingerprint, submissions) = ask("a");
+            submitter.submit_keyed(key(&number.to_string()), fingerprint, submissions)
+        });
+        for answer in all(requests).await {
+            answer.expect("stored");
+        }
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(store.calls_of("insert_keyed"), 1);
+        let made = (log.calls_of("publish"), store.calls_of("mark_unmessaged"));
+        assert_eq!(made, calls, "with {publish_queue} places");
+    }
 }
