@@ -21,6 +21,7 @@ mod resolve;
 pub mod retry;
 pub mod service;
 pub mod submit;
+mod turn;
 pub mod worker;
 
 pub use audit::AuditConfig;

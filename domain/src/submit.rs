@@ -10,13 +10,12 @@ mod keyed;
 mod publish;
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
 use ports::{
     Event, Fingerprint, InsertOutcome, KeyedRequest, NewTask, Payload, Priority, RequestKey, Span,
     Step, StoreError, TaskId, Timestamp, TraceContext, Work,
@@ -26,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::again::with_patience;
+use crate::turn::turn;
 use crate::{Ports, chain};
 
 use client::{Answer, Client, Request, in_time, last_deadline, turn_away_late};
@@ -407,10 +407,11 @@ async fn commit_loop(
             count += request.client.count;
         }
         under_way += count;
-        let commit = AssertUnwindSafe(commit(ports.clone(), config, taken, outgoing.clone()));
+        let observer = Arc::clone(&ports.observer);
+        let commit = commit(ports.clone(), config, taken, outgoing.clone());
         commits.push(async move {
             // Of a panic its requests learn by the loss of their reply; the others go on.
-            let _ = commit.catch_unwind().await;
+            turn(&*observer, "insert", commit).await;
             count
         });
     }

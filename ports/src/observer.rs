@@ -456,6 +456,13 @@ pub enum Event {
         /// Which.
         dependency: Dependency,
     },
+    /// A turn of a loop panicked and was given up; the loop goes on.
+    Panicked {
+        /// What was being done.
+        doing: &'static str,
+        /// What the panic said.
+        error: String,
+    },
     /// A piece of work of a sampled trace ended.
     Traced(Span),
     /// The collector took spans.

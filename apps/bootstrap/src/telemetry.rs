@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use domain::ports::{Dependency, Event, Observer, SkipReason, TaskStatus, TraceContext};
 use domain::worker::Stopped;
-use tracing::{debug, info, trace, warn};
+use tracing::{debug, error, info, trace, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::settings::{LogFormat, LogSettings};
@@ -250,6 +250,10 @@ impl Observer for LogObserver {
                     "a dependency answers again"
                 );
             }
+            Event::Panicked { doing, error } => error!(
+                event = "defect.panicked",
+                doing, error, "a defect: this was given up, and what comes after it goes on"
+            ),
             // Spans are for a collector.
             Event::Traced(_) => {}
             Event::SpansSent { count } => {

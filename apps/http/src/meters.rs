@@ -59,6 +59,7 @@ pub struct Meters {
     abandoned: Counter,
     cache_hits: Counter,
     cache_misses: Counter,
+    panics: Family<Label, Counter>,
     dependency_failures: Family<Labels, Counter>,
     dependency_recoveries: Family<Label, Counter>,
     dependency_failing: Family<Label, Gauge>,
@@ -288,6 +289,12 @@ impl Meters {
             ),
             cache_hits: lookups.get_or_create_owned(&[("result", "hit")]),
             cache_misses: lookups.get_or_create_owned(&[("result", "miss")]),
+            panics: register(
+                &mut names,
+                "panics",
+                "Turns of loops that panicked and were given up, by what was being done: each is a defect",
+                Family::default(),
+            ),
             dependency_failures: register(
                 &mut names,
                 "dependency_failures",
@@ -483,6 +490,9 @@ impl Observer for Meters {
                 let [hit, miss] = &self.tiers[*tier as usize];
                 add(hit, *hits);
                 add(miss, *misses);
+            }
+            Event::Panicked { doing, .. } => {
+                self.panics.get_or_create(&[("doing", *doing)]).inc();
             }
             Event::DependencyFailed {
                 dependency, doing, ..
@@ -787,6 +797,13 @@ mod tests {
             };
             check(looked, &[&hits, &misses]);
         }
+        check(
+            Event::Panicked {
+                doing: "insert",
+                error: "boom".into(),
+            },
+            &["panics_total{doing=\"insert\"} 1"],
+        );
         check(
             Event::DependencyFailed {
                 dependency: Dependency::Cache,

@@ -8,6 +8,7 @@ use ports::{Dependency, Event, EventFeed, EventFeedError, PlacedEvent};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{EventsConfig, Kind, MAIL, Shared, State};
+use crate::turn::turn;
 use crate::{Ports, chain};
 
 /// How far back reading begins for who only wait: what happened just before they came.
@@ -30,23 +31,32 @@ pub(super) async fn follow(
     loop {
         shared.until_wanted().await;
         let began = Instant::now();
-        match shared.read_while_wanted(&*feed, config).await {
-            Ok(()) => pause = FIRST_PAUSE,
-            Err(error) => {
-                shared.lock().opened_at = None;
-                ports.observer.observe(&Event::DependencyFailed {
-                    dependency: Dependency::Log,
-                    doing: "follow_events",
-                    error: chain(&error),
-                });
-                if began.elapsed() > LONGEST_PAUSE {
-                    pause = FIRST_PAUSE;
-                }
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
+        let reading = read(&shared, &ports, &*feed, config);
+        let is_over = turn(&*ports.observer, "follow_events", reading).await;
+        if is_over == Some(true) {
+            pause = FIRST_PAUSE;
+            continue;
         }
+        shared.lock().opened_at = None;
+        if began.elapsed() > LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Whether it read for as long as somebody wanted it to.
+async fn read(shared: &Shared, ports: &Ports, feed: &dyn EventFeed, config: EventsConfig) -> bool {
+    let Err(error) = shared.read_while_wanted(feed, config).await else {
+        return true;
+    };
+    ports.observer.observe(&Event::DependencyFailed {
+        dependency: Dependency::Log,
+        doing: "follow_events",
+        error: chain(&error),
+    });
+    false
 }
 
 impl Shared {

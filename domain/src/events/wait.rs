@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{EventsConfig, Kind, Shared, State};
+use crate::turn::turn;
 use crate::{Ports, Reading, chain};
 
 /// How many tasks are read together.
@@ -30,13 +31,19 @@ pub(super) async fn look(shared: Arc<Shared>, ports: Ports, config: EventsConfig
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let ids = shared.lock().waited_for();
+        turn(&*ports.observer, "look_for_waiters", shared.look(&ports)).await;
+    }
+}
+
+impl Shared {
+    async fn look(&self, ports: &Ports) {
+        let ids = self.lock().waited_for();
         if ids.is_empty() {
-            continue;
+            return;
         }
         match ports.store.whereabouts(&ids).await {
             Ok(found) => {
-                let state = shared.lock();
+                let state = self.lock();
                 for (id, whereabouts) in ids.into_iter().zip(found) {
                     if whereabouts.is_none_or(|found| found.status.is_at_rest()) {
                         state.wake(id);
@@ -79,16 +86,22 @@ impl State {
 pub(super) async fn answer_all(ports: Ports, mut asked: mpsc::Receiver<Question>) {
     let mut questions = Vec::new();
     while asked.recv_many(&mut questions, BATCH).await > 0 {
-        let ids: Vec<TaskId> = questions.iter().map(|question| question.id).collect();
-        let readings = read_all(&ports, &ids).await;
-        for (place, question) in questions.drain(..).enumerate() {
-            let reading = match &readings {
-                Ok(readings) => Ok(readings.get(place).cloned().unwrap_or(Reading::Unknown)),
-                Err(error) => Err(Arc::clone(error)),
-            };
-            // Whoever hung up does not listen.
-            let _ = question.reply.send(reading);
-        }
+        let answering = answer(&ports, std::mem::take(&mut questions));
+        // Of a panic its questions learn by the loss of their reply; the others go on.
+        turn(&*ports.observer, "answer_waiters", answering).await;
+    }
+}
+
+async fn answer(ports: &Ports, questions: Vec<Question>) {
+    let ids: Vec<TaskId> = questions.iter().map(|question| question.id).collect();
+    let readings = read_all(ports, &ids).await;
+    for (place, question) in questions.into_iter().enumerate() {
+        let reading = match &readings {
+            Ok(readings) => Ok(readings.get(place).cloned().unwrap_or(Reading::Unknown)),
+            Err(error) => Err(Arc::clone(error)),
+        };
+        // Whoever hung up does not listen.
+        let _ = question.reply.send(reading);
     }
 }
 

@@ -14,6 +14,7 @@ use super::client::{Client, Request, in_time, last_deadline, turn_away_late};
 use super::publish::{Outgoing, messages_of};
 use super::{Accepted, SubmitConfig, SubmitError, portions, until_told};
 use crate::again::with_patience;
+use crate::turn::turn;
 use crate::{Ports, chain};
 
 /// For how long a key is kept at least.
@@ -52,7 +53,9 @@ pub(super) async fn commit_keyed(
         for request in &mut requests {
             request.client.places = None;
         }
-        commit(&ports, &config, std::mem::take(&mut requests), &outgoing).await;
+        let commit = commit(&ports, &config, std::mem::take(&mut requests), &outgoing);
+        // Of a panic its requests learn by the loss of their reply; the others go on.
+        turn(&*ports.observer, "insert_keyed", commit).await;
     }
 }
 
@@ -140,18 +143,22 @@ pub(super) async fn prune_keys(ports: Ports, mut stop: watch::Receiver<bool>) {
             () = until_told(&mut stop) => return,
             _ = ticks.tick() => {}
         }
-        loop {
-            match ports.store.prune_keys(KEPT_FOR, PRUNE_BATCH).await {
-                Ok(PRUNE_BATCH) => {}
-                Ok(_) => break,
-                Err(error) => {
-                    ports.observer.observe(&Event::DependencyFailed {
-                        dependency: Dependency::Store,
-                        doing: "prune_keys",
-                        error: chain(&error),
-                    });
-                    break;
-                }
+        turn(&*ports.observer, "prune_keys", forget_old(&ports)).await;
+    }
+}
+
+async fn forget_old(ports: &Ports) {
+    loop {
+        match ports.store.prune_keys(KEPT_FOR, PRUNE_BATCH).await {
+            Ok(PRUNE_BATCH) => {}
+            Ok(_) => return,
+            Err(error) => {
+                ports.observer.observe(&Event::DependencyFailed {
+                    dependency: Dependency::Store,
+                    doing: "prune_keys",
+                    error: chain(&error),
+                });
+                return;
             }
         }
     }

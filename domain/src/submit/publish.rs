@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::budget::{Budget, Room};
 use super::{SubmitConfig, Traces};
 use crate::gather::{FOR_THE_LOG, Gather};
+use crate::turn::turn;
 use crate::{Ports, chain};
 
 /// No more messages than this are sent together, but for a commit that brings more; nor ids marked.
@@ -124,17 +125,28 @@ async fn publish_loop(
                     break;
                 };
                 gather.began(Instant::now(), batch.messages.len());
-                sends.spawn(publish(ports.clone(), batch, unmessaged.clone(), Arc::clone(&log_is_down)));
+                let observer = Arc::clone(&ports.observer);
+                let sending = publish(ports.clone(), batch, unmessaged.clone(), Arc::clone(&log_is_down));
+                sends.spawn(async move {
+                    // What it may have left unmarked is claimed by age after the grace.
+                    turn(&*observer, "publish", sending).await;
+                });
             }
             _ = probe.tick(), if log_is_down.load(Ordering::Relaxed) => {
-                if ports.publisher.ping().await.is_ok() {
-                    log_is_down.store(false, Ordering::Relaxed);
-                    ports.observer.observe(&Event::DependencyRecovered { dependency: Dependency::Log });
-                }
+                turn(&*ports.observer, "probe_log", probe_log(&ports, &log_is_down)).await;
             }
         }
     }
     while sends.join_next().await.is_some() {}
+}
+
+async fn probe_log(ports: &Ports, log_is_down: &AtomicBool) {
+    if ports.publisher.ping().await.is_ok() {
+        log_is_down.store(false, Ordering::Relaxed);
+        ports.observer.observe(&Event::DependencyRecovered {
+            dependency: Dependency::Log,
+        });
+    }
 }
 
 /// What the commits have left since the last batch went; `None` when no more comes.
@@ -251,12 +263,16 @@ async fn mark_loop(ports: Ports, mut unmarked: mpsc::Receiver<Vec<TaskId>>) {
         {
             ids.append(&mut more);
         }
-        if let Err(error) = ports.store.mark_unmessaged(&ids).await {
-            ports.observer.observe(&Event::DependencyFailed {
-                dependency: Dependency::Store,
-                doing: "mark_unmessaged",
-                error: chain(&error),
-            });
-        }
+        turn(&*ports.observer, "mark_unmessaged", mark(&ports, &ids)).await;
+    }
+}
+
+async fn mark(ports: &Ports, ids: &[TaskId]) {
+    if let Err(error) = ports.store.mark_unmessaged(ids).await {
+        ports.observer.observe(&Event::DependencyFailed {
+            dependency: Dependency::Store,
+            doing: "mark_unmessaged",
+            error: chain(&error),
+        });
     }
 }

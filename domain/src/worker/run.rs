@@ -1,6 +1,5 @@
 //! The second stage: runs of the processing function, many at once, each with a deadline.
 
-use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -14,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::{Held, Life, Placed, Ran};
+use crate::turn::panic_text;
 
 pub(super) async fn run_all(
     life: Arc<Life>,
@@ -165,12 +165,4 @@ impl Future for Guarded<'_> {
             Err(panic) => Poll::Ready(Ended::Panicked(panic_text(panic.as_ref()).to_owned())),
         }
     }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no text")
 }

@@ -1,5 +1,6 @@
 //! Waiting for tasks and following them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use ports::{
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::submit::panics;
 use crate::world::{World, scripted};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -426,4 +428,81 @@ async fn a_stream_is_open_before_a_long_log_is_read_and_hears_what_happened_sinc
     assert_eq!(positions(&one.hear(10).await.expect("heard")), expected);
     // Five times as long as one reading.
     assert!(started.elapsed() > Duration::from_secs(16));
+}
+
+/// A feed that panics when it is opened for the first time.
+struct PanickyFeed {
+    has_panicked: AtomicBool,
+    log: Arc<MemoryLog>,
+}
+
+#[async_trait]
+impl EventFeed for PanickyFeed {
+    async fn open(&self, latest: usize) -> Result<Box<dyn EventReader>, EventFeedError> {
+        let is_first = !self.has_panicked.swap(true, Ordering::Relaxed);
+        assert!(!is_first, "boom");
+        self.log.open(latest).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_panics_is_opened_again() {
+    let world = World::new();
+    let feed = PanickyFeed {
+        has_panicked: AtomicBool::new(false),
+        log: world.memory.log.clone(),
+    };
+    let events = Events::start(&world.ports, Arc::new(feed), EventsConfig::default());
+    let id = world.memory.submit("ok").await;
+    let mut listener = events.listen(None, None).await.expect("a place");
+    tell(&world, id, TaskStatus::Processing).await;
+    let heard = listener.hear(10).await.expect("heard");
+    assert_eq!(positions(&heard).len(), 1);
+    assert_eq!(panics(&world), [("follow_events", "boom".to_owned())]);
+}
+
+/// The store panics at the first call of this method; after it, a waiter is told within two looks.
+async fn waits_after_a_panic(method: &'static str, doing: &'static str) {
+    let mut world = World::new();
+    let store = Arc::new(Faulty::new(world.memory.store.clone()));
+    world.ports.store = store.clone();
+    let events = events(&world, EventsConfig::default());
+    let id = world.memory.submit("ok").await;
+    let is_armed = AtomicBool::new(true);
+    let cancelled = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // The read with which the wait began is over.
+        store.faults().rule(move |called| {
+            assert!(
+                called != method || !is_armed.swap(false, Ordering::Relaxed),
+                "boom"
+            );
+            None
+        });
+        cancel_in_the_store(&world, id).await;
+    };
+    let (first, ()) = tokio::join!(events.wait(id, MINUTE), cancelled);
+    if let Ok(reading) = first {
+        assert_eq!(status_of(&reading), TaskStatus::Cancelled);
+    }
+    assert_eq!(panics(&world), [(doing, "boom".to_owned())]);
+    let id = world.memory.submit("ok").await;
+    let cancelled = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cancel_in_the_store(&world, id).await;
+    };
+    let began = Instant::now();
+    let (next, ()) = tokio::join!(events.wait(id, MINUTE), cancelled);
+    assert_eq!(status_of(&next.expect("read")), TaskStatus::Cancelled);
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_or_an_answer_that_panics_takes_no_later_wait_with_it() {
+    waits_after_a_panic("whereabouts", "look_for_waiters").await;
+    waits_after_a_panic("get", "answer_waiters").await;
 }

@@ -5,6 +5,7 @@ use adapters::faulty::{Fault, Faulty};
 use domain::{KEPT_FOR, Submission, SubmitConfig, SubmitError, Submitter};
 use ports::{Event, Fingerprint, RequestKey, TaskFeed};
 
+use crate::submit::{panicky, panics};
 use crate::world::{World, all, submission, submit};
 
 pub(crate) fn key(name: &str) -> RequestKey {
@@ -183,5 +184,21 @@ async fn a_key_is_kept_for_a_day_and_forgotten_soon_after() {
     assert_eq!(ask_again().await, first);
     tokio::time::sleep(Duration::from_secs(121)).await;
     assert_ne!(ask_again().await, first);
+    assert_eq!(world.memory.store.snapshot().tasks.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyed_commit_that_panics_takes_nobody_else_with_it() {
+    let world = World::new();
+    let submitter = panicky(&world);
+    let (fingerprint, submissions) = ask("a");
+    let first = submitter.submit_keyed(key("k"), fingerprint, submissions);
+    first.await.expect("it panics when the answer is given");
+    for name in ["k", "l"] {
+        let (fingerprint, submissions) = ask("a");
+        let next = submitter.submit_keyed(key(name), fingerprint, submissions);
+        next.await.expect("the lane goes on");
+    }
+    assert_eq!(panics(&world), [("insert_keyed", "boom".to_owned())]);
     assert_eq!(world.memory.store.snapshot().tasks.len(), 2);
 }

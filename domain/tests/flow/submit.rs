@@ -82,31 +82,54 @@ async fn nobody_waits_for_a_neighbours_commit_until_many_share_it() {
 }
 
 /// Panics when the first commit is through.
-#[derive(Default)]
-struct Panicky(AtomicBool);
+struct Panicky {
+    has_panicked: AtomicBool,
+    told: Arc<dyn Observer>,
+}
 
 impl Observer for Panicky {
     fn observe(&self, event: &Event) {
-        if matches!(event, Event::Submitted { .. }) && !self.0.swap(true, Ordering::Relaxed) {
-            panic!("boom");
-        }
+        let is_first = matches!(event, Event::Submitted { .. })
+            && !self.has_panicked.swap(true, Ordering::Relaxed);
+        assert!(!is_first, "boom");
+        self.told.observe(event);
     }
+}
+
+/// A submitter whose first commit panics.
+pub(crate) fn panicky(world: &World) -> Submitter {
+    let observer = Panicky {
+        has_panicked: AtomicBool::new(false),
+        told: Arc::clone(&world.ports.observer),
+    };
+    let ports = Ports {
+        observer: Arc::new(observer),
+        ..world.ports.clone()
+    };
+    Submitter::start(&ports, SubmitConfig::default())
+}
+
+/// What was being done when something panicked.
+pub(crate) fn panics(world: &World) -> Vec<(&'static str, String)> {
+    let panicked = |event| match event {
+        Event::Panicked { doing, error } => Some((doing, error)),
+        _ => None,
+    };
+    let events = world.memory.observer.events();
+    events.into_iter().filter_map(panicked).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_panics_takes_nobody_else_with_it() {
     let world = World::new();
-    let ports = Ports {
-        observer: Arc::new(Panicky::default()),
-        ..world.ports.clone()
-    };
-    let submitter = Submitter::start(&ports, SubmitConfig::default());
+    let submitter = panicky(&world);
     let first = submitter.submit(vec![submission("a")]).await;
     assert!(matches!(first, Err(SubmitError::Stopped)), "{first:?}");
     for _ in 0..10 {
         let next = submitter.submit(vec![submission("b")]).await;
         assert!(next.is_ok(), "{next:?}");
     }
+    assert_eq!(panics(&world), [("insert", "boom".to_owned())]);
 }
 
 #[tokio::test(start_paused = true)]
