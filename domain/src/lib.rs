@@ -35,7 +35,9 @@ pub use prune::PruneConfig;
 pub use read::{Reader, Reading};
 pub use retry::RetryPolicy;
 pub use service::Service;
-pub use submit::{Accepted, KEPT_FOR, Submission, SubmitConfig, SubmitError, Submitter};
+pub use submit::{
+    Accepted, Arrival, KEPT_FOR, Room, Submission, SubmitConfig, SubmitError, Submitter,
+};
 pub use worker::{Worker, WorkerConfig};
 
 /// An error with its causes on one line, for [`Event`](ports::Event)s. Many errors repeat their cause in their own text: what

@@ -28,6 +28,8 @@ use crate::again::with_patience;
 use crate::turn::turn;
 use crate::{Ports, chain};
 
+use budget::Budget;
+pub use budget::{Arrival, Room};
 use client::{Answer, Client, Request, in_time, last_deadline, turn_away_late};
 pub use keyed::KEPT_FOR;
 use publish::{Outgoing, messages_of};
@@ -44,6 +46,10 @@ type Traces = Vec<Option<TraceContext>>;
 pub struct SubmitConfig {
     /// How many submissions may wait for a commit; beyond it they are refused at once. Default 8,192.
     pub queue: usize,
+    /// How many bytes may be under way: submissions that arrive, of which the incomplete may take half, those that wait for their
+    /// commit, and messages that wait for the log, which may take a quarter. Beyond it submissions are refused at once, and tasks beyond
+    /// that quarter are left to be claimed by age. Default 64 MiB.
+    pub max_bytes: usize,
     /// How many submissions may share a commit; those of one request stay together. Default 512.
     pub batch: usize,
     /// How many commits may be under way at once, while they are of a few submissions. Default 2.
@@ -67,6 +73,7 @@ impl Default for SubmitConfig {
     fn default() -> Self {
         Self {
             queue: 8_192,
+            max_bytes: 64 << 20,
             batch: 512,
             writers: 2,
             publish_queue: 65_536,
@@ -128,7 +135,8 @@ pub enum SubmitError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Too many submissions wait already, or this one waited in vain for its turn; nothing was stored. Try again in a moment.
+    /// Too many submissions wait already, or too large ones, or this one waited in vain for its turn; nothing was stored. Try again
+    /// in a moment.
     #[error("too many submissions are waiting")]
     Overloaded,
     /// The store did not confirm in time. Whether the tasks were stored is unknown.
@@ -161,6 +169,9 @@ pub struct Submitter {
     keyed: mpsc::Sender<Request<KeyedRequest>>,
     /// Free places for submissions that wait.
     places: Arc<Semaphore>,
+    /// Bytes that are under way, and those of submissions that are not complete.
+    bytes: Arc<Budget>,
+    incomplete: Arc<Budget>,
     config: SubmitConfig,
     ports: Ports,
     log_is_down: Arc<AtomicBool>,
@@ -205,6 +216,8 @@ impl Submitter {
             requests,
             keyed,
             places: Arc::new(Semaphore::new(config.queue.max(1))),
+            bytes: Budget::new(config.max_bytes),
+            incomplete: Budget::new(config.max_bytes / 2),
             config,
             ports: ports.clone(),
             log_is_down,
@@ -231,7 +244,20 @@ impl Submitter {
     /// # Errors
     /// [`SubmitError`]; `Invalid` names the submission and the field.
     pub async fn submit(&self, submissions: Vec<Submission>) -> Result<Vec<Accepted>, SubmitError> {
-        self.ask(&self.requests, submissions, |tasks| tasks).await
+        self.submit_in(self.bytes.room(), submissions).await
+    }
+
+    /// The same for what came from outside, in the room that it took when it arrived.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn submit_in(
+        &self,
+        room: Room,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Accepted>, SubmitError> {
+        self.ask(&self.requests, room, submissions, |tasks| tasks)
+            .await
     }
 
     /// The same under a key: of all requests with this key, on whichever server, however often repeated, the first is
@@ -245,18 +271,40 @@ impl Submitter {
         fingerprint: Fingerprint,
         submissions: Vec<Submission>,
     ) -> Result<Vec<Accepted>, SubmitError> {
+        self.submit_keyed_in(self.bytes.room(), key, fingerprint, submissions)
+            .await
+    }
+
+    /// The same for what came from outside, in the room that it took when it arrived.
+    ///
+    /// # Errors
+    /// As [`Self::submit_keyed`].
+    pub async fn submit_keyed_in(
+        &self,
+        room: Room,
+        key: RequestKey,
+        fingerprint: Fingerprint,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Accepted>, SubmitError> {
         let under_key = |tasks| KeyedRequest {
             key,
             fingerprint,
             tasks,
         };
-        self.ask(&self.keyed, submissions, under_key).await
+        self.ask(&self.keyed, room, submissions, under_key).await
+    }
+
+    /// A submission begins to arrive: whoever reads it takes room for each piece, and refuses what finds none as
+    /// [`SubmitError::Overloaded`].
+    pub fn arrival(&self) -> Arrival {
+        Arrival::new(&self.bytes, &self.incomplete)
     }
 
     /// Puts tasks where a lane takes them, and waits for its answer.
     async fn ask<T>(
         &self,
         lane: &mpsc::Sender<Request<T>>,
+        mut room: Room,
         submissions: Vec<Submission>,
         asked: impl FnOnce(Vec<NewTask>) -> T,
     ) -> Answer {
@@ -268,12 +316,17 @@ impl Submitter {
         let wait = self.begin_span(&traces);
         let tasks = self.to_tasks(submissions)?;
         let count = tasks.len();
+        let payloads = tasks.iter().map(|task| task.payload.as_str());
+        if !room.reach(payloads.map(str::len).sum()) {
+            return Err(SubmitError::Overloaded);
+        }
         let places = Some(self.take_places(count)?);
         let (reply, answer) = oneshot::channel();
         let client = Client {
             count,
             traces,
             places,
+            room,
             deadline,
             reply: Some(reply),
         };
@@ -450,8 +503,10 @@ async fn commit(
                     size: tasks.len(),
                 });
                 let traces = gather_traces(&mut clients, &tasks);
-                answer(clients, &tasks, &outcomes);
-                outgoing.leave(messages_of(tasks, traces).collect());
+                answer(&mut clients, &tasks, &outcomes);
+                let rooms = clients.into_iter().map(|client| client.room);
+                let messages = messages_of(tasks, traces).collect();
+                outgoing.leave(messages, rooms);
             }
             Err(StoreError::Rejected(_)) if clients.len() > 1 => {
                 let mut part = apart(tasks, clients);
@@ -535,12 +590,12 @@ fn portions<T>(requests: Vec<Request<T>>, batch: usize) -> VecDeque<Vec<Request<
     portions
 }
 
-fn answer(clients: Vec<Client>, tasks: &[NewTask], outcomes: &[InsertOutcome]) {
+fn answer(clients: &mut [Client], tasks: &[NewTask], outcomes: &[InsertOutcome]) {
     let mut accepted = tasks.iter().zip(outcomes).map(|(task, outcome)| Accepted {
         id: task.id,
         created_at: outcome.created_at,
     });
-    for mut client in clients {
+    for client in clients {
         let own = accepted.by_ref().take(client.count).collect();
         client.answer(Ok(own));
     }

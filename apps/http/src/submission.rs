@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use domain::Submission;
 use domain::ports::{Payload, Priority, Timestamp, TraceContext};
+use domain::{Arrival, Submission, SubmitError};
 use futures_util::{Stream, StreamExt};
 use poem::http::header;
 use poem::web::RequestBody;
@@ -148,14 +148,15 @@ fn is_json(content_type: &str) -> bool {
 }
 
 impl TaskBody {
-    /// Reads and parses the body.
+    /// Reads and parses the body, for which it takes room as it comes.
     pub(crate) async fn read(
         self,
         limit: usize,
         patience: Duration,
+        arrival: &mut Arrival,
     ) -> Result<Submission, Problem> {
         let trace = self.0.trace.clone();
-        let submission = self.0.read(limit, patience, parse).await?;
+        let submission = self.0.read(limit, patience, arrival, parse).await?;
         Ok(Submission {
             trace,
             ..submission
@@ -164,14 +165,15 @@ impl TaskBody {
 }
 
 impl BatchBody {
-    /// Reads and parses the body.
+    /// Reads and parses the body, for which it takes room as it comes.
     pub(crate) async fn read(
         self,
         limit: usize,
         patience: Duration,
+        arrival: &mut Arrival,
     ) -> Result<Vec<Submission>, Problem> {
         let trace = self.0.trace.clone();
-        let mut submissions = self.0.read(limit, patience, parse_batch).await?;
+        let mut submissions = self.0.read(limit, patience, arrival, parse_batch).await?;
         for submission in &mut submissions {
             submission.trace.clone_from(&trace);
         }
@@ -204,6 +206,7 @@ impl Unread {
         self,
         limit: usize,
         patience: Duration,
+        arrival: &mut Arrival,
         parse: impl FnOnce(&[u8]) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
         let (announced, waits_for_continue) = (self.announced, self.waits_for_continue);
@@ -211,7 +214,7 @@ impl Unread {
         let read = if announced.is_some_and(|bytes| bytes > limit) {
             Err(Refusal::TooLarge)
         } else {
-            match timeout(patience, collect(&mut chunks, announced, limit)).await {
+            match timeout(patience, collect(&mut chunks, announced, limit, arrival)).await {
                 Ok(read) => read,
                 Err(_) => Err(Refusal::Slow),
             }
@@ -227,6 +230,10 @@ impl Unread {
                     Kind::BodyTooLarge,
                     format!("the body is over the limit of {limit} bytes"),
                 ))
+            }
+            Err(Refusal::Overloaded) => {
+                tokio::spawn(linger(chunks));
+                Err(SubmitError::Overloaded.into())
             }
             Err(Refusal::Slow) => Err(Problem::new(
                 Kind::SlowBody,
@@ -245,6 +252,7 @@ impl Unread {
 
 enum Refusal {
     TooLarge,
+    Overloaded,
     Slow,
     Broken,
 }
@@ -254,12 +262,17 @@ async fn collect<C: AsRef<[u8]>, E>(
     chunks: &mut (impl Stream<Item = Result<C, E>> + Unpin),
     announced: Option<usize>,
     limit: usize,
+    arrival: &mut Arrival,
 ) -> Result<Collected<C>, Refusal> {
     let mut collected = Collected::Whole(None);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Refusal::Broken)?;
-        if collected.as_ref().len() + chunk.as_ref().len() > limit {
+        let length = collected.as_ref().len() + chunk.as_ref().len();
+        if length > limit {
             return Err(Refusal::TooLarge);
+        }
+        if !arrival.grow(chunk.as_ref().len(), announced == Some(length)) {
+            return Err(Refusal::Overloaded);
         }
         collected = match collected {
             Collected::Whole(None) => Collected::Whole(Some(chunk)),

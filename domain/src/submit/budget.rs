@@ -34,7 +34,7 @@ impl Budget {
 
 /// What somebody has taken of a limit that many share; given back when it is dropped.
 #[must_use]
-pub(super) struct Room {
+pub struct Room {
     budget: Arc<Budget>,
     size: usize,
 }
@@ -55,18 +55,64 @@ impl Room {
         grown.is_ok()
     }
 
+    /// Takes as much more as makes it this large, if it is not already.
+    pub(super) fn reach(&mut self, size: usize) -> bool {
+        size <= self.size || self.grow(size - self.size)
+    }
+
+    /// Gives back what is more than this.
+    pub(super) fn shrink(&mut self, size: usize) {
+        if size < self.size {
+            let more = self.size - size;
+            self.budget.taken.fetch_sub(more, Ordering::Relaxed);
+            self.size = size;
+        }
+    }
+
     /// Takes over what another has taken of the same limit.
     pub(super) fn join(&mut self, mut other: Self) {
         debug_assert!(Arc::ptr_eq(&self.budget, &other.budget), "of one limit");
         self.size += std::mem::take(&mut other.size);
     }
+
+    /// Both in one.
+    pub(super) fn joined(mut self, other: Self) -> Self {
+        self.join(other);
+        self
+    }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if self.size > 0 {
-            self.budget.taken.fetch_sub(self.size, Ordering::Relaxed);
+        self.shrink(0);
+    }
+}
+
+/// What a submission takes that comes in pieces. Those that are not complete may take only a part of the whole, so that whoever holds
+/// the rest of his back keeps nobody out whose submission is there.
+#[must_use]
+pub struct Arrival {
+    room: Room,
+    incomplete: Room,
+}
+
+impl Arrival {
+    pub(super) fn new(whole: &Arc<Budget>, incomplete: &Arc<Budget>) -> Self {
+        Self {
+            room: whole.room(),
+            incomplete: incomplete.room(),
         }
+    }
+
+    /// Takes room for another piece, which may be the last; `false` when there is none.
+    #[must_use]
+    pub fn grow(&mut self, bytes: usize, is_last: bool) -> bool {
+        self.room.grow(bytes) && (is_last || self.incomplete.grow(bytes))
+    }
+
+    /// All of it is there.
+    pub fn complete(self) -> Room {
+        self.room
     }
 }
 
@@ -97,5 +143,41 @@ mod tests {
         assert!(budget.take(1).is_none(), "joining gives nothing back");
         drop(one);
         assert!(budget.take(10).is_some());
+    }
+
+    #[test]
+    fn a_room_becomes_as_large_as_it_has_to_be() {
+        let budget = Budget::new(10);
+        let left = |size| budget.take(size).is_some() && budget.take(size + 1).is_none();
+        let mut room = budget.take(4).expect("there is as much");
+        assert!(room.reach(3) && left(6));
+        assert!(room.reach(9) && !room.reach(11) && left(1));
+        room.shrink(10);
+        assert!(left(1));
+        room.shrink(2);
+        assert!(left(8));
+    }
+
+    #[test]
+    fn what_is_not_complete_takes_a_part_of_the_whole() {
+        let (whole, incomplete) = (Budget::new(10), Budget::new(5));
+        let arrival = || Arrival::new(&whole, &incomplete);
+        let (mut first, mut second) = (arrival(), arrival());
+        assert!(first.grow(3, false) && !second.grow(3, false));
+        drop(second);
+        assert!(
+            whole.take(7).is_some(),
+            "who was refused gives all of it back"
+        );
+        let mut third = arrival();
+        assert!(
+            third.grow(4, true),
+            "what is there at once is not held back"
+        );
+        assert!(first.grow(3, true) && !arrival().grow(1, true));
+        let room = first.complete();
+        assert!(incomplete.take(5).is_some() && whole.take(1).is_none());
+        drop((room, third));
+        assert!(whole.take(10).is_some());
     }
 }

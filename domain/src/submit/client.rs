@@ -6,6 +6,7 @@ use std::pin::pin;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::budget::Room;
 use super::{Accepted, SubmitError, Traces};
 
 /// What a client is told.
@@ -25,6 +26,8 @@ pub(super) struct Client {
     pub(super) traces: Traces,
     /// Given back when a commit takes the request.
     pub(super) places: Option<OwnedSemaphorePermit>,
+    /// What its tasks, and the body they came in, take of the memory for what is under way.
+    pub(super) room: Room,
     /// When its patience ends, which counts from its arrival.
     pub(super) deadline: Instant,
     /// Empty once it is answered.

@@ -83,17 +83,19 @@ async fn commit(
             Ok(kept) => {
                 let mut count = 0;
                 let mut messages = Vec::new();
+                let mut rooms = Vec::new();
                 let answered = requests.into_iter().zip(clients).zip(kept);
                 for ((request, mut client), kept) in answered {
                     if answer(&request, &mut client, &kept) {
                         count += client.count;
                         messages.extend(messages_of(request.tasks, client.traces));
+                        rooms.push(client.room);
                     }
                 }
                 if count > 0 {
                     ports.observer.observe(&Event::Submitted { count });
                 }
-                outgoing.leave(messages);
+                outgoing.leave(messages, rooms.into_iter());
             }
             Err(StoreError::Rejected(_)) if clients.len() > 1 => {
                 let again = requests.into_iter().zip(clients);

@@ -24,14 +24,19 @@ const UNMARKED: usize = 1_024;
 /// The messages of one commit, or of several.
 struct Batch {
     messages: Vec<TaskMessage>,
-    /// Among those that may wait.
+    /// What their payloads have taken of the memory for what is under way.
+    room: Room,
+    /// Of the messages that may wait, and of their bytes.
     places: Room,
+    bytes: Room,
 }
 
 impl Batch {
     fn join(&mut self, mut other: Self) {
         self.messages.append(&mut other.messages);
+        self.room.join(other.room);
         self.places.join(other.places);
+        self.bytes.join(other.bytes);
     }
 }
 
@@ -41,8 +46,9 @@ pub(super) struct Outgoing {
     ports: Ports,
     batches: mpsc::UnboundedSender<Batch>,
     unmessaged: mpsc::Sender<Vec<TaskId>>,
-    /// How many messages may wait.
+    /// How many messages may wait, and of how many bytes.
     places: Arc<Budget>,
+    bytes: Arc<Budget>,
 }
 
 impl Outgoing {
@@ -68,22 +74,39 @@ impl Outgoing {
             batches,
             unmessaged,
             places: Budget::new(config.publish_queue),
+            // However long the log takes, the rest is left for submissions.
+            bytes: Budget::new(config.max_bytes / 4),
         }
     }
 
-    /// Leaves messages of tasks that are committed. Those for which there is no place are not sent.
-    pub(super) fn leave(&self, messages: Vec<TaskMessage>) {
+    /// Leaves messages of tasks that are committed, with the room that their requests had taken. Those for which there is no place are
+    /// not sent.
+    pub(super) fn leave(&self, messages: Vec<TaskMessage>, rooms: impl Iterator<Item = Room>) {
         if messages.is_empty() {
             return;
         }
-        let Some(places) = self.places.take(messages.len()) else {
+        let Some(mut room) = rooms.reduce(Room::joined) else {
+            return;
+        };
+        let payloads = messages.iter().map(|message| message.payload.as_str());
+        let length = payloads.map(str::len).sum();
+        // What else came with them is not in memory any more.
+        room.shrink(length);
+        let places = self.places.take(messages.len());
+        let bytes = self.bytes.take(length + size_of_val(messages.as_slice()));
+        let (Some(places), Some(bytes)) = (places, bytes) else {
             let ids = unsent(&self.ports, &messages, "the publish queue is full".into());
             // Where it is full too, the tasks are claimed by age after the grace.
             let _ = self.unmessaged.try_send(ids);
             return;
         };
         // It ends after the commits do.
-        let _ = self.batches.send(Batch { messages, places });
+        let _ = self.batches.send(Batch {
+            messages,
+            room,
+            places,
+            bytes,
+        });
     }
 }
 
@@ -170,7 +193,10 @@ async fn publish(
     let started = Instant::now();
     let Batch {
         mut messages,
-        places: _until_sent,
+        // Given back when it is known what became of all of them.
+        room: _room,
+        places: _places,
+        bytes: _bytes,
     } = batch;
     // What the messages carry on is their own place in the trace.
     let parents: Traces = messages

@@ -1,5 +1,8 @@
 //! More than the service can carry: who comes then is answered in time, and what waits stays bounded.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use adapters::faulty::Fault;
@@ -225,4 +228,131 @@ async fn a_keyed_commit_is_published_together_or_marked_in_one_statement() {
         let made = (log.calls_of("publish"), store.calls_of("mark_unmessaged"));
         assert_eq!(made, calls, "with {publish_queue} places");
     }
+}
+
+/// A submitter that takes 100 bytes, before a store that takes a second.
+fn small(world: &mut World) -> Submitter {
+    world
+        .break_store()
+        .always(Fault::Delay(Duration::from_secs(1)));
+    let config = SubmitConfig {
+        max_bytes: 100,
+        ..SubmitConfig::default()
+    };
+    Submitter::start(&world.ports, config)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_more_than_the_bytes_that_may_be_under_way_is_refused_at_once() {
+    let mut world = World::new();
+    let submitter = small(&mut world);
+    let payload = &"x".repeat(60);
+    let plain = || async { submitter.submit(vec![submission(payload)]).await };
+    let keyed = async |name: &str| {
+        let (fingerprint, submissions) = (ask("a").0, vec![submission(payload)]);
+        let answer = submitter.submit_keyed(key(name), fingerprint, submissions);
+        answer.await
+    };
+    let fits = || async { submitter.submit(vec![submission("short")]).await };
+    for round in ["k", "l"] {
+        let began = Instant::now();
+        let refused = async {
+            let answers = (plain().await, keyed("m").await);
+            (answers, began.elapsed())
+        };
+        let (first, (refused, waited), fits) = if round == "k" {
+            tokio::join!(biased; plain(), refused, fits())
+        } else {
+            tokio::join!(biased; keyed(round), refused, fits())
+        };
+        assert!(first.is_ok() && fits.is_ok(), "{first:?} {fits:?}");
+        assert!(
+            matches!(
+                refused,
+                (Err(SubmitError::Overloaded), Err(SubmitError::Overloaded))
+            ),
+            "{refused:?}"
+        );
+        assert_eq!(waited, Duration::ZERO);
+        // What its messages took is given back when they are sent.
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(world.memory.store.snapshot().tasks.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hangs_up_gives_no_room_back_before_the_commit() {
+    let mut world = World::new();
+    let submitter = small(&mut world);
+    let payload = "x".repeat(60);
+    {
+        let mut request = pin!(submitter.submit(vec![submission(&payload)]));
+        // One poll hands the request over; then the client is gone.
+        let polled = poll_fn(|context| Poll::Ready(request.as_mut().poll(context).is_ready()));
+        assert!(!polled.await);
+    }
+    let refused = submitter.submit(vec![submission(&payload)]).await;
+    assert!(
+        matches!(refused, Err(SubmitError::Overloaded)),
+        "{refused:?}"
+    );
+    world
+        .memory
+        .store
+        .until(|snapshot| snapshot.tasks.len() == 1)
+        .await;
+    sleep(Duration::from_millis(100)).await;
+    let taken = submitter.submit(vec![submission(&payload)]).await;
+    taken.expect("there is room again");
+}
+
+/// Whether so many bytes are free.
+fn is_free(submitter: &Submitter, bytes: usize) -> bool {
+    submitter.arrival().grow(bytes, true)
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_for_what_arrives_is_taken_and_given_back() {
+    let mut world = World::new();
+    let submitter = small(&mut world);
+    let mut arrival = submitter.arrival();
+    assert!(arrival.grow(50, false));
+    let mut second = submitter.arrival();
+    assert!(!second.grow(1, false), "half is for what is complete");
+    drop(second);
+    assert!(arrival.grow(20, true) && !is_free(&submitter, 31));
+    let refused = submitter.submit(vec![submission(&"x".repeat(31))]).await;
+    assert!(
+        matches!(refused, Err(SubmitError::Overloaded)),
+        "{refused:?}"
+    );
+    let body = vec![submission(&"x".repeat(60))];
+    let arrived = submitter.submit_in(arrival.complete(), body);
+    arrived.await.expect("it has its room already");
+    sleep(Duration::from_millis(100)).await;
+    assert!(is_free(&submitter, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_wait_leave_most_of_the_bytes_to_submissions() {
+    let mut world = World::new();
+    world
+        .break_log()
+        .always(Fault::Delay(Duration::from_secs(3_600)));
+    let config = SubmitConfig {
+        max_bytes: 128 << 10,
+        ..SubmitConfig::default()
+    };
+    let submitter = Submitter::start(&world.ports, config);
+    let payload = "x".repeat(10 << 10);
+    for _ in 0..20 {
+        let mut arrival = submitter.arrival();
+        assert!(arrival.grow(80 << 10, true), "with what else its body held");
+        let stored = submitter.submit_in(arrival.complete(), vec![submission(&payload)]);
+        stored.await.expect("there is room");
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(unmessaged(&world), 17, "three messages are a quarter");
+    assert!(is_free(&submitter, 98 << 10));
+    assert!(!is_free(&submitter, 99 << 10), "three tasks are in memory");
 }

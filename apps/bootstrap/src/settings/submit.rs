@@ -6,6 +6,9 @@ use domain::SubmitConfig;
 
 use super::Reader;
 
+/// So many of the longest bodies fit at once; a batch is as long as 16.
+const BODIES: usize = 32;
+
 /// Declares and reads the limits of submitting; the defaults are the domain's. A payload may be as long as the body it
 /// comes in, `max_body` bytes.
 pub(super) fn read(reader: &mut Reader, max_body: usize) -> SubmitConfig {
@@ -25,6 +28,12 @@ pub(super) fn read(reader: &mut Reader, max_body: usize) -> SubmitConfig {
             1..=1_000_000,
             "tasks",
             "how many submissions may wait for a commit; beyond it clients are answered 503",
+        ),
+        max_bytes: reader.bytes(
+            "SUBMIT_BYTES",
+            default.max_bytes.max(BODIES * max_body),
+            BODIES * max_body..=16 << 30,
+            "how many bytes may be under way, at least 32 times MAX_BODY: bodies that are being read (half of it), submissions that wait for a commit, and messages that wait for the log (a quarter); beyond it clients are answered 503, and beyond that quarter tasks go without a message",
         ),
         batch: reader.number(
             "SUBMIT_BATCH",

@@ -102,6 +102,8 @@ fn wrong_values_are_refused_by_name() {
         ("HOST", "localhost:80"),
         ("MAX_BODY", "256KB"),
         ("MAX_BODY", "1"),
+        ("SUBMIT_BYTES", "4MiB"),
+        ("SUBMIT_PATIENCE", "0"),
         ("MAX_ATTEMPTS", "0"),
         ("MAX_ATTEMPTS", "101"),
         ("DATABASE_URL", "nonsense"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ports::{Dependency, Event, TaskId};
-use domain::{Accepted, EventsError, Explanation, Reading, Submission, SubmitError};
+use domain::{Accepted, EventsError, Explanation, Reading, Room, Submission, SubmitError};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path};
 use uuid::Uuid;
@@ -81,14 +81,17 @@ impl Tasks {
         &self,
         operation: &str,
         key: IdempotencyKey,
+        room: Room,
         submissions: Vec<Submission>,
     ) -> Result<Result<Vec<Accepted>, SubmitError>, Problem> {
         let submitter = &self.shared.api.submitter;
         Ok(match key.of(operation)? {
-            None => submitter.submit(submissions).await,
+            None => submitter.submit_in(room, submissions).await,
             Some(key) => {
                 let fingerprint = fingerprint(&submissions);
-                submitter.submit_keyed(key, fingerprint, submissions).await
+                submitter
+                    .submit_keyed_in(room, key, fingerprint, submissions)
+                    .await
             }
         })
     }
@@ -190,9 +193,17 @@ impl Tasks {
         body: TaskBody,
     ) -> Result<Created, Refused<SubmitFailures>> {
         let limits = &self.shared.limits;
-        let submission = body.read(limits.task_bytes, limits.timeout).await?;
+        let mut arrival = self.shared.api.submitter.arrival();
+        let submission = body
+            .read(limits.task_bytes, limits.timeout, &mut arrival)
+            .await?;
         let accepted = self
-            .accept(SubmitFailures::OPERATION, key, vec![submission])
+            .accept(
+                SubmitFailures::OPERATION,
+                key,
+                arrival.complete(),
+                vec![submission],
+            )
             .await??;
         match accepted.first() {
             Some(accepted) => Ok(Created(*accepted)),
@@ -224,9 +235,17 @@ impl Tasks {
         body: BatchBody,
     ) -> Result<CreatedBatch, Refused<BatchFailures>> {
         let limits = &self.shared.limits;
-        let submissions = body.read(limits.batch_bytes, limits.timeout).await?;
+        let mut arrival = self.shared.api.submitter.arrival();
+        let submissions = body
+            .read(limits.batch_bytes, limits.timeout, &mut arrival)
+            .await?;
         let accepted = self
-            .accept(BatchFailures::OPERATION, key, submissions)
+            .accept(
+                BatchFailures::OPERATION,
+                key,
+                arrival.complete(),
+                submissions,
+            )
             .await?;
         Ok(CreatedBatch(accepted.map_err(Problem::of_batch)?))
     }

@@ -15,6 +15,7 @@ mod hostile;
 mod idempotency;
 mod listing;
 mod metrics;
+mod overload;
 mod read;
 mod refusals;
 mod server;

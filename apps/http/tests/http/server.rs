@@ -18,6 +18,7 @@ use crate::client::{Answer, Client};
 /// A server on a port of its own.
 pub(crate) struct Server {
     pub(crate) memory: Memory,
+    pub(crate) submitter: Arc<Submitter>,
     pub(crate) address: SocketAddr,
     pub(crate) events: Arc<Events>,
     stop: oneshot::Sender<()>,
@@ -51,6 +52,28 @@ impl Server {
         events: EventsConfig,
         replace: impl FnOnce(&mut Ports),
     ) -> Self {
+        let submit = SubmitConfig {
+            patience: std::time::Duration::from_millis(500),
+            ..SubmitConfig::default()
+        };
+        Self::start_whole(config, submit, events, replace).await
+    }
+
+    /// The same with default limits but for these of submitting.
+    pub(crate) async fn start_submitting(
+        submit: SubmitConfig,
+        replace: impl FnOnce(&mut Ports),
+    ) -> Self {
+        let (config, events) = (HttpConfig::default(), EventsConfig::default());
+        Self::start_whole(config, submit, events, replace).await
+    }
+
+    async fn start_whole(
+        config: HttpConfig,
+        submit: SubmitConfig,
+        events: EventsConfig,
+        replace: impl FnOnce(&mut Ports),
+    ) -> Self {
         let memory = Memory::new();
         let meters = Arc::new(Meters::new());
         let mut ports = Ports {
@@ -58,15 +81,9 @@ impl Server {
             ..memory.ports()
         };
         replace(&mut ports);
-        let submitter = Submitter::start(
-            &ports,
-            SubmitConfig {
-                patience: std::time::Duration::from_millis(500),
-                ..SubmitConfig::default()
-            },
-        );
+        let submitter = Arc::new(Submitter::start(&ports, submit));
         let events = Arc::new(Events::start(&ports, memory.log.clone(), events));
-        let api = Api::new(&ports, Arc::new(submitter), events.clone(), meters);
+        let api = Api::new(&ports, submitter.clone(), events.clone(), meters);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener
             .local_addr()
@@ -78,6 +95,7 @@ impl Server {
         }));
         Self {
             memory,
+            submitter,
             address,
             events,
             stop,
