@@ -38,13 +38,15 @@ impl Shutdown {
         (Trigger(sender), Self(receiver))
     }
 
-    /// One that is asked by SIGTERM or SIGINT. A second signal quits the process at once, with exit code 130.
+    /// One that is asked by SIGTERM or SIGINT. A second signal quits the process at once, with exit code 130. SIGHUP, which would end it
+    /// at once where nobody listens, asks for nothing but that files be read again, by whoever has one.
     ///
     /// # Errors
     /// When the process cannot listen to signals.
     pub fn by_signals() -> io::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let (trigger, shutdown) = Self::by_trigger();
         tokio::spawn(async move {
             let mut asked = false;
@@ -69,6 +71,14 @@ impl Shutdown {
                     "stopping; a second signal quits at once"
                 );
                 trigger.stop();
+            }
+        });
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                info!(
+                    event = "process.hangup",
+                    "SIGHUP: files of API keys and certificates are read again, where there are any"
+                );
             }
         });
         Ok(shutdown)

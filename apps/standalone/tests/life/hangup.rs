@@ -1,4 +1,4 @@
-//! SIGHUP has the files of keys and certificates read again.
+//! SIGHUP has the files of keys and certificates read again, and nothing else.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -108,4 +108,19 @@ fn keys_are_exchanged_while_it_serves_and_a_wrong_file_is_not_taken() {
         process.status_with_key("second") == 200
     });
     assert_eq!(process.status_with_key("first"), 401);
+}
+
+#[test]
+fn without_files_there_is_nothing_to_read_again_and_it_serves_on() {
+    let sandbox = Sandbox::new();
+    let entry = format!("ci:admin:{}", access::KeyHash::of("first"));
+    let process = Process::start(&sandbox, &[("API_KEYS", &entry)]);
+    process.signal("HUP");
+    until("the signal is told", || {
+        process.log_so_far().contains("process.hangup")
+    });
+    assert_eq!(process.status_with_key("first"), 200);
+    process.signal("TERM");
+    let (code, log) = process.wait();
+    assert_eq!(code, Some(0), "{log}");
 }
