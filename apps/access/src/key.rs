@@ -68,7 +68,7 @@ pub enum InvalidKey {
     Scopes(String),
     /// Its third part is no hash.
     #[error(
-        "({0}) has a hash that is not 64 hexadecimal digits: the SHA-256 of the key, as task key new prints it"
+        "({0}) has a hash that is not 64 hexadecimal digits: the SHA-256 of the key, as task key NAME prints it"
     )]
     Hash(String),
     /// Its third part is the hash of nothing, or of a line end alone.

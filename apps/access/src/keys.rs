@@ -245,7 +245,7 @@ mod tests {
         let error = ApiKeys::parse(&text).expect_err("is refused").to_string();
         assert_eq!(
             error,
-            "entry 2 (ci) has a hash that is not 64 hexadecimal digits: the SHA-256 of the key, as task key new prints it; \
+            "entry 2 (ci) has a hash that is not 64 hexadecimal digits: the SHA-256 of the key, as task key NAME prints it; \
              entry 3 (ci) has the name of entry 1; entry 4 (web) has the hash of entry 1; \
              entry 5 must be name:scopes:hash"
         );
