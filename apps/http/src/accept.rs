@@ -64,6 +64,15 @@ pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
     wildcard
 }
 
+/// Whether the client asked for a stream of events by name, as browsers do for an `EventSource`. Whatever is not a stream ends that for
+/// ever.
+pub(crate) fn takes_events(headers: &HeaderMap) -> bool {
+    elements(headers, header::ACCEPT).any(|element| {
+        let (range, parameters) = split(element);
+        range.eq_ignore_ascii_case("text/event-stream") && weight(parameters) > 0
+    })
+}
+
 /// The weight in thousandths that the most specific matching element gives to a media type (RFC 9110, 12.5.1).
 fn quality(headers: &HeaderMap, media_type: (&str, &str, &str)) -> u16 {
     let mut best = (0, 0);

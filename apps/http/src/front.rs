@@ -13,7 +13,7 @@ use poem::http::{HeaderValue, Method, StatusCode, Version, header};
 use poem::{Endpoint, IntoEndpoint, PathPattern, Request, Response};
 use poem_openapi::OpenApi;
 
-use crate::accept::takes_gzip;
+use crate::accept::{takes_events, takes_gzip};
 use crate::compression;
 use crate::cross_origin::CrossOrigin;
 use crate::document;
@@ -22,6 +22,7 @@ use crate::health::Stopping;
 use crate::problem::{Kind, Problem};
 use crate::protection::Protection;
 use crate::rate::Standing;
+use crate::routes::{AWAY, sent_away};
 use crate::serve::LastPlace;
 use crate::submission::let_go_of_body;
 use crate::trace::is_probe;
@@ -128,11 +129,15 @@ impl Front {
 }
 
 /// Nobody leaves for a connection that comes when all are in use.
-fn crowded() -> Problem {
+fn crowded(request: &Request) -> Response {
+    if takes_events(request.headers()) {
+        return sent_away("too many connections", AWAY);
+    }
     Problem::new(
         Kind::Overloaded,
         "as many connections are in use as this server takes",
     )
+    .respond(request.uri().path())
 }
 
 impl Endpoint for Front {
@@ -159,7 +164,7 @@ impl Endpoint for Front {
         }
         let mut response = if request.data::<LastPlace>().is_some() && !is_probe(uri.path()) {
             let_go_of_body(&mut request);
-            crowded().respond(uri.path())
+            crowded(&request)
         } else {
             self.route(request, &method, uri.path()).await
         };

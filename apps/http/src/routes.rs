@@ -14,7 +14,7 @@ mod tasks;
 
 pub(crate) use commands::Commands;
 pub(crate) use documentation::Documentation;
-pub(crate) use events::{EVENT_STREAM, Stream};
+pub(crate) use events::{AWAY, EVENT_STREAM, Stream, sent_away};
 pub(crate) use probes::Probes;
 pub(crate) use tasks::Tasks;
 

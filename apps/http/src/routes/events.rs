@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::{Events, EventsError, Heard, Listener};
 use futures_util::stream;
-use poem::http::{HeaderName, HeaderValue, header};
+use poem::http::{HeaderMap, HeaderName, HeaderValue, header};
 use poem::{Body, IntoResponse, Response};
 use poem_openapi::param::Header;
 use poem_openapi::registry::{
@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::Tag;
+use crate::accept::takes_events;
 use crate::answer::{EXAMPLE_ID, one_response};
 use crate::problem::{Failures, Kind, Problem, Refused};
 use crate::query::{self, Asked, Parameter};
@@ -33,6 +34,9 @@ const OPENING: &str = "retry: 2000\n\n";
 
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
+/// For how long whoever is sent away stays so at least.
+pub(crate) const AWAY: Duration = Duration::from_secs(4);
+
 /// The only task to follow.
 pub(crate) struct Followed;
 
@@ -48,11 +52,16 @@ impl Parameter for Followed {
 #[derive(Clone)]
 pub(crate) struct Stream {
     events: Arc<Events>,
+    /// For how long whoever is sent away stays so.
+    pause: Duration,
 }
 
 impl Stream {
-    pub(crate) const fn new(events: Arc<Events>) -> Self {
-        Self { events }
+    /// At a stop, new streams are sent away for this long.
+    pub(crate) fn new(events: Arc<Events>, drain_delay: Duration) -> Self {
+        // Whoever came back while this server still listens would find what has sent him away.
+        let pause = AWAY.max(drain_delay.saturating_add(Duration::from_secs(1)));
+        Self { events, pause }
     }
 }
 
@@ -77,7 +86,9 @@ impl Stream {
     /// on where another ended. Changes to `done` and `failed`, and to `cancelled` of a task that a worker had, come at least once. A
     /// task that still waited when it was cancelled is told of once, and not at all if at that moment the log is down or the server dies;
     /// repeating the cancellation tells of it again. Earlier changes may be missed; `revision` rises with every change of a task. The event `reset` says that events are missing before its `id`, because
-    /// the position is too old or the client was too slow; `end` that this server stops: come again.
+    /// the position is too old or the client was too slow; `end` that this server stops, or has no room: come again after the
+    /// time that `retry` says. Whoever asks for `text/event-stream` by name, as browsers do, is told so in a stream of its own, for
+    /// another status than `200` would keep a browser away for ever; everybody else gets `503`.
     #[oai(
         path = "/events",
         method = "get",
@@ -91,6 +102,7 @@ impl Stream {
         /// The `id` of the last event that the client has.
         #[oai(name = "Last-Event-ID")]
         last_event_id: Header<Option<String>>,
+        headers: &HeaderMap,
     ) -> Result<Following, Refused<FollowFailures>> {
         let mut wrong = Vec::new();
         let task = task.read(&mut wrong, |id| id.parse().map_err(|_| "must be a UUID"));
@@ -98,8 +110,15 @@ impl Stream {
             return Err(query::invalid(wrong).into());
         }
         let after = last_event_id.0.map(|id| place_of(&id));
-        let listener = self.events.listen(task, after).await.map_err(refusal)?;
-        Ok(Following(listener))
+        let pause = self.pause;
+        match self.events.listen(task, after).await {
+            Ok(listener) => Ok(Following::Listening { listener, pause }),
+            Err(error) if takes_events(headers) => Ok(Following::SentAway {
+                reason: reason(&error),
+                pause,
+            }),
+            Err(error) => Err(refusal(error).into()),
+        }
     }
 }
 
@@ -107,6 +126,15 @@ impl Stream {
 fn place_of(last_event_id: &str) -> u64 {
     last_event_id.trim().parse().unwrap_or(u64::MAX)
 }
+
+fn reason(error: &EventsError) -> &'static str {
+    match error {
+        EventsError::Full => "too many streams",
+        _ => STOPPING,
+    }
+}
+
+const STOPPING: &str = "stopping";
 
 fn refusal(error: EventsError) -> Problem {
     match error {
@@ -119,35 +147,59 @@ fn refusal(error: EventsError) -> Problem {
 }
 
 /// `200` and a stream.
-pub(crate) struct Following(Listener);
+pub(crate) enum Following {
+    Listening {
+        listener: Listener,
+        pause: Duration,
+    },
+    SentAway {
+        reason: &'static str,
+        pause: Duration,
+    },
+}
+
+/// A stream that says why it ends, and when to come again, and nothing else.
+pub(crate) fn sent_away(reason: &str, pause: Duration) -> Response {
+    stream_of(Body::from_string(end(reason, pause)))
+}
+
+fn end(reason: &str, pause: Duration) -> String {
+    format!(
+        "retry: {}\nevent: end\ndata: {{\"reason\":\"{reason}\"}}\n\n",
+        pause.as_millis()
+    )
+}
+
+fn stream_of(body: Body) -> Response {
+    let mut response = Response::builder().content_type(EVENT_STREAM).body(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Proxies that gather answers would keep events back.
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    response
+}
 
 impl IntoResponse for Following {
     fn into_response(self) -> Response {
-        let chunks = stream::unfold(Some((self.0, true)), |following| async {
+        let (listener, pause) = match self {
+            Self::Listening { listener, pause } => (listener, pause),
+            Self::SentAway { reason, pause } => return sent_away(reason, pause),
+        };
+        let chunks = stream::unfold(Some((listener, true)), move |following| async move {
             let (mut listener, is_new) = following?;
             if is_new {
                 return Some((chunk(OPENING.to_owned()), Some((listener, false))));
             }
             Some(match timeout(HEARTBEAT, listener.hear(HANDFUL)).await {
                 Ok(Some(heard)) => (chunk(write(&heard)), Some((listener, false))),
-                Ok(None) => (
-                    chunk("event: end\ndata: {\"reason\":\"stopping\"}\n\n".to_owned()),
-                    None,
-                ),
+                Ok(None) => (chunk(end(STOPPING, pause)), None),
                 Err(_elapsed) => (chunk(":\n\n".to_owned()), Some((listener, false))),
             })
         });
-        let mut response = Response::builder()
-            .content_type(EVENT_STREAM)
-            .body(Body::from_bytes_stream(chunks));
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        // Proxies that gather answers would keep events back.
-        headers.insert(
-            HeaderName::from_static("x-accel-buffering"),
-            HeaderValue::from_static("no"),
-        );
-        response
+        stream_of(Body::from_bytes_stream(chunks))
     }
 }
 

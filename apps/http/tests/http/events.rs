@@ -1,5 +1,7 @@
 //! `GET /events`.
 
+use std::time::Duration;
+
 use domain::EventsConfig;
 use ports::{Announcer, Fence, TaskEvent, TaskId, TaskStatus, Timestamp};
 use task_processor_http::HttpConfig;
@@ -127,7 +129,51 @@ async fn a_stop_ends_streams_and_says_so() {
     let mut stream = open(&server, "", None).await;
     let stopping = server.stop();
     let end = stream.chunk().await;
-    assert_eq!(end, "event: end\ndata: {\"reason\":\"stopping\"}\n\n");
+    assert_eq!(
+        end,
+        "retry: 4000\nevent: end\ndata: {\"reason\":\"stopping\"}\n\n"
+    );
     assert_eq!(stream.chunk().await, "");
     stopping.stopped().await;
+}
+
+/// As a browser asks for an `EventSource`, which another status than `200` ends for ever.
+const EVENT_SOURCE: &str =
+    "GET /events HTTP/1.1\r\nhost: test\r\naccept: text/event-stream\r\n\r\n";
+
+#[tokio::test]
+async fn an_event_source_is_told_to_come_again_by_whoever_has_no_room_or_stops() {
+    let events = EventsConfig {
+        streams: 1,
+        ..EventsConfig::default()
+    };
+    let config = HttpConfig {
+        // Longer than the test takes: what is told must be longer.
+        drain_delay: Duration::from_secs(600),
+        stop_timeout: Duration::ZERO,
+        ..HttpConfig::default()
+    };
+    let server = Server::start_limited(config, events, |_| {}).await;
+    let mut first = open(&server, "", None).await;
+    let answer = server.answer(EVENT_SOURCE).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    assert_eq!(
+        answer.text(),
+        "retry: 601000\nevent: end\ndata: {\"reason\":\"too many streams\"}\n\n"
+    );
+    let mut late = server.connect().await;
+    let mut other = server.connect().await;
+    let stopping = server.stop();
+    let end = "retry: 601000\nevent: end\ndata: {\"reason\":\"stopping\"}\n\n";
+    assert_eq!(first.chunk().await, end);
+    late.send(EVENT_SOURCE).await;
+    let answer = late.receive().await;
+    assert_eq!((answer.status, answer.text()), (200, end));
+    // Whoever is no browser is told in its own words.
+    other
+        .send("GET /events HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await;
+    other.receive().await.problem(503);
+    drop(stopping);
 }
