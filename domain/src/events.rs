@@ -317,19 +317,18 @@ impl Events {
         Ok(reading)
     }
 
-    /// Follows one task, or all. After a position only what stands behind it comes; without one only what happens from now
-    /// on.
+    /// Follows one task, or all, from a position on; without one from what happens next on.
     ///
     /// # Errors
     /// [`EventsError`].
     pub async fn listen(
         &self,
         task: Option<TaskId>,
-        after: Option<u64>,
+        from: Option<u64>,
     ) -> Result<Listener, EventsError> {
         let place = Place::take(&self.shared, &self.streams, task, Kind::Stream)?;
         let mut listener = Listener {
-            cursor: after.map_or(Cursor::Now, Cursor::After),
+            cursor: from.map_or(Cursor::Now, Cursor::From),
             advanced: self.shared.advanced.subscribe(),
             stopped: self.shared.stopped.subscribe(),
             early: VecDeque::new(),
@@ -372,8 +371,8 @@ fn is_settled(reading: &Reading) -> bool {
 enum Cursor {
     /// From where the ring ends when it is there.
     Now,
-    /// Behind this position.
-    After(u64),
+    /// From this position on.
+    From(u64),
     /// At this position of this generation of the ring.
     Next { generation: u64, position: u64 },
 }
@@ -418,11 +417,10 @@ impl Listener {
             return true;
         }
         let opened_at = self.place.shared.lock().opened_at;
-        let last = opened_at.and_then(|end| end.checked_sub(1));
-        if let (Cursor::Now, Some(last)) = (self.cursor, last) {
-            self.cursor = Cursor::After(last);
+        if let (Cursor::Now, Some(end)) = (self.cursor, opened_at) {
+            self.cursor = Cursor::From(end);
         }
-        last.is_some()
+        opened_at.is_some()
     }
 
     /// Takes its place in the ring, once there is one; says whether it has it.
@@ -435,8 +433,8 @@ impl Listener {
         let mut next = match self.cursor {
             Cursor::Next { .. } => return true,
             Cursor::Now => end,
-            Cursor::After(last) if last < end && last.saturating_add(1) >= first => last + 1,
-            Cursor::After(_) => {
+            Cursor::From(next) if (first..=end).contains(&next) => next,
+            Cursor::From(_) => {
                 self.early.push_back(Heard::Reset(end));
                 end
             }

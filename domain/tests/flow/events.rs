@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adapters::faulty::{Fault, Faulty};
-use adapters::memory::{LogLimits, MemoryLog};
+use adapters::memory::{LogLimits, ManualClock, MemoryLog};
 use async_trait::async_trait;
 use domain::{Events, EventsConfig, EventsError, Heard, Reading};
 use ports::{
@@ -233,13 +233,13 @@ async fn a_stream_goes_on_behind_its_last_event_and_is_told_what_it_missed() {
     }
     let places = positions(&all.hear(10).await.expect("heard"));
     assert_eq!(places.len(), 4);
-    let mut resumed = events.listen(None, Some(places[1])).await.expect("a place");
+    let mut resumed = events.listen(None, Some(places[2])).await.expect("a place");
     assert_eq!(
         positions(&resumed.hear(10).await.expect("heard")),
         places[2..]
     );
     let mut one = events
-        .listen(Some(id), Some(places[0]))
+        .listen(Some(id), Some(places[1]))
         .await
         .expect("a place");
     assert_eq!(positions(&one.hear(10).await.expect("heard")), [places[2]]);
@@ -261,6 +261,31 @@ async fn a_stream_goes_on_behind_its_last_event_and_is_told_what_it_missed() {
     // The slow one is told.
     let heard = all.hear(20).await.expect("heard");
     assert!(matches!(heard[0], Heard::Reset(_)), "{heard:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_reset_in_an_empty_log_comes_back_to_its_first_event() {
+    let world = World::new();
+    let clock = ManualClock::default();
+    // A log in memory begins at the time of its start.
+    clock.set(Timestamp::EPOCH);
+    let limits = LogLimits::default();
+    let log = Arc::new(MemoryLog::with_limits(Arc::new(clock), limits));
+    let events = Events::start(&world.ports, log.clone(), EventsConfig::default());
+    let mut late = events.listen(None, Some(42)).await.expect("a place");
+    assert_eq!(late.hear(10).await, Some(vec![Heard::Reset(0)]));
+    drop(late);
+    let event = TaskEvent {
+        id: world.memory.submit("ok").await,
+        status: TaskStatus::Done,
+        fence: Fence(1),
+        at: Timestamp::EPOCH,
+    };
+    for outcome in log.tell(&[event]).await {
+        outcome.expect("confirmed");
+    }
+    let mut resumed = events.listen(None, Some(0)).await.expect("a place");
+    assert_eq!(positions(&resumed.hear(10).await.expect("heard")), [0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,7 +382,10 @@ async fn a_stream_comes_back_to_a_quarter_of_a_million_events_at_a_server_that_n
     let (_, events, first) = on_a_long_log(&world, ring + 10, Duration::ZERO).await;
     let mut now = events.listen(None, None).await.expect("a place");
     // The last one before the ring begins has been heard: all that it holds is new.
-    let mut resumed = events.listen(None, Some(first + 9)).await.expect("a place");
+    let mut resumed = events
+        .listen(None, Some(first + 10))
+        .await
+        .expect("a place");
     let mut expected = first + 10;
     while expected < first + 10 + ring as u64 {
         for position in positions(&resumed.hear(10_000).await.expect("heard")) {
@@ -365,7 +393,7 @@ async fn a_stream_comes_back_to_a_quarter_of_a_million_events_at_a_server_that_n
             expected += 1;
         }
     }
-    let mut late = events.listen(None, Some(first + 8)).await.expect("a place");
+    let mut late = events.listen(None, Some(first + 9)).await.expect("a place");
     let heard = late.hear(10).await.expect("heard");
     assert!(matches!(heard[..], [Heard::Reset(_)]), "{heard:?}");
     events.stop();
@@ -398,7 +426,7 @@ async fn who_only_waits_is_not_kept_by_reading_far_back() {
     assert_eq!(opened(), [1_024]);
     // A stream needs all of it, and has it at once.
     let started = Instant::now();
-    let mut resumed = events.listen(None, Some(first)).await.expect("a place");
+    let mut resumed = events.listen(None, Some(first + 1)).await.expect("a place");
     let heard = positions(&resumed.hear(10).await.expect("heard"));
     assert_eq!(heard[0], first + 1);
     assert_eq!(opened(), [1_024, EventsConfig::default().ring]);

@@ -109,9 +109,9 @@ impl Stream {
         if !wrong.is_empty() {
             return Err(query::invalid(wrong).into());
         }
-        let after = last_event_id.0.map(|id| place_of(&id));
+        let from = last_event_id.0.map(|id| place_behind(&id));
         let pause = self.pause;
-        match self.events.listen(task, after).await {
+        match self.events.listen(task, from).await {
             Ok(listener) => Ok(Following::Listening { listener, pause }),
             Err(error) if takes_events(headers) => Ok(Following::SentAway {
                 reason: reason(&error),
@@ -122,9 +122,16 @@ impl Stream {
     }
 }
 
-/// What is no position of ours is as good as too old: a browser must not be refused for ever.
-fn place_of(last_event_id: &str) -> u64 {
-    last_event_id.trim().parse().unwrap_or(u64::MAX)
+/// The `id` behind which the first event of a log comes.
+const BEFORE_THE_FIRST: &str = "-1";
+
+/// The position behind an event. What is no position of ours is as good as too old: a browser must not be refused for ever.
+fn place_behind(last_event_id: &str) -> u64 {
+    let last = match last_event_id.trim() {
+        BEFORE_THE_FIRST => return 0,
+        text => text.parse::<u64>(),
+    };
+    last.map_or(u64::MAX, |last| last.saturating_add(1))
 }
 
 fn reason(error: &EventsError) -> &'static str {
@@ -220,11 +227,11 @@ fn write(heard: &[Heard]) -> String {
                     placed.position, event.id, event.status, event.fence.0, event.at
                 )
             }
-            // The next position that was not missed is behind this one.
+            // The next position that was not missed is behind this one; of an empty log that is -1.
             Heard::Reset(end) => write!(
                 out,
                 "id: {}\nevent: reset\ndata: {{\"reason\":\"events are missing\"}}\n\n",
-                end.saturating_sub(1)
+                i128::from(*end) - 1
             ),
         };
     }
@@ -308,12 +315,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_reset_says_where_to_go_on_in_an_empty_log_too() {
+        for end in [0, 1, 42, u64::MAX] {
+            let reset = write(&[Heard::Reset(end)]);
+            let id = reset
+                .lines()
+                .next()
+                .and_then(|line| line.strip_prefix("id: "));
+            assert_eq!(id.map(place_behind), Some(end), "{reset}");
+        }
+    }
+
+    #[test]
     fn fuzz_last_event_ids() {
-        const IDS: &[&[u8]] = &[b"0", b"1735689600000042", b" 18446744073709551615 "];
+        const IDS: &[&[u8]] = &[b"-1", b"0", b"1735689600000042", b" 18446744073709551615 "];
         fuzz::run("Last-Event-ID", &fuzz::text(IDS), |text| {
-            let place = place_of(&text);
+            let place = place_behind(&text);
             let digits = text.trim().trim_start_matches('+').trim_start_matches('0');
-            let is_place = place == u64::MAX || place.to_string().trim_start_matches('0') == digits;
+            let is_place = match place {
+                0 => text.trim() == BEFORE_THE_FIRST,
+                u64::MAX => true,
+                place => (place - 1).to_string().trim_start_matches('0') == digits,
+            };
             proptest::prop_assert!(is_place, "{place}");
             Ok(())
         });
