@@ -1,10 +1,11 @@
 //! Who is let in: API keys, and what each may do.
 
+use std::future::{Future, pending};
 use std::sync::Arc;
 
 use access::{ApiKey, ApiKeys, Scope};
 use poem::http::{HeaderMap, HeaderValue, header};
-use poem::{Request, Response};
+use poem::{FromRequest, Request, RequestBody, Response};
 use tokio::sync::watch;
 
 use crate::problem::{Kind, Problem};
@@ -49,9 +50,28 @@ impl Admission {
             Presented::Secret(secret) => keys.recognise(secret).ok_or(Refusal::Unknown)?,
         };
         if key.allows(needed) {
-            Ok(Caller(Some(key.shared_name())))
+            Ok(Caller(Some(key.clone())))
         } else {
             Err(Refusal::Scope(needed))
+        }
+    }
+
+    /// Comes back once whoever was let in would be no longer.
+    pub(crate) fn revoked(
+        &self,
+        caller: Caller,
+        needed: Scope,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let mut keys = self.keys.clone();
+        async move {
+            let is_revoked = keys
+                .wait_for(|keys| !caller.may(keys, needed))
+                .await
+                .is_ok();
+            if !is_revoked {
+                // Nobody can change the keys any more.
+                pending::<()>().await;
+            }
         }
     }
 }
@@ -83,9 +103,9 @@ impl<'a> Presented<'a> {
     }
 }
 
-/// Who sends a request: the name of a key, or anybody.
+/// Who sends a request: whoever has a key, or anybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Caller(Option<Arc<str>>);
+pub(crate) struct Caller(Option<ApiKey>);
 
 impl Caller {
     pub(crate) fn of(request: &Request) -> Self {
@@ -94,12 +114,29 @@ impl Caller {
 
     /// The name of the key, if there is one.
     pub(crate) fn key(&self) -> Option<Arc<str>> {
-        self.0.clone()
+        self.0.as_ref().map(ApiKey::shared_name)
     }
 
     /// The name of the key; what no key is named where there is none.
     pub(crate) fn name(&self) -> &str {
-        self.0.as_deref().unwrap_or(ApiKey::ANONYMOUS)
+        self.0.as_ref().map_or(ApiKey::ANONYMOUS, ApiKey::name)
+    }
+
+    /// Whether he is let in by these keys. One by the same name is another when its hash, or what it may do, is.
+    fn may(&self, keys: &ApiKeys, needed: Scope) -> bool {
+        match &self.0 {
+            None => keys.is_empty(),
+            Some(own) => keys.iter().any(|key| key == own && key.allows(needed)),
+        }
+    }
+}
+
+impl<'request> FromRequest<'request> for Caller {
+    async fn from_request(
+        request: &'request Request,
+        _body: &mut RequestBody,
+    ) -> poem::Result<Self> {
+        Ok(Self::of(request))
     }
 }
 
@@ -236,6 +273,35 @@ mod tests {
         );
         sender.send_replace(ApiKeys::parse(&entry("a")).expect("an entry"));
         assert!(admission.admit(&headers, Scope::Read).is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_was_let_in_is_told_when_his_key_is_gone_or_another() {
+        let entry = |name, scope, secret| {
+            let entry = format!("{name}:{scope}:{}", KeyHash::of(secret));
+            ApiKeys::parse(&entry).expect("an entry")
+        };
+        let sender = watch::Sender::new(entry("ci", "read", "a"));
+        let admission = Admission::following(sender.subscribe());
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer a"));
+        let caller = admission.admit(&headers, Scope::Read).expect("is let in");
+        let is_told = async || {
+            let revoked = admission.revoked(caller.clone(), Scope::Read);
+            tokio::time::timeout(std::time::Duration::ZERO, revoked)
+                .await
+                .is_ok()
+        };
+        assert!(!is_told().await);
+        for (keys, told) in [
+            (entry("ci", "read", "b"), true),
+            (entry("web", "read", "a"), true),
+            (entry("ci", "submit", "a"), true),
+            (entry("ci", "read", "a"), false),
+        ] {
+            sender.send_replace(keys);
+            assert_eq!(is_told().await, told, "{:?}", sender.borrow());
+        }
     }
 
     #[test]

@@ -211,7 +211,7 @@ pub async fn run(
     let commands = Commands::new(api.commander.clone(), api.ports.clone());
     let events = api.events.clone();
     let meters = api.meters.clone();
-    let stream = Stream::new(events.clone(), config.drain_delay);
+    let stream = Stream::new(events.clone(), &config);
     let observer = api.ports.observer.clone();
     let catalog = api.catalog.clone();
     let mut beside = JoinSet::new();

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::Scope;
 use domain::{Events, EventsError, Heard, Listener};
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use poem::http::{HeaderMap, HeaderName, HeaderValue, header};
 use poem::{Body, IntoResponse, Response};
@@ -17,7 +19,9 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::Tag;
+use crate::HttpConfig;
 use crate::accept::takes_events;
+use crate::admission::{Admission, Caller};
 use crate::answer::{EXAMPLE_ID, one_response};
 use crate::problem::{Failures, Kind, Problem, Refused};
 use crate::query::{self, Asked, Parameter};
@@ -52,16 +56,21 @@ impl Parameter for Followed {
 #[derive(Clone)]
 pub(crate) struct Stream {
     events: Arc<Events>,
+    admission: Admission,
     /// For how long whoever is sent away stays so.
     pause: Duration,
 }
 
 impl Stream {
     /// At a stop, new streams are sent away for this long.
-    pub(crate) fn new(events: Arc<Events>, drain_delay: Duration) -> Self {
+    pub(crate) fn new(events: Arc<Events>, config: &HttpConfig) -> Self {
         // Whoever came back while this server still listens would find what has sent him away.
-        let pause = AWAY.max(drain_delay.saturating_add(Duration::from_secs(1)));
-        Self { events, pause }
+        let pause = AWAY.max(config.drain_delay.saturating_add(Duration::from_secs(1)));
+        Self {
+            events,
+            admission: config.admission.clone(),
+            pause,
+        }
     }
 }
 
@@ -87,7 +96,7 @@ impl Stream {
     /// task that still waited when it was cancelled is told of once, and not at all if at that moment the log is down or the server dies;
     /// repeating the cancellation tells of it again. Earlier changes may be missed; `revision` rises with every change of a task. The event `reset` says that events are missing before its `id`, because
     /// the position is too old or the client was too slow; `end` that this server stops, or has no room: come again after the
-    /// time that `retry` says. Whoever asks for `text/event-stream` by name, as browsers do, is told so in a stream of its own, for
+    /// time that `retry` says; or that the API key is no longer known. Whoever asks for `text/event-stream` by name, as browsers do, is told so in a stream of its own, for
     /// another status than `200` would keep a browser away for ever; everybody else gets `503`.
     #[oai(
         path = "/events",
@@ -103,6 +112,7 @@ impl Stream {
         #[oai(name = "Last-Event-ID")]
         last_event_id: Header<Option<String>>,
         headers: &HeaderMap,
+        caller: Caller,
     ) -> Result<Following, Refused<FollowFailures>> {
         let mut wrong = Vec::new();
         let task = task.read(&mut wrong, |id| id.parse().map_err(|_| "must be a UUID"));
@@ -112,7 +122,11 @@ impl Stream {
         let from = last_event_id.0.map(|id| place_behind(&id));
         let pause = self.pause;
         match self.events.listen(task, from).await {
-            Ok(listener) => Ok(Following::Listening { listener, pause }),
+            Ok(listener) => Ok(Following::Listening {
+                listener,
+                revoked: Box::pin(self.admission.revoked(caller, Scope::Read)),
+                pause,
+            }),
             Err(error) if takes_events(headers) => Ok(Following::SentAway {
                 reason: reason(&error),
                 pause,
@@ -142,6 +156,7 @@ fn reason(error: &EventsError) -> &'static str {
 }
 
 const STOPPING: &str = "stopping";
+const REVOKED: &str = "API key revoked";
 
 fn refusal(error: EventsError) -> Problem {
     match error {
@@ -157,6 +172,8 @@ fn refusal(error: EventsError) -> Problem {
 pub(crate) enum Following {
     Listening {
         listener: Listener,
+        /// Comes back when whoever listens may no longer.
+        revoked: BoxFuture<'static, ()>,
         pause: Duration,
     },
     SentAway {
@@ -191,21 +208,34 @@ fn stream_of(body: Body) -> Response {
 
 impl IntoResponse for Following {
     fn into_response(self) -> Response {
-        let (listener, pause) = match self {
-            Self::Listening { listener, pause } => (listener, pause),
+        let (listener, revoked, pause) = match self {
+            Self::Listening {
+                listener,
+                revoked,
+                pause,
+            } => (listener, revoked, pause),
             Self::SentAway { reason, pause } => return sent_away(reason, pause),
         };
-        let chunks = stream::unfold(Some((listener, true)), move |following| async move {
-            let (mut listener, is_new) = following?;
-            if is_new {
-                return Some((chunk(OPENING.to_owned()), Some((listener, false))));
-            }
-            Some(match timeout(HEARTBEAT, listener.hear(HANDFUL)).await {
-                Ok(Some(heard)) => (chunk(write(&heard)), Some((listener, false))),
-                Ok(None) => (chunk(end(STOPPING, pause)), None),
-                Err(_elapsed) => (chunk(":\n\n".to_owned()), Some((listener, false))),
-            })
-        });
+        let chunks = stream::unfold(
+            Some((listener, revoked, true)),
+            move |following| async move {
+                let (mut listener, mut revoked, is_new) = following?;
+                if is_new {
+                    return Some((chunk(OPENING.to_owned()), Some((listener, revoked, false))));
+                }
+                let heard = tokio::select! {
+                    biased;
+                    () = &mut revoked => return Some((chunk(end(REVOKED, pause)), None)),
+                    heard = timeout(HEARTBEAT, listener.hear(HANDFUL)) => heard,
+                };
+                let text = match heard {
+                    Ok(Some(heard)) => write(&heard),
+                    Ok(None) => return Some((chunk(end(STOPPING, pause)), None)),
+                    Err(_elapsed) => ":\n\n".to_owned(),
+                };
+                Some((chunk(text), Some((listener, revoked, false))))
+            },
+        );
         stream_of(Body::from_bytes_stream(chunks))
     }
 }

@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 
 use task_processor_http::{Admission, HttpConfig, RateLimit, document};
 
+use tokio::sync::watch;
+
 use crate::client::Answer;
 use crate::server::Server;
 
@@ -253,6 +255,42 @@ async fn without_keys_an_address_has_its_rate_and_without_a_limit_nothing_is_tol
     let server = Server::start().await;
     let answer = server.post(TASK).await;
     assert_eq!((answer.status, answer.header("ratelimit")), (201, None));
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_key_is_taken_away_and_no_other_does() {
+    let entry = |name: &str| format!("{name}:read:{}", KeyHash::of(name));
+    let keys = |entries: &[String]| ApiKeys::parse(&entries.join(",")).expect("entries");
+    let sender = watch::Sender::new(keys(&[entry("ci"), entry("web")]));
+    let config = HttpConfig {
+        admission: Admission::following(sender.subscribe()),
+        ..HttpConfig::default()
+    };
+    let server = Server::start_with(config, |_| {}).await;
+    let open = async |key: &str| {
+        let mut client = server.connect().await;
+        let headers = with_key(key);
+        client
+            .send(format!(
+                "GET /events HTTP/1.1\r\nhost: test\r\n{headers}\r\n"
+            ))
+            .await;
+        assert_eq!(client.receive_opening().await.status, 200);
+        assert_eq!(client.chunk().await, "retry: 2000\n\n");
+        client
+    };
+    let (mut gone, mut kept) = (open("ci").await, open("web").await);
+    sender.send_replace(keys(&[entry("web")]));
+    let end = gone.chunk().await;
+    assert!(
+        end.contains("event: end\ndata: {\"reason\":\"API key revoked\"}"),
+        "{end}"
+    );
+    assert_eq!(gone.chunk().await, "");
+    let stopping = server.stop();
+    let end = kept.chunk().await;
+    assert!(end.contains("\"stopping\""), "{end}");
+    stopping.stopped().await;
 }
 
 #[tokio::test]
