@@ -52,7 +52,7 @@ impl Admission {
         if key.allows(needed) {
             Ok(Caller(Some(key.clone())))
         } else {
-            Err(Refusal::Scope(needed))
+            Err(Refusal::Scope(needed, key.shared_name()))
         }
     }
 
@@ -141,25 +141,33 @@ impl<'request> FromRequest<'request> for Caller {
 }
 
 /// Why a request is not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// It brings no key.
     Missing,
     /// It brings something that is no key of ours.
     Unknown,
-    /// Its key has not this scope.
-    Scope(Scope),
+    /// Its key, of this name, has not this scope.
+    Scope(Scope, Arc<str>),
 }
 
 impl Refusal {
     /// The words for it in metrics.
     pub(crate) const REASONS: [&'static str; 3] = ["missing", "unknown", "scope"];
 
-    pub(crate) const fn reason(self) -> &'static str {
+    pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Unknown => "unknown",
-            Self::Scope(_) => "scope",
+            Self::Scope(..) => "scope",
+        }
+    }
+
+    /// The name of the key, if it brought one that is known.
+    pub(crate) fn key(&self) -> Option<&str> {
+        match self {
+            Self::Scope(_, key) => Some(key),
+            Self::Missing | Self::Unknown => None,
         }
     }
 
@@ -168,7 +176,7 @@ impl Refusal {
         &[Kind::MissingApiKey, Kind::UnknownApiKey, Kind::MissingScope];
 
     /// The answer, about the path that was asked for.
-    pub(crate) fn respond(self, path: &str) -> Response {
+    pub(crate) fn respond(&self, path: &str) -> Response {
         let problem = match self {
             Self::Missing => Problem::new(
                 Kind::MissingApiKey,
@@ -178,7 +186,7 @@ impl Refusal {
                 Kind::UnknownApiKey,
                 "the Authorization header holds no key that is known here",
             ),
-            Self::Scope(scope) => Problem::new(
+            Self::Scope(scope, _) => Problem::new(
                 Kind::MissingScope,
                 format!("the API key has not the scope {scope}"),
             ),
@@ -191,17 +199,17 @@ impl Refusal {
     }
 
     /// As RFC 6750, section 3 has it.
-    fn challenge(self) -> HeaderValue {
+    fn challenge(&self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Missing => "Bearer realm=\"task-processor\"",
             Self::Unknown => "Bearer realm=\"task-processor\", error=\"invalid_token\"",
-            Self::Scope(Scope::Submit) => {
+            Self::Scope(Scope::Submit, _) => {
                 "Bearer realm=\"task-processor\", error=\"insufficient_scope\", scope=\"submit\""
             }
-            Self::Scope(Scope::Read) => {
+            Self::Scope(Scope::Read, _) => {
                 "Bearer realm=\"task-processor\", error=\"insufficient_scope\", scope=\"read\""
             }
-            Self::Scope(Scope::Admin) => {
+            Self::Scope(Scope::Admin, _) => {
                 "Bearer realm=\"task-processor\", error=\"insufficient_scope\", scope=\"admin\""
             }
         })
@@ -254,7 +262,10 @@ mod tests {
     fn a_key_does_what_its_scopes_say() {
         let with_key = |needed| admit(&["Bearer secret"], needed);
         assert!(with_key(Scope::Submit).is_ok());
-        assert_eq!(with_key(Scope::Admin), Err(Refusal::Scope(Scope::Admin)));
+        assert_eq!(
+            with_key(Scope::Admin),
+            Err(Refusal::Scope(Scope::Admin, "ci".into()))
+        );
     }
 
     #[test]
@@ -309,7 +320,7 @@ mod tests {
         for refusal in [
             Refusal::Missing,
             Refusal::Unknown,
-            Refusal::Scope(Scope::Read),
+            Refusal::Scope(Scope::Read, "ci".into()),
         ] {
             assert!(Refusal::REASONS.contains(&refusal.reason()), "{refusal:?}");
         }

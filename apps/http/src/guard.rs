@@ -11,6 +11,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::registry::{MetaApi, Registry};
 
 use crate::admission::Admission;
+use crate::meters::LIMITED;
 use crate::rate::Rates;
 use crate::submission::let_go_of_body;
 use crate::{HttpConfig, Meters};
@@ -25,7 +26,8 @@ const NEEDS: &[(&str, Option<Scope>)] = &[
     ("retryTask", Some(Scope::Admin)),
     ("followTasks", Some(Scope::Read)),
     ("readMetrics", Some(Scope::Read)),
-    // Whoever asks these, a load balancer or an orchestrator, has no key; they tell no more than up and down.
+    // Whoever asks these, a load balancer or an orchestrator, has no key; they tell what is up and how quickly it answers, and of a
+    // worker why it is not ready, and nothing of any task.
     ("isLive", None),
     ("isReady", None),
     // How to ask is no secret.
@@ -148,13 +150,17 @@ impl Endpoint for Guard {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         match self.admission.admit(request.headers(), self.need) {
             Ok(caller) => {
+                if let Some(name) = caller.key() {
+                    tracing::Span::current().record("api_key", &*name);
+                }
                 let Some(rates) = &self.rates else {
                     request.set_data(caller);
                     return self.endpoint.call(request).await;
                 };
                 let standing = rates.spend(&request, &caller);
                 if standing.is_over() {
-                    self.meters.limited();
+                    self.meters.limited(caller.key().as_deref());
+                    tracing::debug!(event = "http.refused", reason = LIMITED, api_key = caller.name(), peer = %request.remote_addr(), path = request.uri().path(), "a request was refused");
                     let response = standing.refuse(request.uri().path());
                     let_go_of_body(&mut request);
                     return Ok(response);
@@ -173,9 +179,9 @@ impl Endpoint for Guard {
                 }
             }
             Err(refusal) => {
-                self.meters.refused(refusal);
+                self.meters.refused(&refusal);
                 let path = request.uri().path();
-                tracing::debug!(event = "http.refused", reason = refusal.reason(), peer = %request.remote_addr(), path, "a request was refused");
+                tracing::debug!(event = "http.refused", reason = refusal.reason(), api_key = refusal.key(), peer = %request.remote_addr(), path, "a request was refused");
                 let response = refusal.respond(path);
                 let_go_of_body(&mut request);
                 Ok(response)

@@ -25,7 +25,7 @@ type Labels = [(&'static str, &'static str); 2];
 const PREFIX: &str = "task_processor";
 
 /// Why a request was refused that was one too many.
-const LIMITED: &str = "rate";
+pub(crate) const LIMITED: &str = "rate";
 
 /// Counts every [`Event`] by kind and reason.
 ///
@@ -64,6 +64,8 @@ pub struct Meters {
     dependency_recoveries: Family<Label, Counter>,
     dependency_failing: Family<Label, Gauge>,
     refused: Family<Label, Counter>,
+    /// By the name of the key and the reason.
+    keys_refused: Family<[(&'static str, String); 2], Counter>,
     connections: Gauge,
     cut: Family<Label, Counter>,
     /// By tier, in the order of [`Tier::ALL`]: hits, misses.
@@ -319,6 +321,12 @@ impl Meters {
                 "Requests that were not let in: no API key, an unknown one, one without the scope, or too many, by reason",
                 refused,
             ),
+            keys_refused: register(
+                &mut names,
+                "http_key_refusals",
+                "Those of them whose API key is known, by its name and reason",
+                Family::default(),
+            ),
             connections: register(
                 &mut names,
                 "http_connections",
@@ -375,15 +383,22 @@ impl Meters {
     }
 
     /// Counts a request that was not let in.
-    pub(crate) fn refused(&self, refusal: Refusal) {
-        self.refused
-            .get_or_create(&[("reason", refusal.reason())])
-            .inc();
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        self.count_refusal(refusal.reason(), refusal.key());
     }
 
     /// Counts a request that was one too many.
-    pub(crate) fn limited(&self) {
-        self.refused.get_or_create(&[("reason", LIMITED)]).inc();
+    pub(crate) fn limited(&self, key: Option<&str>) {
+        self.count_refusal(LIMITED, key);
+    }
+
+    /// There are no more names than configured keys.
+    fn count_refusal(&self, reason: &'static str, key: Option<&str>) {
+        self.refused.get_or_create(&[("reason", reason)]).inc();
+        if let Some(key) = key {
+            let labels = [("key", key.to_owned()), ("reason", reason.to_owned())];
+            self.keys_refused.get_or_create(&labels).inc();
+        }
     }
 
     /// Counts a connection as open until what is returned is dropped.

@@ -38,7 +38,12 @@ impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
         let method = request.method().to_string();
         let path = request.uri().path().to_owned();
         request.set_data(context.clone());
-        let logged = tracing::info_span!("request", trace_id = %context.trace_id());
+        let logged = tracing::info_span!(
+            "request",
+            trace_id = %context.trace_id(),
+            // Said when it is known.
+            api_key = tracing::field::Empty
+        );
         let mut response = self.inner.call(request).instrument(logged).await?;
         let Some(context) = span else {
             return Ok(response);

@@ -9,6 +9,7 @@ use poem_openapi::param::Path;
 use uuid::Uuid;
 
 use super::{Tag, store_failed};
+use crate::admission::Caller;
 use crate::answer::Details;
 use crate::problem::{Failures, Kind, Problem, Refused};
 
@@ -27,11 +28,21 @@ impl Commands {
         }
     }
 
+    /// Whoever looks for who did it finds a line for each command, whatever came of it.
     fn answer(
         &self,
         doing: &'static str,
+        id: Uuid,
+        caller: &Caller,
         verdict: Result<Verdict, StoreError>,
     ) -> Result<Details, Problem> {
+        let outcome = match &verdict {
+            Ok(Verdict::Obeyed(_)) => "obeyed",
+            Ok(Verdict::Refused(_)) => "refused",
+            Ok(Verdict::Unknown) => "unknown task",
+            Err(_) => "not known",
+        };
+        tracing::info!(event = "task.commanded", command = doing, task_id = %id, api_key = caller.name(), outcome, "somebody gave a command");
         match verdict.map_err(|error| store_failed(&self.ports, doing, error))? {
             Verdict::Obeyed(task) => Ok(Details(task)),
             Verdict::Refused(status) => Err(Problem::wrong_state(status)),
@@ -79,9 +90,10 @@ impl Commands {
         &self,
         /// The id that `POST /tasks` answered.
         id: Path<Uuid>,
+        caller: Caller,
     ) -> Result<Details, Refused<CancelFailures>> {
         let verdict = self.commander.cancel(TaskId(id.0)).await;
-        Ok(self.answer("cancel", verdict)?)
+        Ok(self.answer("cancel", id.0, &caller, verdict)?)
     }
 
     /// Retry a failed task
@@ -98,8 +110,9 @@ impl Commands {
         &self,
         /// The id that `POST /tasks` answered.
         id: Path<Uuid>,
+        caller: Caller,
     ) -> Result<Details, Refused<RetryFailures>> {
         let verdict = self.commander.retry(TaskId(id.0)).await;
-        Ok(self.answer("retry", verdict)?)
+        Ok(self.answer("retry", id.0, &caller, verdict)?)
     }
 }

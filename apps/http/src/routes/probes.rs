@@ -580,6 +580,8 @@ mod tests {
                 error: "refused".into(),
             },
         );
+        // Nor is the name of a key before it was refused something.
+        meters.limited(Some("ci"));
         let mut pool = MockConnectionPool::new();
         pool.expect_connections()
             .return_const(Connections::default());

@@ -56,6 +56,15 @@ async fn refusals(server: &Server, reason: &str) -> u64 {
     ))
 }
 
+/// How many requests with this key were refused for this reason.
+async fn key_refusals(server: &Server, key: &str, reason: &str) -> u64 {
+    let headers = format!("{}accept: text/plain\r\n", with_key("read-secret"));
+    let meters = ask(server, "GET", "/metrics", &headers, "").await;
+    meters.count_of(&format!(
+        "task_processor_http_key_refusals_total{{key=\"{key}\",reason=\"{reason}\"}}"
+    ))
+}
+
 const TASK: &str = r#"{"payload":"x"}"#;
 const ID: &str = "0194fdc2-fa2f-7cc0-81d3-ff1204e5b6ab";
 
@@ -235,6 +244,7 @@ async fn who_asks_too_often_is_told_when_to_come_back_and_nobody_else_notices() 
     let told = refused.header("ratelimit").expect("it is told");
     assert!(told.starts_with("\"default\";r=0;t="), "{told}");
     assert_eq!(refusals(&server, "rate").await, 1);
+    assert_eq!(key_refusals(&server, "submit", "rate").await, 1);
     let other = ask(&server, "POST", "/tasks", &with_key("admin-secret"), TASK).await;
     assert_eq!(other.status, 201);
     let live = ask(&server, "GET", "/health/live", "", "").await;

@@ -1,5 +1,6 @@
 //! The program as a process: it serves, it stops when asked, it dies and loses nothing.
 
+mod commands;
 mod hangup;
 mod hostile;
 mod process;

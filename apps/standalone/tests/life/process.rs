@@ -175,8 +175,13 @@ impl Process {
 
     /// The status of an answer to whoever has this key.
     pub(crate) fn status_with_key(&self, key: &str) -> u16 {
+        self.status_of("GET", "/metrics", key)
+    }
+
+    /// The status of an answer to a request without a body, with this API key.
+    pub(crate) fn status_of(&self, method: &str, path: &str, key: &str) -> u16 {
         let request = format!(
-            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\r\n"
         );
         let mut stream = self.connect().expect("the program accepts");
         stream.write_all(request.as_bytes()).expect("it reads");

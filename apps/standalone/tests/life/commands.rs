@@ -1,0 +1,27 @@
+//! Who gave a command.
+
+use bootstrap::testing::Sandbox;
+
+use super::process::Process;
+
+#[test]
+fn a_command_is_logged_with_the_name_of_its_key_and_not_the_key() {
+    let sandbox = Sandbox::new();
+    let entry = format!("ops:admin:{}", access::KeyHash::of("hunter2"));
+    let process = Process::start(&sandbox, &[("API_KEYS", &entry)]);
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    for command in ["cancel", "retry"] {
+        let path = format!("/tasks/{id}/{command}");
+        assert_eq!(process.status_of("POST", &path, "hunter2"), 404);
+    }
+    process.signal("TERM");
+    let (code, log) = process.wait();
+    assert_eq!(code, Some(0), "{log}");
+    for command in ["cancel", "retry"] {
+        let mut lines = log.lines().filter(|line| line.contains("task.commanded"));
+        let line = lines.find(|line| line.contains(command));
+        let line = line.unwrap_or_else(|| panic!("no {command} in {log}"));
+        assert!(line.contains(id) && line.contains("ops"), "{line}");
+    }
+    assert!(!log.contains("hunter2"), "{log}");
+}
