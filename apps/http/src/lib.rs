@@ -23,6 +23,7 @@ mod cross_origin;
 mod cursor;
 mod docs_page;
 mod document;
+mod durations;
 mod front;
 mod guard;
 mod health;

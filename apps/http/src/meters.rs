@@ -17,6 +17,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use crate::accept::MetricsFormat;
 use crate::admission::Refusal;
 use crate::connection::Cut;
+use crate::durations::{Durations, durations, observe};
 use crate::traffic::RequestMeters;
 
 type Label = [(&'static str, &'static str); 1];
@@ -40,13 +41,13 @@ pub struct Meters {
     claimed: Family<Label, Counter>,
     /// By step, in the order of [`Step::ALL`].
     batches: [Histogram; Step::ALL.len()],
-    waited: Histogram,
+    waited: Durations,
     /// By outcome, in the order of [`RunOutcome::ALL`].
-    runs: [Histogram; RunOutcome::ALL.len()],
+    runs: [Durations; RunOutcome::ALL.len()],
     called: Family<Label, Counter>,
     circuit_open: Gauge,
     settled: Family<Label, Counter>,
-    elapsed: Histogram,
+    elapsed: Durations,
     late: Counter,
     dead_lettered: Counter,
     cancelled: Counter,
@@ -125,7 +126,7 @@ impl Meters {
             drop(cut.get_or_create(&[("reason", reason)]));
         }
         let lookups = Family::<Label, Counter>::default();
-        let runs = Family::<Label, Histogram>::new_with_constructor(run_histogram);
+        let runs = Family::<Label, Durations>::new_with_constructor(durations);
         let recoveries = Family::<Label, Counter>::default();
         let failing = Family::<Label, Gauge>::default();
         for dependency in Dependency::ALL {
@@ -139,8 +140,8 @@ impl Meters {
             tiers.clone(),
         );
         let requests = RequestMeters::new(&mut names);
-        let elapsed = elapsed_histogram();
-        let waited = elapsed_histogram();
+        let elapsed = durations();
+        let waited = durations();
         let batches = Family::<Label, Histogram>::new_with_constructor(batch_histogram);
         names.register(
             "build",
@@ -446,9 +447,15 @@ impl Observer for Meters {
             }
             // Both lists are in the order in which their kinds are declared.
             Event::Batched { step, size } => self.batches[*step as usize].observe(*size as f64),
-            Event::Started { waited, .. } => self.waited.observe(waited.as_secs_f64()),
-            Event::Ran { took, outcome, .. } => {
-                self.runs[*outcome as usize].observe(took.as_secs_f64());
+            Event::Started { waited, .. } => observe(&self.waited, waited.as_secs_f64(), None),
+            Event::Ran {
+                took,
+                outcome,
+                trace,
+                ..
+            } => {
+                let runs = &self.runs[*outcome as usize];
+                observe(runs, took.as_secs_f64(), trace.as_ref());
             }
             Event::Called { outcome } => {
                 self.called
@@ -465,6 +472,7 @@ impl Observer for Meters {
             Event::Settled {
                 status,
                 elapsed_micros,
+                trace,
                 ..
             } => {
                 self.settled
@@ -472,7 +480,8 @@ impl Observer for Meters {
                     .inc();
                 if let Some(micros) = elapsed_micros {
                     // Exact up to 285 years.
-                    self.elapsed.observe(*micros as f64 / 1_000_000.0);
+                    let seconds = *micros as f64 / 1_000_000.0;
+                    observe(&self.elapsed, seconds, trace.as_ref());
                 }
             }
             Event::Late { .. } => add(&self.late, 1),
@@ -545,19 +554,9 @@ const fn dependency_label(dependency: Dependency) -> Label {
     [("dependency", dependency.as_str())]
 }
 
-/// 100 µs to 105 s in steps of 4.
-fn run_histogram() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_1, 4.0, 11))
-}
-
 /// 1 to 16,384 in steps of 4.
 fn batch_histogram() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 4.0, 8))
-}
-
-/// 1 ms to 4.7 h in steps of 4.
-fn elapsed_histogram() -> Histogram {
-    Histogram::new(exponential_buckets(0.001, 4.0, 13))
 }
 
 /// A gauge as further lines of either format.
@@ -611,7 +610,7 @@ pub(crate) fn write_states(
 }
 
 /// OpenMetrics names a counter without `_total` and an info without `_info`, the older format with it; the older one knows no
-/// units and no infos.
+/// units, no infos and no exemplars.
 fn prometheus_text(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len() + 1_024);
     let mut help = "";
@@ -636,6 +635,8 @@ fn prometheus_text(openmetrics: &str) -> String {
                 "# HELP {name}{suffix} {words}\n# TYPE {name}{suffix} {kind}"
             );
         } else if !line.starts_with('#') {
+            // What follows is an exemplar.
+            let line = line.split_once(" # ").map_or(line, |(line, _)| line);
             text.push_str(line);
             text.push('\n');
         }
@@ -647,7 +648,7 @@ fn prometheus_text(openmetrics: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use domain::ports::TaskId;
+    use domain::ports::{TaskId, TraceContext};
 
     use super::*;
 
@@ -741,7 +742,7 @@ mod tests {
             },
             &[
                 "queue_wait_seconds_sum 2.0",
-                "queue_wait_seconds_bucket{le=\"4.096\"} 1",
+                "queue_wait_seconds_bucket{le=\"2.5\"} 1",
             ],
         );
         check(Event::DeadLettered { count: 3 }, &["dead_letters_total 3"]);
@@ -755,7 +756,7 @@ mod tests {
             &[
                 "tasks_settled_total{status=\"done\"} 1",
                 "task_duration_seconds_sum 2.0",
-                "task_duration_seconds_bucket{le=\"4.096\"} 1",
+                "task_duration_seconds_bucket{le=\"2.5\"} 1",
             ],
         );
         check(
@@ -866,6 +867,38 @@ mod tests {
              task_processor_tasks_submitted_total 0\n"
         ));
         assert!(!text.contains("# EOF") && !text.contains("# UNIT"));
+    }
+
+    #[test]
+    fn openmetrics_shows_the_trace_of_a_duration_and_the_older_format_does_not() {
+        let meters = Meters::new();
+        let trace = |flags: &str| {
+            let parent = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}");
+            TraceContext::parse(&parent)
+        };
+        for (millis, flags) in [(2, "01"), (40, "00")] {
+            meters.observe(&Event::Ran {
+                id: id(),
+                took: Duration::from_millis(millis),
+                outcome: RunOutcome::Success,
+                error: None,
+                trace: trace(flags),
+            });
+        }
+        let series = |text: &str, bound: &str| {
+            let start = format!(
+                "{PREFIX}_run_duration_seconds_bucket{{le=\"{bound}\",outcome=\"success\"}} "
+            );
+            let line = text.lines().find_map(|line| line.strip_prefix(&start));
+            line.unwrap_or_else(|| panic!("{start} in {text}"))
+                .to_owned()
+        };
+        let openmetrics = meters.render_openmetrics();
+        let sampled = series(&openmetrics, "0.0025");
+        let exemplar = "1 # {trace_id=\"0af7651916cd43dd8448eb211c80319c\"} 0.002 ";
+        assert!(sampled.starts_with(exemplar), "{sampled}");
+        assert_eq!(series(&openmetrics, "0.05"), "2", "it was not sampled");
+        assert_eq!(series(&meters.render(), "0.0025"), "1");
     }
 
     #[test]

@@ -63,6 +63,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Traced<E> {
                 took: started.elapsed(),
                 error: status.is_server_error().then(|| status.to_string()),
             }));
+            // For whoever counts how long it took.
+            response.set_data(context.clone());
         }
         // Hexadecimal digits and dashes are valid in a header.
         if let Ok(value) = HeaderValue::try_from(context.traceparent()) {

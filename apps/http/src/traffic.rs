@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use domain::ports::TraceContext;
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, PathPattern, Request, Response};
 use poem_openapi::OpenApi;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::durations::{Durations, durations, observe};
 
 type Labels<const N: usize> = [(&'static str, String); N];
 
@@ -24,14 +26,14 @@ const OTHER: &str = "other";
 /// The meters of requests, before it is known which routes there are.
 pub(crate) struct RequestMeters {
     answered: Family<Labels<3>, Counter>,
-    took: Family<Labels<2>, Histogram>,
+    took: Family<Labels<2>, Durations>,
     in_flight: Gauge,
 }
 
 impl RequestMeters {
     pub(crate) fn new(names: &mut Registry) -> Self {
         let answered = Family::default();
-        let took = Family::<Labels<2>, Histogram>::new_with_constructor(histogram);
+        let took = Family::<Labels<2>, Durations>::new_with_constructor(durations);
         let in_flight = Gauge::default();
         names.register(
             "http_requests",
@@ -96,7 +98,7 @@ pub(crate) struct Traffic {
 struct Lane {
     /// In the order of [`ENDS`].
     answered: [Counter; ENDS.len()],
-    took: Histogram,
+    took: Durations,
 }
 
 impl Traffic {
@@ -137,8 +139,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Metered<E> {
             Ok(response) => under_way.answered(
                 self.traffic.lane(response.data(), &method),
                 response.status(),
+                response.data(),
             ),
-            Err(error) => under_way.answered(&self.traffic.other, error.status()),
+            Err(error) => under_way.answered(&self.traffic.other, error.status(), None),
         }
         answer
     }
@@ -161,9 +164,9 @@ impl<'traffic> UnderWay<'traffic> {
         }
     }
 
-    fn answered(mut self, lane: &Lane, status: StatusCode) {
+    fn answered(mut self, lane: &Lane, status: StatusCode, trace: Option<&TraceContext>) {
         self.is_answered = true;
-        lane.took.observe(self.began.elapsed().as_secs_f64());
+        observe(&lane.took, self.began.elapsed().as_secs_f64(), trace);
         let class = usize::from(status.as_u16() / 100);
         // Nothing below 200 is the end of a request.
         lane.answered[class.clamp(2, 5) - 2].inc();
@@ -177,9 +180,4 @@ impl Drop for UnderWay<'_> {
             self.traffic.other.answered[GONE].inc();
         }
     }
-}
-
-/// 250 µs to 65 s in steps of 4.
-fn histogram() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_25, 4.0, 10))
 }

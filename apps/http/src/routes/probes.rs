@@ -680,6 +680,28 @@ mod tests {
         }
     }
 
+    /// Between two bounds a quantile is no more than a guess.
+    #[tokio::test]
+    async fn alerts_judge_histograms_by_bounds_that_they_have() {
+        let text = scrape("text/plain;version=0.0.4").await;
+        let alerts = include_str!("../../../../deploy/alerts.yaml");
+        let mut judged = 0;
+        for line in alerts.lines() {
+            let Some((expression, threshold)) = line.rsplit_once("[5m]))) > ") else {
+                continue;
+            };
+            assert!(expression.contains("histogram_quantile("), "{line}");
+            let threshold: f64 = threshold.parse().expect("a number");
+            for name in named(expression) {
+                let bound = format!("{name}{{le=\"{threshold:?}\"");
+                assert!(text.contains(&bound), "{bound} is no bound");
+                judged += 1;
+            }
+        }
+        assert_eq!(judged, alerts.matches("histogram_quantile(").count());
+        assert!(judged > 0);
+    }
+
     #[tokio::test]
     async fn both_formats_show_the_same_metrics() {
         let text = scrape("text/plain;version=0.0.4").await;
