@@ -70,6 +70,30 @@ mod tests {
         });
     }
 
+    /// The file that users run; one that gave up first would answer 504 in our place.
+    #[test]
+    fn the_load_balancer_waits_longer_than_anybody_may_and_leaves_room_for_its_checks() {
+        let file = include_str!("../../../deploy/haproxy.cfg");
+        let after = |words: &str| {
+            let (_, rest) = file.split_once(words)?;
+            let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
+            digits.parse::<u64>().ok()
+        };
+        for words in ["timeout server ", "timeout client "] {
+            let seconds = after(words).expect("it is there, in seconds");
+            assert!(seconds * 1_000 > LONGEST + 10_000, "{words}{seconds}");
+        }
+        let config = crate::HttpConfig::default();
+        let of_a_server = after("rise 1 maxconn ").expect("it is there");
+        let limit = u64::try_from(config.max_connections).expect("a number");
+        assert!(
+            (limit * 9 / 10..limit).contains(&of_a_server),
+            "{of_a_server}"
+        );
+        let kept = after("timeout http-keep-alive ").expect("it is there");
+        assert!(kept < config.idle_timeout.as_secs(), "{kept}");
+    }
+
     #[test]
     fn durations_have_a_unit_and_a_limit() {
         for (text, millis) in [
