@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use domain::{Catalog, WorkerConfig};
+use tokio::task::JoinSet;
 
 use crate::world::{World, scripted, submit};
 
@@ -9,7 +10,8 @@ async fn who_asks_first_is_told_when_his_task_is_likely_to_start() {
     let world = World::new();
     let catalog = Catalog::new(&world.ports);
     let kept = catalog.clone();
-    let _pace = tokio::spawn(async move { kept.keep_pace().await });
+    let mut pace = JoinSet::new();
+    pace.spawn(async move { kept.keep_pace().await });
     let ids = submit(&world.submitter(), &["sleep 1"; 100]).await;
     let one_by_one = WorkerConfig {
         concurrency: 1,
