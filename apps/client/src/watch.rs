@@ -52,7 +52,8 @@ pub enum Heard {
 pub struct Watch {
     client: Client,
     task: Option<Uuid>,
-    last_id: Option<u64>,
+    /// As the server gave it; in an empty topic it is before the first.
+    last_id: Option<i64>,
     stream: Option<Response>,
     unread: Vec<u8>,
     patience: Duration,
@@ -69,7 +70,7 @@ impl Watch {
         let mut watch = Self {
             client: client.clone(),
             task,
-            last_id,
+            last_id: last_id.map(|id| i64::try_from(id).unwrap_or(i64::MAX)),
             stream: None,
             unread: Vec::new(),
             patience: PATIENCE,
@@ -144,7 +145,8 @@ impl Watch {
             .client
             .http
             .request(Method::GET, url)
-            .header(ACCEPT, HeaderValue::from_static("text/event-stream"));
+            // Who asks for `text/event-stream` by name is taken for a browser, and told in a stream what others are told in a refusal.
+            .header(ACCEPT, HeaderValue::from_static("*/*"));
         if let Some(id) = self.last_id {
             request = request.header("Last-Event-ID", id);
         }
@@ -179,7 +181,7 @@ impl Watch {
         }
         match name {
             "message" => Some(Heard::Event {
-                id: self.last_id?,
+                id: self.last_id?.try_into().ok()?,
                 event: serde_json::from_str(data?).ok()?,
             }),
             "reset" => Some(Heard::Missed),

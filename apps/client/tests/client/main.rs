@@ -509,7 +509,7 @@ async fn a_stream_is_made_anew_at_the_servers_pace_and_goes_on_behind_the_last_e
         0 => stream(&format!("retry: 20\n\n{}", event(41))),
         1..8 => Act::Reset,
         8 => stream(&event(42)),
-        9 => stream("id:\nevent: reset\ndata: {}\n\n"),
+        9 => stream("id: -1\nevent: reset\ndata: {}\n\n"),
         10 => stream(&event(7)),
         _ => Act::Reset,
     })
@@ -533,8 +533,11 @@ async fn a_stream_is_made_anew_at_the_servers_pace_and_goes_on_behind_the_last_e
         .iter()
         .map(|request| request.header("last-event-id"))
         .collect();
-    let first = [&[""][..], &["41"; 8], &["42", "", "7"]].concat();
+    let first = [&[""][..], &["41"; 8], &["42", "-1", "7"]].concat();
     assert_eq!(after, first);
+    // A browser would be told in a stream that there is no room.
+    let accepts = |request: &script::Request| request.header("accept") == "*/*";
+    assert!(requests.iter().all(accepts));
 }
 
 #[tokio::test]
