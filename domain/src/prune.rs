@@ -1,8 +1,8 @@
 //! Taking out what has been at rest for long.
 //!
-//! Ids of version 7 are in the order of time, so what is old stands first. A walk from the beginning goes on as long as it
-//! finds something to delete. Another one goes slowly through the whole table, for ids of version 4 and for what came to rest
-//! late.
+//! Ids of version 7 are in the order of time and tell it, so what is old enough stands first. A walk goes over that part again and
+//! again, past whatever stays there, to where ids are too young. Another one goes slowly through the whole table, for ids of
+//! version 4 and for what came to rest late.
 
 use std::time::Duration;
 
@@ -33,8 +33,7 @@ impl Default for PruneConfig {
     }
 }
 
-/// After a stretch at the beginning of the table that had something to delete comes a pause of this many times its duration:
-/// pruning takes a fifth of one connection's time, and no more.
+/// After a stretch of what is old comes a pause of this many times its duration: pruning takes a fifth of one connection's time.
 const PAUSE_PER_STRETCH: u32 = 4;
 
 /// The longest such pause: a stretch that waited for a store that was down says nothing of the next.
@@ -45,54 +44,78 @@ pub(crate) async fn prune(ports: &Ports, config: PruneConfig, on_duty: impl Fn()
     let Some(retention) = config.retention else {
         return;
     };
-    let mut ticks = interval(config.interval.max(Duration::from_millis(1)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let pruner = Pruner {
         ports,
         retention,
+        interval: config.interval.max(Duration::from_millis(1)),
         stretch: config.stretch.max(1),
     };
-    let mut whole = None;
-    loop {
-        ticks.tick().await;
-        if !on_duty() {
-            continue;
-        }
-        if let Err(error) = pruner.step(&mut whole, &on_duty).await {
-            ports.observer.observe(&Event::DependencyFailed {
-                dependency: Dependency::Store,
-                doing: "prune",
-                error: chain(&error),
-            });
-        }
-    }
+    tokio::join!(
+        biased;
+        pruner.walk_what_is_old(&on_duty),
+        pruner.walk_everything(&on_duty),
+    );
 }
 
 struct Pruner<'ports> {
     ports: &'ports Ports,
     retention: Duration,
+    interval: Duration,
     stretch: usize,
 }
 
 impl Pruner<'_> {
-    /// The beginning of the table, as far as it is old, and a stretch of the whole.
-    async fn step(
-        &self,
-        whole: &mut Option<TaskId>,
-        on_duty: &impl Fn() -> bool,
-    ) -> Result<(), StoreError> {
-        let mut first = None;
+    async fn walk_what_is_old(&self, on_duty: &impl Fn() -> bool) {
+        let mut rest = Duration::ZERO;
+        loop {
+            sleep(rest.max(self.interval)).await;
+            rest = Duration::ZERO;
+            if !on_duty() {
+                continue;
+            }
+            match self.pass(on_duty).await {
+                // What stays is not read again at once, or a long row of it would be read all the time.
+                Ok(in_vain) => rest = in_vain * PAUSE_PER_STRETCH,
+                Err(error) => self.failed(&error),
+            }
+        }
+    }
+
+    /// From the beginning of the table to where ids are too young. Answers how long it went over stretches where everything
+    /// stays.
+    async fn pass(&self, on_duty: &impl Fn() -> bool) -> Result<Duration, StoreError> {
+        let old = self.ports.clock.now().before(self.retention);
+        let mut in_vain = Duration::ZERO;
+        let mut after = None;
         loop {
             let begun = Instant::now();
-            let (deleted, next) = self.stretch(first).await?;
-            first = next;
-            if deleted == 0 || first.is_none() || !on_duty() {
-                break;
+            let (deleted, next) = self.stretch(after).await?;
+            let Some(last) = next.filter(|last| last.made_at() <= old && on_duty()) else {
+                return Ok(in_vain);
+            };
+            let pause = pause(begun.elapsed(), after, last);
+            if deleted == 0 {
+                in_vain += pause;
             }
-            sleep((begun.elapsed() * PAUSE_PER_STRETCH).min(LONGEST_PAUSE)).await;
+            sleep(pause).await;
+            after = Some(last);
         }
-        (_, *whole) = self.stretch(*whole).await?;
-        Ok(())
+    }
+
+    async fn walk_everything(&self, on_duty: &impl Fn() -> bool) {
+        let mut ticks = interval(self.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut after = None;
+        loop {
+            ticks.tick().await;
+            if !on_duty() {
+                continue;
+            }
+            match self.stretch(after).await {
+                Ok((_, next)) => after = next,
+                Err(error) => self.failed(&error),
+            }
+        }
     }
 
     async fn stretch(&self, after: Option<TaskId>) -> Result<(usize, Option<TaskId>), StoreError> {
@@ -102,5 +125,62 @@ impl Pruner<'_> {
             self.ports.observer.observe(&Event::Pruned { count });
         }
         Ok((count, next))
+    }
+
+    fn failed(&self, error: &StoreError) {
+        self.ports.observer.observe(&Event::DependencyFailed {
+            dependency: Dependency::Store,
+            doing: "prune",
+            error: chain(error),
+        });
+    }
+}
+
+/// The pause after a stretch that took so long and ended with this id. Where its tasks once came faster than a fifth of a
+/// connection deletes them, it is shorter, down to as long as the stretch: whatever may be accepted for days can be deleted for days.
+fn pause(took: Duration, after: Option<TaskId>, last: TaskId) -> Duration {
+    let came_within = after.map_or(i64::MAX, |after| {
+        last.made_at().micros_since(after.made_at())
+    });
+    let came_within = Duration::from_micros(u64::try_from(came_within).unwrap_or(0));
+    came_within
+        .saturating_sub(took)
+        .clamp(took, took * PAUSE_PER_STRETCH)
+        .min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use ports::Timestamp;
+
+    use super::*;
+
+    /// A stretch of tasks that came within so many milliseconds, pruned in 10 ms.
+    fn check(came_within: Option<i64>, pause_in_millis: u64) {
+        let made = |millis: i64| TaskId::first_at(Timestamp::from_micros(millis * 1_000));
+        let begun = 1_735_689_600_000;
+        let after = came_within.map(|_| made(begun));
+        let last = made(begun + came_within.unwrap_or(0));
+        let took = Duration::from_millis(10);
+        let expected = Duration::from_millis(pause_in_millis);
+        assert_eq!(pause(took, after, last), expected, "{came_within:?}");
+    }
+
+    #[test]
+    fn pruning_is_as_fast_as_tasks_came_between_a_fifth_and_a_half_of_the_time() {
+        check(None, 40);
+        check(Some(1_000_000), 40);
+        check(Some(50), 40);
+        check(Some(49), 39);
+        check(Some(20), 10);
+        check(Some(0), 10);
+        check(Some(-5), 10);
+    }
+
+    #[test]
+    fn no_pause_is_longer_than_the_longest() {
+        let last = TaskId::first_at(Timestamp::EPOCH);
+        let pause = pause(Duration::from_secs(3_600), None, last);
+        assert_eq!(pause, LONGEST_PAUSE);
     }
 }

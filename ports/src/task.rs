@@ -20,6 +20,13 @@ impl TaskId {
         let millis = u128::try_from(time.as_micros().div_euclid(1_000)).unwrap_or(0);
         Self(Uuid::from_u128(millis.min(LATEST) << 80))
     }
+
+    /// The millisecond at which an id of version 7 was made; of another version it says nothing.
+    #[must_use]
+    pub fn made_at(self) -> Timestamp {
+        let millis = i64::try_from(self.0.as_u128() >> 80).unwrap_or(i64::MAX);
+        Timestamp::from_micros(millis.saturating_mul(1_000))
+    }
 }
 
 impl fmt::Display for TaskId {
@@ -280,6 +287,17 @@ mod tests {
         );
         assert_eq!(time(i64::MIN), "00000000-0000-0000-0000-000000000000");
         assert_eq!(time(i64::MAX), "ffffffff-ffff-0000-0000-000000000000");
+    }
+
+    #[test]
+    fn an_id_tells_when_it_was_made() {
+        let id: TaskId = "01941f29-8529-7abc-8def-0123456789ab"
+            .parse()
+            .expect("an id");
+        assert_eq!(id.made_at().as_micros(), 1_735_689_602_345_000);
+        assert_eq!(TaskId::first_at(id.made_at()).made_at(), id.made_at());
+        assert_eq!(TaskId(Uuid::nil()).made_at(), Timestamp::EPOCH);
+        assert!(TaskId(Uuid::max()).made_at() > id.made_at());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use adapters::faulty::{Fault, Faulty};
 use adapters::memory::MemoryTaskStore;
 use domain::{PruneConfig, WorkerConfig};
-use ports::{Event, TaskId};
+use ports::{Event, NewTask, Payload, Priority, TaskId};
 
 use crate::world::{World, scripted, submission, submit};
 
@@ -108,4 +108,91 @@ async fn several_workers_prune_a_long_past_once() {
     for worker in workers {
         worker.stop().await;
     }
+}
+
+/// `count` tasks for a time long after the retention stand at the head of the table, and `done` behind them.
+async fn past_behind_waiting(
+    world: &World,
+    count: usize,
+    done: usize,
+) -> (Vec<TaskId>, Vec<TaskId>) {
+    let submitter = world.submitter();
+    let late = world.ports.clock.now().after(DAY * 30);
+    let later = || {
+        let mut later = submission("later");
+        later.run_at = Some(late);
+        later
+    };
+    let waiting = submitter.submit((0..count).map(|_| later()).collect());
+    let waiting = waiting.await.expect("accepted");
+    let waiting = waiting.into_iter().map(|accepted| accepted.id).collect();
+    let past = submit(&submitter, &vec!["ok"; done]).await;
+    let worker = world.work(scripted());
+    world.memory.store.at_rest(&past).await;
+    worker.stop().await;
+    tokio::time::sleep(DAY * 3).await;
+    (waiting, past)
+}
+
+/// Two stretches that may not go hold up nothing that stands behind them.
+#[tokio::test(start_paused = true)]
+async fn what_stays_at_the_head_of_the_table_holds_up_nothing_behind_it() {
+    let world = World::new();
+    let (waiting, past) = past_behind_waiting(&world, 1_000, 3_000).await;
+    let worker = world.work_with(scripted(), kept_for(DAY * 2));
+    // In this time the walk through everything gets over 2,000 rows at most.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(exist(&world, &past).await.iter().all(|exists| !exists));
+    assert!(exist(&world, &waiting).await.iter().all(|exists| *exists));
+    assert_eq!(pruned(&world), 3_000);
+    world.assert_consistent();
+    worker.stop().await;
+}
+
+fn counted(world: &mut World) -> Arc<Faulty<MemoryTaskStore>> {
+    let counted = Arc::new(Faulty::new(Arc::clone(&world.memory.store)));
+    world.ports.audit = Arc::<Faulty<MemoryTaskStore>>::clone(&counted);
+    counted
+}
+
+/// A long row of what stays is not read all the time.
+#[tokio::test(start_paused = true)]
+async fn after_a_row_of_what_stays_comes_a_rest() {
+    let mut world = World::new();
+    past_behind_waiting(&world, 300, 0).await;
+    let store = counted(&mut world);
+    store
+        .faults()
+        .always(Fault::Delay(Duration::from_millis(100)));
+    let mut config = kept_for(DAY * 2);
+    config.prune.stretch = 1;
+    config.prune.interval = Duration::from_secs(10);
+    let _worker = world.work_with(scripted(), config);
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    let reads = store.faults().calls_of("prune");
+    // A pass takes a minute, half of it in pauses, and is followed by two: 20 of them, and 360 stretches of the whole.
+    assert!((5_500..7_000).contains(&reads), "{reads}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_walk_over_what_is_old_ends_where_ids_are_too_young() {
+    let mut world = World::new();
+    let now = world.ports.clock.now().after(DAY * 3);
+    let young = |number: u64| NewTask {
+        id: TaskId::first_at(now.after(Duration::from_millis(number))),
+        payload: Payload::default(),
+        priority: Priority::default(),
+        max_attempts: 1,
+        run_at: None,
+        messaged: false,
+    };
+    tokio::time::sleep(DAY * 3).await;
+    let tasks: Vec<_> = (0..5_000).map(young).collect();
+    world.ports.store.insert(&tasks).await.expect("insert");
+    let store = counted(&mut world);
+    let _worker = world.work_with(scripted(), kept_for(DAY * 2));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let reads = store.faults().calls_of("prune");
+    assert!(reads <= 122, "{reads}: one a second, and one of the whole");
+    assert_eq!(pruned(&world), 0);
 }
