@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ports::{Dependency, Event, StoreError, Task, TaskId, TaskResult, Tier};
 
 use crate::{Metrics, Ports, chain};
-use lookup::Lookup;
+use lookup::{Answer, Lookup};
 
 /// What is known of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,8 @@ impl Reader {
         }
     }
 
-    /// Reads one task. Of many callers at once those whom the cache cannot answer share a few questions to the store.
+    /// Reads one task. Of many callers at once those whom the cache cannot answer share a few questions to the store, and what is
+    /// done is put in the cache by the one who asked. Nobody is told what was asked before it came, but that a task is done.
     ///
     /// # Errors
     /// [`StoreError`] when the cache does not hold it and the store does not answer.
@@ -46,23 +47,23 @@ impl Reader {
         if let Some(result) = self.cached(id).await {
             return Ok(Reading::Done(result));
         }
-        let found = self.lookup.get(self.ports.store.as_ref(), id).await?;
-        let result = found.as_ref().and_then(Task::to_result);
+        let Answer { task, to_cache } = self.lookup.get(self.ports.store.as_ref(), id).await?;
+        let result = task.as_ref().and_then(Task::to_result);
         self.ports.observer.observe(&Event::TierLookup {
             tier: Tier::Store,
             hits: usize::from(result.is_some()),
             misses: usize::from(result.is_none()),
         });
-        let Some(task) = found else {
-            return Ok(Reading::Unknown);
-        };
-        let Some(result) = result else {
-            return Ok(Reading::Unfinished(Box::new(task)));
-        };
-        if let Err(error) = self.ports.cache.put(std::slice::from_ref(&result)).await {
+        if !to_cache.is_empty()
+            && let Err(error) = self.ports.cache.put(&to_cache).await
+        {
             self.cache_failed("put", &error);
         }
-        Ok(Reading::Done(result))
+        Ok(match (task, result) {
+            (None, _) => Reading::Unknown,
+            (_, Some(result)) => Reading::Done(result),
+            (Some(task), None) => Reading::Unfinished(Box::new(task)),
+        })
     }
 
     /// The numbers of `GET /metrics`.

@@ -1,9 +1,13 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use adapters::faulty::{Fault, Faults, Faulty};
+use async_trait::async_trait;
 use domain::{Metrics, Reader, Reading};
-use ports::{Event, StoreError, TaskId, TaskStatus};
+use ports::{
+    CacheError, Event, ResultCache, StoreError, TaskId, TaskResult, TaskStatus, TaskStore,
+};
 use tokio::task::JoinSet;
 
 use crate::world::{World, scripted, submit};
@@ -84,12 +88,17 @@ async fn metrics_are_the_totals() {
 async fn slow_reader(tasks: &[&str]) -> (Reader, Arc<Faults>, Vec<TaskId>) {
     let world = World::new();
     let ids = submit(&world.submitter(), tasks).await;
-    let slow = Arc::new(Faulty::new(world.memory.store.clone()));
-    let faults = Arc::clone(slow.faults());
-    faults.always(Fault::Delay(Duration::from_millis(100)));
+    let (slow, faults) = slow_store(&world);
     let mut ports = world.ports.clone();
     ports.store = slow;
     (Reader::new(&ports), faults, ids)
+}
+
+fn slow_store(world: &World) -> (Arc<dyn TaskStore>, Arc<Faults>) {
+    let slow = Arc::new(Faulty::new(world.memory.store.clone()));
+    let faults = Arc::clone(slow.faults());
+    faults.always(Fault::Delay(Duration::from_millis(100)));
+    (slow, faults)
 }
 
 /// Reads each of these ids, all at once.
@@ -124,6 +133,59 @@ async fn those_who_ask_at_once_share_a_few_questions() {
     assert_eq!(faults.calls_of("get"), 4);
 }
 
+/// Counts the results that are put in the cache, and holds none.
+#[derive(Default)]
+struct Forgetful(AtomicUsize);
+
+#[async_trait]
+impl ResultCache for Forgetful {
+    async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<TaskResult>>, CacheError> {
+        Ok(vec![None; ids.len()])
+    }
+
+    async fn put(&self, results: &[TaskResult]) -> Result<(), CacheError> {
+        self.0.fetch_add(results.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), CacheError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_readers_of_one_result_make_one_query_and_one_write_to_the_cache() {
+    let world = World::new();
+    let ids = submit(&world.submitter(), &["ok"]).await;
+    let worker = world.work(scripted());
+    world.memory.store.at_rest(&ids).await;
+    worker.stop().await;
+    let (slow, faults) = slow_store(&world);
+    let cache = Arc::new(Forgetful::default());
+    let mut ports = world.ports.clone();
+    ports.store = slow;
+    ports.cache = cache.clone();
+    let reader = Reader::new(&ports);
+    let wanted = std::iter::repeat_n(ids[0], 1_000);
+    for (_, reading) in all_at_once(&reader, wanted).join_all().await {
+        assert!(matches!(reading, Ok(Reading::Done(_))), "{reading:?}");
+    }
+    assert_eq!(faults.calls_of("get"), 1);
+    assert_eq!(cache.0.load(Ordering::Relaxed), 1);
+}
+
+/// Whoever comes while a question is under way may know of what was written after it was asked.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_readers_of_one_unfinished_task_join_no_question_that_was_asked_before_they_came()
+ {
+    let (reader, faults, ids) = slow_reader(&["ok"]).await;
+    let wanted = std::iter::repeat_n(ids[0], 1_000);
+    for (_, reading) in all_at_once(&reader, wanted).join_all().await {
+        assert!(matches!(reading, Ok(Reading::Unfinished(_))), "{reading:?}");
+    }
+    assert_eq!(faults.calls_of("get"), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_who_hangs_up_while_asking_for_others_takes_nobody_with_it() {
     let (reader, faults, ids) = slow_reader(&["ok"; 8]).await;
@@ -143,6 +205,20 @@ async fn one_who_hangs_up_while_asking_for_others_takes_nobody_with_it() {
         }
     }
     assert!(faults.calls_of("get") <= 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_task_whose_asker_hung_up_the_next_who_waits_asks() {
+    let (reader, faults, ids) = slow_reader(&["ok"]).await;
+    let mut first = all_at_once(&reader, [ids[0]]);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let others = all_at_once(&reader, std::iter::repeat_n(ids[0], 5));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    first.shutdown().await;
+    for (_, reading) in others.join_all().await {
+        assert!(matches!(reading, Ok(Reading::Unfinished(_))), "{reading:?}");
+    }
+    assert_eq!(faults.calls_of("get"), 2);
 }
 
 #[tokio::test(start_paused = true)]
