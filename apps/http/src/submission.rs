@@ -702,7 +702,7 @@ impl Shape for NewTaskShape {
                     "priority",
                     with_default(
                         integer(
-                            "How urgent it is among those a worker holds; 10 is the most urgent.",
+                            "How urgent it is among those that a worker takes at once, as many as it has room to run; 10 is the most urgent.",
                             Some(0.0),
                             Some(10.0),
                             1,

@@ -1,9 +1,10 @@
 //! The second stage: runs of the processing function, many at once, each with a deadline.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,6 +21,11 @@ pub(super) async fn run_all(
     mut claimed: UnboundedReceiver<Vec<Placed>>,
     settle: UnboundedSender<Ran>,
 ) {
+    let stage = Arc::new(Stage {
+        life,
+        settle,
+        placed: Mutex::default(),
+    });
     let mut runs = JoinSet::new();
     loop {
         tokio::select! {
@@ -27,18 +33,41 @@ pub(super) async fn run_all(
             Some(_) = runs.join_next(), if !runs.is_empty() => {}
             batch = claimed.recv() => {
                 let Some(batch) = batch else { break };
-                for Placed { held, slot } in batch {
-                    let (life, settle) = (Arc::clone(&life), settle.clone());
-                    runs.spawn(async move {
-                        let outcome = life.run_one(&held).await;
-                        drop(slot);
-                        let _ = settle.send(Ran { held, outcome });
-                    });
+                let count = batch.len();
+                stage.placed().extend(batch);
+                for _ in 0..count {
+                    let stage = Arc::clone(&stage);
+                    runs.spawn(async move { stage.run_next().await });
                 }
             }
         }
     }
     while runs.join_next().await.is_some() {}
+}
+
+/// What the runs share.
+struct Stage {
+    life: Arc<Life>,
+    settle: UnboundedSender<Ran>,
+    /// What has a place and was not begun, in the order in which it is to begin: claim after claim, and of each the most urgent first.
+    placed: Mutex<VecDeque<Placed>>,
+}
+
+impl Stage {
+    /// Runs whatever is to begin next. A runtime with several threads begins what was spawned in an order of its own, so a run is
+    /// told its task only then.
+    async fn run_next(&self) {
+        let Some(Placed { held, slot }) = self.placed().pop_front() else {
+            return;
+        };
+        let outcome = self.life.run_one(&held).await;
+        drop(slot);
+        let _ = self.settle.send(Ran { held, outcome });
+    }
+
+    fn placed(&self) -> MutexGuard<'_, VecDeque<Placed>> {
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Life {

@@ -6,6 +6,7 @@ mod command;
 mod events;
 mod faults;
 mod keyed;
+mod order;
 mod overload;
 mod prune;
 mod read;

@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use adapters::memory::{LogLimits, MemoryLog};
 use domain::{Reader, Reading, WorkerConfig, processor_fn};
 use ports::observer::{ClaimedBy, SkipReason};
 use ports::{DeadLetter, Event, Failure, Payload, TaskId, TaskPublisher, TaskStatus, Totals};
@@ -27,7 +26,7 @@ fn skipped(world: &World, reason: SkipReason) -> usize {
 }
 
 /// Waits until nothing is in hand and every claim is released.
-async fn settled(world: &World, ids: &[TaskId]) {
+pub(crate) async fn settled(world: &World, ids: &[TaskId]) {
     world.memory.store.at_rest(ids).await;
     world
         .memory
@@ -321,87 +320,4 @@ async fn two_workers_share_the_work_and_nothing_is_done_twice() {
     let totals = world.ports.store.totals().await.expect("totals");
     assert_eq!(totals.done, 200);
     assert_ne!(totals, Totals::default());
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_more_urgent_of_a_batch_start_first() {
-    let world = World::new();
-    let submitter = world.submitter();
-    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let submissions = (0..=10_i64).map(|priority| {
-        let mut submission = submission(&priority.to_string());
-        submission.priority = ports::Priority::new(priority).expect("valid");
-        submission
-    });
-    let accepted = submitter
-        .submit(submissions.collect())
-        .await
-        .expect("accepted");
-    let ids: Vec<_> = accepted.iter().map(|accepted| accepted.id).collect();
-    let seen = Arc::clone(&order);
-    let _worker = world.work(processor_fn(move |job| {
-        let seen = Arc::clone(&seen);
-        async move {
-            seen.lock().expect("not poisoned").push(job.priority.get());
-            Ok(String::new())
-        }
-    }));
-    settled(&world, &ids).await;
-    let order = order.lock().expect("not poisoned").clone();
-    assert_eq!(order, (0..=10).rev().collect::<Vec<u8>>());
-}
-
-/// Everything that is claimed has a place to run, so a task starts before every one that is claimed after it, however urgent,
-/// and waits at most until those of its own batch have started.
-#[tokio::test(start_paused = true)]
-async fn the_least_urgent_starts_before_whatever_is_claimed_after_it() {
-    const PLACES: usize = 4;
-    let mut world = World::new();
-    // One partition, so that the order of the log is that of the submissions.
-    let limits = LogLimits {
-        partitions: 1,
-        ..LogLimits::default()
-    };
-    let log = Arc::new(MemoryLog::with_limits(world.ports.clock.clone(), limits));
-    world.ports.publisher = log.clone();
-    world.ports.announcer = log.clone();
-    let submitter = world.submitter();
-    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let seen = Arc::clone(&order);
-    let config = WorkerConfig {
-        concurrency: PLACES,
-        ..WorkerConfig::default()
-    };
-    let urgent = |number: usize| {
-        let mut submission = submission(&format!("urgent {number}"));
-        submission.priority = ports::Priority::MAX;
-        submission
-    };
-    // A backlog of urgent ones, one that is not, and more urgent ones than it could ever outlive.
-    let mut submissions: Vec<_> = (0..40).map(urgent).collect();
-    submissions.push(submission("patient"));
-    submissions.extend((41..400).map(urgent));
-    let accepted = submitter.submit(submissions).await.expect("accepted");
-    let ids: Vec<_> = accepted.iter().map(|accepted| accepted.id).collect();
-    let _worker = world.work_on(
-        Arc::new(log.feed()),
-        processor_fn(move |job| {
-            let seen = Arc::clone(&seen);
-            async move {
-                let payload = job.payload.as_str().to_owned();
-                seen.lock().expect("not poisoned").push(payload);
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                Ok(String::new())
-            }
-        }),
-        config,
-    );
-    settled(&world, &ids).await;
-    let order = order.lock().expect("not poisoned").clone();
-    let place = order.iter().position(|payload| payload == "patient");
-    let place = place.expect("it ran");
-    assert!(
-        (40..40 + PLACES).contains(&place),
-        "it stood behind 40 and started as number {place}"
-    );
 }
