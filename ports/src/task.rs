@@ -81,7 +81,7 @@ impl Payload {
     }
 }
 
-/// How urgent a task is among those a worker holds: 0 (lowest, the default) to 10.
+/// How urgent a task is among those that a worker takes at once: 0 (lowest, the default) to 10.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Priority(u8);
 
