@@ -13,12 +13,14 @@ use tokio::task::JoinHandle;
 /// anything: on the worker's threads each of them holds up claims, completions and health for as long.
 ///
 /// It costs a task two handovers between threads, some microseconds. No more functions compute at once than there are threads; of
-/// those that await something as many as the worker runs. The deadline counts from when the worker began the run, so let the worker
-/// take no more at once than its threads can finish in that time (`WorkerConfig::concurrency`).
+/// those that await something as many as the worker runs. The deadline counts from when a thread begins the run: a task that waits
+/// for one spends no attempt.
 ///
 /// A run that was given up ends at its next `await`; one that never awaits keeps its thread until it returns.
 pub struct OwnThreads<P> {
     processor: Arc<P>,
+    /// Tasks with a shorter payload are not worth a handover.
+    least_bytes: usize,
     /// `None` only while this is being dropped.
     runtime: Option<Runtime>,
 }
@@ -36,8 +38,18 @@ impl<P: Processor + 'static> OwnThreads<P> {
             .build()?;
         Ok(Self {
             processor: Arc::new(processor),
+            least_bytes: 0,
             runtime: Some(runtime),
         })
+    }
+
+    /// Leaves tasks whose payload has fewer bytes to the threads of the worker: for a function that computes the longer the more it is
+    /// given.
+    #[must_use]
+    pub const fn from_bytes(self, least_bytes: usize) -> Self {
+        let mut own = self;
+        own.least_bytes = least_bytes;
+        own
     }
 }
 
@@ -62,11 +74,18 @@ impl Drop for Run {
 #[async_trait]
 impl<P: Processor + 'static> Processor for OwnThreads<P> {
     async fn process(&self, job: Job) -> Result<String, Failure> {
+        if job.payload.as_str().len() < self.least_bytes {
+            return self.processor.process(job).await;
+        }
         let Some(runtime) = &self.runtime else {
             return Err(Failure::Unavailable("the threads have ended".into()));
         };
         let processor = Arc::clone(&self.processor);
-        let mut run = Run(runtime.spawn(async move { processor.process(job).await }));
+        let waiting = job.beginning.postpone();
+        let mut run = Run(runtime.spawn(async move {
+            drop(waiting);
+            processor.process(job).await
+        }));
         match (&mut run.0).await {
             Ok(outcome) => outcome,
             // The worker makes of it what it makes of any panic.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use ports::{
-    CallOutcome, Cancellation, Event, Failure, Fence, Job, Payload, Priority, Processor as _,
-    TaskId, Timestamp,
+    Beginning, CallOutcome, Cancellation, Event, Failure, Fence, Job, Payload, Priority,
+    Processor as _, TaskId, Timestamp,
 };
 use sha2::Sha256;
 use task_processor_adapters::http_processor::{HttpProcessor, HttpProcessorOptions, Limits};
@@ -30,6 +30,7 @@ fn job(payload: &str) -> Job {
         attempt: 2,
         fence: Fence(5),
         cancellation: Cancellation::default(),
+        beginning: Beginning::default(),
         trace: None,
     }
 }

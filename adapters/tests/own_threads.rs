@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ports::{Cancellation, Failure, Fence, Job, Payload, Priority, Processor, TaskId};
+use ports::{Beginning, Cancellation, Failure, Fence, Job, Payload, Priority, Processor, TaskId};
 use task_processor_adapters::own_threads::OwnThreads;
 
 fn job(payload: &str) -> Job {
@@ -16,6 +16,7 @@ fn job(payload: &str) -> Job {
         attempt: 1,
         fence: Fence(1),
         cancellation: Cancellation::default(),
+        beginning: Beginning::default(),
         trace: None,
     }
 }
@@ -63,6 +64,46 @@ async fn the_function_says_its_own_deadline() {
     let (_go, holding) = Holding::new();
     let processor = OwnThreads::start(holding, 1).expect("threads");
     assert_eq!(processor.timeout(&job("any")), Some(Duration::from_secs(7)));
+}
+
+/// Answers with the name of its thread.
+struct Named;
+
+#[async_trait]
+impl Processor for Named {
+    async fn process(&self, _job: Job) -> Result<String, Failure> {
+        Ok(std::thread::current().name().unwrap_or_default().to_owned())
+    }
+}
+
+#[tokio::test]
+async fn a_payload_that_is_not_worth_a_handover_stays_where_it_is() {
+    let processor = OwnThreads::start(Named, 1).expect("threads").from_bytes(5);
+    let here = Named.process(job("here")).await;
+    assert_eq!(processor.process(job("four")).await, here);
+    assert_eq!(
+        processor.process(job("fives")).await,
+        Ok("processor".into())
+    );
+}
+
+#[tokio::test]
+async fn a_run_begins_when_it_has_a_thread() {
+    let (go, holding) = Holding::new();
+    let processor = OwnThreads::start(holding, 1).expect("threads");
+    let (first, second) = (job("first"), job("second"));
+    let (first_begins, second_begins) = (first.beginning.clone(), second.beginning.clone());
+    let mut first = processor.process(first);
+    assert!(is_pending(&mut first).await);
+    first_begins.begun().await;
+    let mut second = processor.process(second);
+    assert!(is_pending(&mut second).await);
+    assert!(is_pending(&mut Box::pin(second_begins.begun())).await);
+    go.send(()).expect("it waits");
+    assert_eq!(first.await, Ok("FIRST".into()));
+    second_begins.begun().await;
+    go.send(()).expect("it waits");
+    assert_eq!(second.await, Ok("SECOND".into()));
 }
 
 struct Panicking;

@@ -4,6 +4,7 @@
 mod all;
 pub mod announcer;
 pub mod audit;
+pub mod beginning;
 pub mod cache;
 pub mod cancellation;
 pub mod catalog;
@@ -27,6 +28,7 @@ pub mod trace;
 pub use all::Ports;
 pub use announcer::{AnnounceError, Announcer, DeadLetter};
 pub use audit::{AuditPage, TaskAudit};
+pub use beginning::{Beginning, Postponed};
 pub use cache::{CacheError, ResultCache};
 pub use cancellation::Cancellation;
 pub use catalog::{Inspection, Listed, Listing, Place, TaskCatalog};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::beginning::Beginning;
 use crate::cancellation::Cancellation;
 use crate::task::{Fence, Payload, Priority, TaskId};
 use crate::trace::TraceContext;
@@ -24,6 +25,9 @@ pub struct Job {
     /// Told within 2 s when the task is cancelled, or moved in any other way: whatever the run answers then is dropped. A
     /// function that returns when it is told frees its place for another task; one that never looks runs on, in vain.
     pub cancellation: Cancellation,
+    /// From when the deadline counts. A processor that has fewer places of its own than the worker runs tasks
+    /// [postpones](Beginning::postpone) it until there is one.
+    pub beginning: Beginning,
     /// The trace this run belongs to, to be passed on to whatever the function calls.
     pub trace: Option<TraceContext>,
 }
@@ -50,7 +54,8 @@ pub enum Failure {
 /// Turns a payload into a result.
 ///
 /// Runs at least once per task, possibly on two workers at once after one was presumed dead; only one result counts.
-/// A panic and a run past its deadline are [`Failure::Retryable`]. When the future is dropped the run has been given up.
+/// A panic and a run past its deadline are [`Failure::Retryable`]. When the future is dropped the run has been given up. The deadline
+/// counts from when it is called, or from when it [begins](Beginning).
 ///
 /// It runs on the threads of the worker. A function that computes for long without awaiting anything belongs on threads of its own:
 /// the adapter `OwnThreads` puts any processor there.

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ports::{Event, Failure, Job, RunOutcome, Work};
+use ports::{Beginning, Event, Failure, Job, RunOutcome, Work};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::{Held, Life, Placed, Ran};
 use crate::turn::panic_text;
@@ -83,6 +83,7 @@ impl Life {
             attempt,
             fence: held.task.fence,
             cancellation: cancellation.clone(),
+            beginning: Beginning::default(),
             trace: span.clone().or_else(|| held.trace.clone()),
         };
         let deadline = self
@@ -136,13 +137,20 @@ impl Life {
     }
 
     async fn run_with_deadline(&self, job: Job, deadline: Duration) -> Ended {
+        let beginning = job.beginning.clone();
         let run = Guarded(self.processor.process(job));
         if deadline.is_zero() {
             return run.await;
         }
-        match timeout(deadline, run).await {
-            Ok(ended) => ended,
-            Err(_) => Ended::TimedOut,
+        let past_deadline = async {
+            beginning.begun().await;
+            sleep(deadline).await;
+        };
+        tokio::select! {
+            biased;
+            // First, for that is when the processor may postpone the beginning.
+            ended = run => ended,
+            () = past_deadline => Ended::TimedOut,
         }
     }
 

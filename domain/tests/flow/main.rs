@@ -5,6 +5,7 @@ mod catalog;
 mod command;
 mod events;
 mod faults;
+mod heavy;
 mod keyed;
 mod order;
 mod overload;

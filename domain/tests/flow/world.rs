@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use adapters::memory::{Memory, TokioClock};
-use domain::worker::Stopped;
+use domain::worker::{Progress, Stopped};
 use domain::{Ports, Submission, SubmitConfig, Submitter, Worker, WorkerConfig};
 use ports::{Failure, Payload, Processor, TaskFeed, TaskId};
 use tokio::sync::oneshot;
@@ -18,6 +18,7 @@ pub(crate) struct World {
 
 /// A worker that runs beside the test.
 pub(crate) struct Running {
+    pub(crate) progress: Progress,
     stop: oneshot::Sender<()>,
     task: JoinSet<Stopped>,
 }
@@ -55,13 +56,18 @@ impl World {
     ) -> Running {
         let (stop, stopped) = oneshot::channel::<()>();
         let worker = Worker::new(self.ports.clone(), feed, Arc::new(processor), config);
+        let progress = worker.progress();
         let mut task = JoinSet::new();
         task.spawn(worker.run(async {
             if stopped.await.is_err() {
                 std::future::pending::<()>().await;
             }
         }));
-        Running { stop, task }
+        Running {
+            progress,
+            stop,
+            task,
+        }
     }
 
     /// Everything in the books agrees with everything else.
