@@ -16,6 +16,7 @@ mod duty;
 mod heed;
 mod intake;
 mod leftover;
+mod load;
 mod progress;
 mod run;
 mod settle;
@@ -44,6 +45,7 @@ use crate::{Ports, RetryPolicy, chain};
 use brake::Brake;
 use heed::Running;
 use leftover::Leftover;
+use load::{Load, Weight};
 
 pub use progress::{Pace, Progress};
 
@@ -62,6 +64,9 @@ pub struct WorkerConfig {
     pub concurrency: usize,
     /// How many tasks may be claimed and not yet announced. Default 8,192.
     pub in_flight: usize,
+    /// How many bytes of payloads and results may be in hand; a claim may pass it, once, by what its tasks are larger than those of
+    /// the one before. Default 64 MiB.
+    pub in_flight_bytes: usize,
     /// How many tasks a claim, a completion or an announcement may hold. Default 512.
     pub batch: usize,
     /// The deadline of one run; zero is none. Default 60 s.
@@ -95,6 +100,7 @@ impl Default for WorkerConfig {
             name: "worker".into(),
             concurrency: 1_024,
             in_flight: 8_192,
+            in_flight_bytes: 64 * 1024 * 1024,
             batch: 512,
             task_timeout: Duration::from_secs(60),
             max_result_bytes: 256 * 1024,
@@ -132,12 +138,18 @@ pub struct Stopped {
     pub clean: bool,
 }
 
-/// A task in hand, on its way through the stages. Its permit is given back when it leaves the last of them.
+/// A task in hand, on its way through the stages.
 struct Held {
     task: ClaimedTask,
     claim: ClaimId,
     trace: Option<TraceContext>,
-    _in_flight: OwnedSemaphorePermit,
+    in_hand: InHand,
+}
+
+/// What a task in hand takes of the limits. It is given back when the task leaves the last of the stages.
+struct InHand {
+    weight: Weight,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// A task in hand with a place to run.
@@ -167,6 +179,8 @@ struct Life {
     slots: Arc<Semaphore>,
     /// Free places for tasks in hand.
     in_flight: Arc<Semaphore>,
+    /// The bytes in hand.
+    load: Load,
     /// The claims in hand.
     book: Mutex<BTreeMap<ClaimId, Page>>,
     /// The log does not take announcements.
@@ -307,6 +321,7 @@ impl Worker {
             progress: self.progress.clone(),
             slots: Arc::new(Semaphore::new(self.config.concurrency.max(1))),
             in_flight: Arc::new(Semaphore::new(self.config.in_flight.max(1))),
+            load: Load::new(self.config.in_flight_bytes),
             book: Mutex::new(BTreeMap::new()),
             log_is_down: AtomicBool::new(false),
             owing: AtomicBool::new(false),

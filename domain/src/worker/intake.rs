@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::acknowledge::Receipt;
 use super::brake::Allowance;
 use super::leftover::Received;
-use super::{Held, Life, Page, Placed, stopped};
+use super::{Held, InHand, Life, Page, Placed, stopped};
 use crate::again::{Backoff, OF_A_WORKER, SOON};
 use crate::gather::{FOR_THE_STORE, Gather};
 
@@ -143,10 +143,15 @@ impl Life {
                 }
                 drop(semaphore.acquire().await);
             }
+            if self.load.room() == 0 {
+                self.progress.is_full();
+            }
+            self.load.has_room().await;
             let free = self
                 .slots
                 .available_permits()
-                .min(self.in_flight.available_permits());
+                .min(self.in_flight.available_permits())
+                .min(self.load.room());
             if free == 0 {
                 continue;
             }
@@ -307,8 +312,10 @@ impl Life {
         );
         claimed.sort_by_key(|(task, _)| std::cmp::Reverse(task.priority));
         let took = started.elapsed();
+        let payloads = claimed.iter().map(|(task, _)| task.payload.as_str().len());
+        let weights = self.load.take(payloads);
         let mut placed = Vec::with_capacity(count);
-        for (task, parent) in claimed {
+        for ((task, parent), weight) in claimed.into_iter().zip(weights) {
             let trace = self.trace_claim(task.id, by, parent, took);
             placed.push(Placed {
                 slot: permit(&self.slots).await,
@@ -316,7 +323,10 @@ impl Life {
                     task,
                     claim: ticket.claim,
                     trace,
-                    _in_flight: permit(&self.in_flight).await,
+                    in_hand: InHand {
+                        weight,
+                        _permit: permit(&self.in_flight).await,
+                    },
                 },
             });
         }

@@ -57,11 +57,14 @@ impl Stage {
     /// Runs whatever is to begin next. A runtime with several threads begins what was spawned in an order of its own, so a run is
     /// told its task only then.
     async fn run_next(&self) {
-        let Some(Placed { held, slot }) = self.placed().pop_front() else {
+        let Some(Placed { mut held, slot }) = self.placed().pop_front() else {
             return;
         };
         let outcome = self.life.run_one(&held).await;
         drop(slot);
+        held.in_hand
+            .weight
+            .grow(outcome.as_ref().map_or(0, String::len));
         let _ = self.settle.send(Ran { held, outcome });
     }
 

@@ -8,11 +8,10 @@ use ports::{
     ClaimId, DeadLetter, Dependency, Event, Next, Spent, Step, StoreError, TaskEvent, TaskId,
     TaskResult, TaskStatus, TraceContext, Transition, Work, WriteOutcome,
 };
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
-use super::{Held, Life, Ran};
+use super::{Held, InHand, Life, Ran};
 use crate::again::{Backoff, OF_A_WORKER, SOON};
 use crate::gather::{FOR_THE_STORE, Gather};
 use crate::lifecycle;
@@ -26,7 +25,7 @@ pub(super) struct Settled {
     /// Someone else moved it: what came of it then may still have to be announced for this claim.
     pub(super) is_late: bool,
     pub(super) trace: Option<TraceContext>,
-    _in_flight: OwnedSemaphorePermit,
+    _in_hand: InHand,
 }
 
 pub(super) enum News {
@@ -138,7 +137,7 @@ impl Life {
             task,
             claim,
             trace,
-            _in_flight,
+            in_hand: _in_hand,
         } = step.held;
         let id = task.id;
         let updated_at = match (outcome.write, outcome.updated_at) {
@@ -155,7 +154,7 @@ impl Life {
                     event: None,
                     is_late: true,
                     trace,
-                    _in_flight,
+                    _in_hand,
                 };
             }
         };
@@ -199,7 +198,7 @@ impl Life {
             }),
             is_late: false,
             trace,
-            _in_flight,
+            _in_hand,
         }
     }
 

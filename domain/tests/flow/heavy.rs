@@ -1,15 +1,17 @@
-//! Functions that compute for long, on threads of their own.
+//! Functions that compute for long, on threads of their own, and payloads that are large.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adapters::own_threads::OwnThreads;
 use async_trait::async_trait;
 use domain::worker::Pace;
-use domain::{RetryPolicy, WorkerConfig};
+use domain::{RetryPolicy, WorkerConfig, processor_fn};
 use ports::{Event, Failure, Job, Processor, RunOutcome, TaskStatus};
 
+use crate::worker::settled;
 use crate::world::{World, submit};
 
 /// What is shorter runs where the worker does.
@@ -122,4 +124,35 @@ async fn a_task_that_waits_for_a_thread_spends_no_attempt() {
     let expected = [(TaskStatus::Done, 2), (TaskStatus::Done, 1)];
     assert_eq!(ends.collect::<Vec<_>>(), expected);
     worker.stop().await;
+}
+
+/// However many places there are, no more is claimed than there are bytes for.
+#[tokio::test(start_paused = true)]
+async fn the_bytes_in_hand_are_bounded() {
+    const LARGE: usize = 64 * 1024;
+    let world = World::new();
+    let submitter = world.submitter();
+    let large = "x".repeat(LARGE);
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&most);
+    let function = processor_fn(move |_| {
+        let (running, most) = (Arc::clone(&running), Arc::clone(&seen));
+        async move {
+            most.fetch_max(
+                running.fetch_add(1, Ordering::Relaxed) + 1,
+                Ordering::Relaxed,
+            );
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            running.fetch_sub(1, Ordering::Relaxed);
+            Ok(String::new())
+        }
+    });
+    let config = WorkerConfig {
+        in_flight_bytes: LARGE * 16,
+        ..WorkerConfig::default()
+    };
+    let ids = submit(&submitter, &[large.as_str(); 100]).await;
+    let _worker = world.work_with(function, config);
+    settled(&world, &ids).await;
+    assert_eq!(most.load(Ordering::Relaxed), 16);
 }

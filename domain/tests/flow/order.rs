@@ -54,6 +54,8 @@ async fn starts(count: usize) -> Vec<(usize, u8)> {
     let config = WorkerConfig {
         // None is claimed by age, however slow the machine.
         grace: Duration::from_secs(600),
+        // Room for a whole batch of the longest payloads, which the first claim has to expect.
+        in_flight_bytes: 1 << 30,
         ..WorkerConfig::default()
     };
     let worker = world.work_on(

@@ -39,6 +39,12 @@ pub(super) fn read(reader: &mut Reader) -> WorkerConfig {
             "tasks",
             "how many tasks may be claimed and not yet announced",
         ),
+        in_flight_bytes: reader.bytes(
+            "IN_FLIGHT_BYTES",
+            default.in_flight_bytes,
+            1 << 20..=64 << 30,
+            "how many bytes of payloads and results may be claimed and not yet announced; a claim may pass it once, where tasks become larger",
+        ),
         batch: reader.number(
             "BATCH",
             default.batch,
