@@ -316,9 +316,13 @@ async fn where_no_more_may_wait_a_task_is_looked_at_until_it_is_done() {
         _ => done(),
     })
     .await;
-    let client = client(&service.address);
+    let (client, asked) = (client(&service.address), Instant::now());
     let task = client.wait(Uuid::nil(), PATIENCE).await.expect("read");
     assert!(task.is_at_rest());
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "at once, without waiting"
+    );
     let lines: Vec<bool> = service
         .requests()
         .iter()
