@@ -484,7 +484,8 @@ async fn a_reader_that_panics_is_opened_again() {
     let id = world.memory.submit("ok").await;
     let mut listener = events.listen(None, None).await.expect("a place");
     tell(&world, id, TaskStatus::Processing).await;
-    let heard = listener.hear(10).await.expect("heard");
+    let heard = tokio::time::timeout(MINUTE, listener.hear(10)).await;
+    let heard = heard.expect("it reads").expect("it is not stopped");
     assert_eq!(positions(&heard).len(), 1);
     assert_eq!(panics(&world), [("follow_events", "boom".to_owned())]);
 }
