@@ -28,8 +28,8 @@ use super::failure::{connect_error, is_foreign_key_violation, is_unique_violatio
 use super::row::{read, status, whereabouts};
 use pool::Pool;
 use rows::{
-    Array, bound, claim_record, claimed_task, delay_micros, grace_micros, task, timestamp, uuids,
-    worker_entry,
+    Array, bound, claim_record, claimed_task, delay_micros, grace_micros, optional_stamp, task,
+    timestamp, uuids, worker_entry,
 };
 use walk::Walk;
 
@@ -83,8 +83,26 @@ impl PostgresStore {
                 Array::bools(fresh.iter().map(|task| task.messaged)),
             ]
         };
+        let values_of_one = |task: &NewTask| {
+            vec![
+                Value::from(task.id.0),
+                Value::from(task.payload.as_str()),
+                Value::from(i32::from(task.priority.get())),
+                Value::from(i32::try_from(task.max_attempts).unwrap_or(i32::MAX)),
+                optional_stamp(task.run_at),
+                Value::from(task.messaged),
+            ]
+        };
         // `ON CONFLICT` writes a second record per row, so the rare repeat pays for it and not the rule.
-        let (applied, created) = match self.pool.rows(statements::INSERT_FRESH, values()).await {
+        let inserted = match fresh.as_slice() {
+            [only] => {
+                self.pool
+                    .rows(statements::INSERT_ONE, values_of_one(only))
+                    .await
+            }
+            _ => self.pool.rows(statements::INSERT_FRESH, values()).await,
+        };
+        let (applied, created) = match inserted {
             Ok(rows) => {
                 let now = read(&rows, |row| timestamp(row, 0))?;
                 let now = now.first().copied().unwrap_or_default();

@@ -22,6 +22,17 @@ WITH input AS MATERIALIZED (
 )
 SELECT LOCALTIMESTAMP";
 
+/// [`INSERT_FRESH`] for one task, as whoever submits one after the other has it: without arrays to take apart.
+pub(super) const INSERT_ONE: &str = "
+WITH stored AS (
+    INSERT INTO tasks (id, payload, priority, status, created_at, updated_at, max_attempts)
+    VALUES ($1::uuid, $2::text, $3::int, 'pending', LOCALTIMESTAMP, LOCALTIMESTAMP, $4::int)
+), queued AS (
+    INSERT INTO queue (task_id, not_before, messaged, priority)
+    VALUES ($1::uuid, COALESCE($5::timestamp, LOCALTIMESTAMP), $6::bool, $3::int)
+)
+SELECT LOCALTIMESTAMP";
+
 /// Stores those tasks that do not exist, and answers which. A queue row that stood there without its task is replaced.
 pub(super) const INSERT_REPEATED: &str = "
 WITH input AS MATERIALIZED (
