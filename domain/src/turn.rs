@@ -7,23 +7,31 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use futures_util::FutureExt as _;
 use ports::{Event, Observer};
 
-/// Does it; `None` when it panicked, which the observer is told. After a panic it is dropped without being polled again, so nothing
-/// sees what it left broken.
+/// Does it; `None` when it panicked, which the observer is told.
 pub(crate) async fn turn<T>(
     observer: &dyn Observer,
     doing: &'static str,
     work: impl Future<Output = T>,
 ) -> Option<T> {
-    match AssertUnwindSafe(work).catch_unwind().await {
+    match guarded(work).await {
         Ok(done) => Some(done),
-        Err(panic) => {
-            let error = panic_text(panic.as_ref()).to_owned();
-            let told = Event::Panicked { doing, error };
-            // The observer may be what panics.
-            let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(&told)));
+        Err(error) => {
+            tell_of_panic(observer, doing, error);
             None
         }
     }
+}
+
+/// Does it, or answers what its panic said. After a panic it is dropped without being polled again, so nothing sees what it left broken.
+pub(crate) async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    done.map_err(|panic| panic_text(panic.as_ref()).to_owned())
+}
+
+pub(crate) fn tell_of_panic(observer: &dyn Observer, doing: &'static str, error: String) {
+    let told = Event::Panicked { doing, error };
+    // The observer may be what panics.
+    let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(&told)));
 }
 
 /// What a panic said.

@@ -22,9 +22,10 @@ mod run;
 mod settle;
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use ports::{
@@ -33,7 +34,7 @@ use ports::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use crate::again::{Backoff, OF_A_WORKER};
 use crate::audit::AuditConfig;
@@ -41,6 +42,7 @@ use crate::heart::{Heart, Pulse};
 use crate::prune::PruneConfig;
 use crate::rescue::{Undertaker, Watch};
 use crate::resolve::{Unfinished, resolve_claims};
+use crate::turn::{panic_text, tell_of_panic};
 use crate::{Ports, RetryPolicy, chain};
 use brake::Brake;
 use heed::Running;
@@ -54,6 +56,9 @@ const LAST_CLAIM: Duration = Duration::from_secs(2);
 
 /// The least time that each of the last steps of a stop gets.
 const LAST_STEP: Duration = Duration::from_millis(500);
+
+/// What panics whenever it begins must not make a life after the other.
+const AFTER_A_PANIC: Duration = Duration::from_secs(1);
 
 /// Limits and intervals of a [`Worker`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -333,6 +338,23 @@ impl Worker {
     }
 }
 
+/// Waits until one of these panics, and answers what it said.
+async fn first_panic(stages: &mut [&mut JoinSet<()>]) -> String {
+    poll_fn(|context| {
+        for stage in &mut *stages {
+            while let Poll::Ready(Some(ended)) = stage.poll_join_next(context) {
+                if let Err(error) = ended
+                    && let Ok(panic) = error.try_into_panic()
+                {
+                    return Poll::Ready(panic_text(panic.as_ref()).to_owned());
+                }
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 enum End {
     Stopped(Stopped),
     Gone { abandoned: usize },
@@ -374,16 +396,31 @@ impl Life {
         aside.spawn(heed::tell_of_runs(Arc::clone(&self)));
         aside.spawn(duty::prune_in_turn(Arc::clone(&self)));
 
-        tokio::select! {
+        let mut stages = [
+            &mut intake,
+            &mut running,
+            &mut finishing,
+            &mut acknowledging,
+            &mut aside,
+        ];
+        let goes_on = tokio::select! {
             biased;
-            () = self.pulse.until_gone(self.id) => {
-                let abandoned = self.tasks_in_hand();
-                // Only when they have ended is known what they leave to the next life.
-                intake.shutdown().await;
-                acknowledging.shutdown().await;
-                return End::Gone { abandoned };
+            () = self.pulse.until_gone(self.id) => false,
+            () = stopped(&mut stop) => true,
+            // Without one of its stages this life would take tasks and do nothing with them: it ends, and what it held is taken
+            // back from it like from the dead.
+            text = first_panic(&mut stages) => {
+                tell_of_panic(&*self.ports.observer, "stage", text);
+                sleep(AFTER_A_PANIC).await;
+                false
             }
-            () = stopped(&mut stop) => {}
+        };
+        if !goes_on {
+            let abandoned = self.tasks_in_hand();
+            // Only when they have ended is known what they leave to the next life.
+            intake.shutdown().await;
+            acknowledging.shutdown().await;
+            return End::Gone { abandoned };
         }
         tokio::select! {
             biased;

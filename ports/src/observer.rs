@@ -456,7 +456,7 @@ pub enum Event {
         /// Which.
         dependency: Dependency,
     },
-    /// A turn of a loop panicked and was given up; the loop goes on.
+    /// A turn of a loop panicked and was given up; the loop goes on, or of a worker's stage the next life of the worker.
     Panicked {
         /// What was being done.
         doing: &'static str,

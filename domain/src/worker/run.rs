@@ -1,20 +1,16 @@
 //! The second stage: runs of the processing function, many at once, each with a deadline.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ports::{Beginning, Event, Failure, Job, RunOutcome, Work};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Held, Life, Placed, Ran};
-use crate::turn::panic_text;
+use crate::turn::{guarded, tell_of_panic};
 
 pub(super) async fn run_all(
     life: Arc<Life>,
@@ -60,7 +56,15 @@ impl Stage {
         let Some(Placed { mut held, slot }) = self.placed().pop_front() else {
             return;
         };
-        let outcome = self.life.run_one(&held).await;
+        // The function's own panics are told of as runs; what is caught here came from elsewhere, say from its choice of a deadline. The
+        // task must come to the next stage all the same, or it would be in hand for as long as the worker lives.
+        let outcome = match guarded(self.life.run_one(&held)).await {
+            Ok(outcome) => outcome,
+            Err(text) => {
+                tell_of_panic(&*self.life.ports.observer, "run", text.clone());
+                Err(panicked(&text))
+            }
+        };
         drop(slot);
         held.in_hand
             .weight
@@ -100,23 +104,29 @@ impl Life {
         });
         let started = Instant::now();
         let ended = self.run_with_deadline(job, deadline).await;
+        let began = !matches!(ended, Ended::Unbegun);
         let (how, outcome) = match ended {
             Ended::Answered(answer) => {
                 let outcome = answer.and_then(|result| self.check_result(result));
                 (outcome_of(&outcome), outcome)
             }
-            Ended::Panicked(text) => (
-                RunOutcome::Panic,
-                Err(Failure::Retryable(format!("panicked: {text}"))),
-            ),
+            Ended::Panicked(text) => (RunOutcome::Panic, Err(panicked(&text))),
             Ended::TimedOut => (
                 RunOutcome::Timeout,
                 Err(Failure::Retryable(format!("timed out after {deadline:?}"))),
             ),
+            Ended::Unbegun => (
+                RunOutcome::Unavailable,
+                Err(Failure::Unavailable(format!(
+                    "no place to run became free within {deadline:?}"
+                ))),
+            ),
         };
         match &outcome {
-            // A run that was told to stop may say anything: it tells nothing of a dependency.
-            Err(Failure::Unavailable(_)) if !cancellation.is_cancelled() => self.brake.pull(),
+            // A run that was told to stop may say anything, and one that did not begin says nothing: neither tells of a dependency.
+            Err(Failure::Unavailable(_)) if began && !cancellation.is_cancelled() => {
+                self.brake.pull();
+            }
             _ => self.brake.release(started),
         }
         let took = started.elapsed();
@@ -141,19 +151,24 @@ impl Life {
 
     async fn run_with_deadline(&self, job: Job, deadline: Duration) -> Ended {
         let beginning = job.beginning.clone();
-        let run = Guarded(self.processor.process(job));
+        // Within the guard, for it may panic before it has a future to answer.
+        let run = guarded(async { self.processor.process(job).await });
         if deadline.is_zero() {
-            return run.await;
+            return ended(run.await);
         }
         let past_deadline = async {
-            beginning.begun().await;
+            // Who waits for a place for so long is better off with another worker.
+            if timeout(deadline, beginning.begun()).await.is_err() {
+                return Ended::Unbegun;
+            }
             sleep(deadline).await;
+            Ended::TimedOut
         };
         tokio::select! {
             biased;
             // First, for that is when the processor may postpone the beginning.
-            ended = run => ended,
-            () = past_deadline => Ended::TimedOut,
+            answered = run => ended(answered),
+            late = past_deadline => late,
         }
     }
 
@@ -179,6 +194,17 @@ enum Ended {
     Answered(Result<String, Failure>),
     Panicked(String),
     TimedOut,
+    /// It was postponed for as long as it might have run.
+    Unbegun,
+}
+
+fn ended(run: Result<Result<String, Failure>, String>) -> Ended {
+    run.map_or_else(Ended::Panicked, Ended::Answered)
+}
+
+/// A panic is the failure of a task, not of the worker.
+fn panicked(text: &str) -> Failure {
+    Failure::Retryable(format!("panicked: {text}"))
 }
 
 const fn outcome_of(outcome: &Result<String, Failure>) -> RunOutcome {
@@ -188,21 +214,5 @@ const fn outcome_of(outcome: &Result<String, Failure>) -> RunOutcome {
         Err(Failure::Unavailable(_)) => RunOutcome::Unavailable,
         // The others that there are, and may be, leave room for another run.
         Err(_) => RunOutcome::Retryable,
-    }
-}
-
-/// A run whose panic is a failure of the task, not of the worker.
-struct Guarded<'run>(Pin<Box<dyn Future<Output = Result<String, Failure>> + Send + 'run>>);
-
-impl Future for Guarded<'_> {
-    type Output = Ended;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let run = self.0.as_mut();
-        // After a panic the future is dropped without being polled again, so nothing sees what it left broken.
-        match catch_unwind(AssertUnwindSafe(|| run.poll(context))) {
-            Ok(polled) => polled.map(Ended::Answered),
-            Err(panic) => Poll::Ready(Ended::Panicked(panic_text(panic.as_ref()).to_owned())),
-        }
     }
 }

@@ -12,7 +12,7 @@ use domain::{RetryPolicy, WorkerConfig, processor_fn};
 use ports::{Event, Failure, Job, Processor, RunOutcome, TaskStatus};
 
 use crate::worker::settled;
-use crate::world::{World, submit};
+use crate::world::{World, scripted, submit};
 
 /// What is shorter runs where the worker does.
 const LONG: usize = 1_024;
@@ -124,6 +124,40 @@ async fn a_task_that_waits_for_a_thread_spends_no_attempt() {
     let expected = [(TaskStatus::Done, 2), (TaskStatus::Done, 1)];
     assert_eq!(ends.collect::<Vec<_>>(), expected);
     worker.stop().await;
+}
+
+/// Never has a place for a run.
+struct Full;
+
+#[async_trait]
+impl Processor for Full {
+    async fn process(&self, job: Job) -> Result<String, Failure> {
+        let _waiting = job.beginning.postpone();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_for_a_place_runs_elsewhere() {
+    let world = World::new();
+    let ids = submit(&world.submitter(), &["a", "b", "c"]).await;
+    let full = world.work(Full);
+    let store = &world.memory.store;
+    let is_in_hand = |id: &_| world.memory.task(*id).status == TaskStatus::Processing;
+    store.until(|_| ids.iter().all(is_in_hand)).await;
+    let other = world.work(scripted());
+    let started = tokio::time::Instant::now();
+    for task in store.at_rest(&ids).await {
+        assert_eq!((task.status, task.attempts), (TaskStatus::Done, 1));
+    }
+    // A deadline, and those of the rounds in which the one that has no place was the faster.
+    assert!(
+        started.elapsed() < Duration::from_secs(600),
+        "{:?}",
+        started.elapsed()
+    );
+    full.crash().await;
+    other.stop().await;
 }
 
 /// However many places there are, no more is claimed than there are bytes for.

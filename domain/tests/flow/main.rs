@@ -9,6 +9,7 @@ mod heavy;
 mod keyed;
 mod order;
 mod overload;
+mod panic;
 mod prune;
 mod read;
 mod rescue;

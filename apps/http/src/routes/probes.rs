@@ -580,6 +580,14 @@ mod tests {
                 error: "refused".into(),
             },
         );
+        // Nor is what panicked before it did.
+        domain::ports::Observer::observe(
+            meters.as_ref(),
+            &domain::ports::Event::Panicked {
+                doing: "insert",
+                error: "boom".into(),
+            },
+        );
         // Nor is the name of a key before it was refused something.
         meters.limited(Some("ci"));
         let mut pool = MockConnectionPool::new();
