@@ -64,6 +64,13 @@ pub(super) async fn wal(bench: &mut Bench) -> Result<Finding, Failure> {
     let stand = Stand::lay_out(bench, NAME, RDKAFKA).await?;
     let (port, _) = bench.postgres().await?;
     let tasks = batches * BATCH;
+    // Or the checkpoint after a round throws away what it is about to read, where earlier scenarios have filled the log.
+    for sql in [
+        "ALTER SYSTEM SET wal_keep_size = '4GB'",
+        "SELECT pg_reload_conf()",
+    ] {
+        stand.database.execute(sql).await?;
+    }
     let (mut records, mut images, mut hot) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=bench.rounds {
         bench.say(&format!("{NAME}, round {round}"));
