@@ -439,18 +439,23 @@ async fn what_the_server_asks_to_wait_is_waited_and_no_answer_is_asked_for_in_va
     assert_eq!(service.connections(), 1, "it was kept");
 }
 
+/// Asks twice, and waits for a tenth of a second each time.
+fn impatient(server: &str) -> Client {
+    let options = ClientOptions {
+        timeout: Duration::from_millis(100),
+        attempts: 2,
+        ..quick()
+    };
+    Client::with_options(server, options).expect("a client")
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_there_is_told_from_one_that_is_slow() {
     let nobody = Service::free_address().await;
     let unreached = client(&nobody).get(Uuid::nil()).await.expect_err("nobody");
     assert!(unreached.is_unanswered() && unreached.is_unreached());
     let service = Service::start(|_| Act::Answer(String::new())).await;
-    let options = ClientOptions {
-        timeout: Duration::from_millis(100),
-        attempts: 2,
-        ..quick()
-    };
-    let slow = Client::with_options(&service.address, options).expect("a client");
+    let slow = impatient(&service.address);
     let late = slow.metrics().await.expect_err("too slow");
     assert!(late.is_unanswered() && !late.is_unreached());
     assert_eq!(service.requests().len(), 2);
@@ -547,12 +552,7 @@ async fn a_stream_is_made_anew_at_the_servers_pace_and_goes_on_behind_the_last_e
 #[tokio::test]
 async fn a_server_that_takes_a_stream_and_says_nothing_is_given_up_in_time() {
     let service = Service::start(|_| Act::Answer(String::new())).await;
-    let options = ClientOptions {
-        timeout: Duration::from_millis(100),
-        attempts: 2,
-        ..quick()
-    };
-    let slow = Client::with_options(&service.address, options).expect("a client");
+    let slow = impatient(&service.address);
     let late = slow.watch(None).await.expect_err("too slow");
     assert!(matches!(late, Error::Late) && late.is_unanswered());
     assert_eq!(service.requests().len(), 2);
