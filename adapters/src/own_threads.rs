@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 ///
 /// It costs a task two handovers between threads, some microseconds. No more functions compute at once than there are threads; of
 /// those that await something as many as the worker runs. The deadline counts from when a thread begins the run: a task that waits
-/// for one spends no attempt.
+/// for one spends no attempt, and is given back for another worker when it has waited for as long as it might run.
 ///
 /// A run that was given up ends at its next `await`; one that never awaits keeps its thread until it returns.
 pub struct OwnThreads<P> {

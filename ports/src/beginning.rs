@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use crate::cancellation::Cancellation;
 
 /// When a run begins: as soon as its processor is called, unless that one postpones it because all its places are taken. A
-/// run that waits for a place spends nothing of its deadline.
+/// run that waits for a place spends nothing of its deadline; one that waits for as long as its deadline is given back, at the price of
+/// no attempt.
 ///
 /// ```
 /// use std::future::Future;
