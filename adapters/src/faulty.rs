@@ -44,6 +44,8 @@ pub struct InjectedFault {
 
 type Rule = Box<dyn Fn(&'static str) -> Option<Fault> + Send + Sync>;
 
+type Guard = Box<dyn Fn(&Transition) -> bool + Send + Sync>;
+
 /// What a [`Faulty`] port was told to do, and what it was asked.
 #[derive(Default)]
 pub struct Faults {
@@ -56,6 +58,8 @@ struct Orders {
     once: VecDeque<(Option<&'static str>, Fault)>,
     /// For calls without an order of their own.
     rule: Option<Rule>,
+    /// Which moves a store refuses.
+    guard: Option<Guard>,
     calls: Vec<&'static str>,
 }
 
@@ -89,11 +93,17 @@ impl Faults {
         self.lock().rule = Some(Box::new(decide));
     }
 
+    /// A store refuses each batch with such a move in it, until [`heal`](Self::heal), like a table with a trigger of others.
+    pub fn guard(&self, refuses: impl Fn(&Transition) -> bool + Send + Sync + 'static) {
+        self.lock().guard = Some(Box::new(refuses));
+    }
+
     /// Takes every order back.
     pub fn heal(&self) {
         let mut orders = self.lock();
         orders.once.clear();
         orders.rule = None;
+        orders.guard = None;
     }
 
     /// How often a method was called, as far back as the latest 100,000 calls go; failed calls count too.
@@ -120,6 +130,12 @@ impl Faults {
             Some((_, fault)) => Some(fault),
             None => orders.rule.as_ref().and_then(|rule| rule(method)),
         }
+    }
+
+    fn refuses(&self, transitions: &[Transition]) -> bool {
+        let orders = self.lock();
+        let guard = orders.guard.as_ref();
+        guard.is_some_and(|refuses| transitions.iter().any(refuses))
     }
 
     fn lock(&self) -> MutexGuard<'_, Orders> {
@@ -375,8 +391,15 @@ impl<P: TaskStore + ?Sized> TaskStore for Faulty<P> {
         &self,
         transitions: &[Transition],
     ) -> Result<Vec<TransitionOutcome>, StoreError> {
-        self.store_call("transition", || self.inner.transition(transitions))
-            .await
+        let method = "transition";
+        self.store_call(method, || async move {
+            if self.faults.refuses(transitions) {
+                let fault = Fault::Refuse;
+                return Err(StoreError::Rejected(InjectedFault { method, fault }.into()));
+            }
+            self.inner.transition(transitions).await
+        })
+        .await
     }
 
     async fn release(&self, claims: &[ClaimId]) -> Result<(), StoreError> {

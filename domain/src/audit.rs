@@ -14,6 +14,7 @@ use ports::{
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::moves::move_each;
 use crate::resolve::{PAGE, Unfinished, resolve};
 use crate::{Ports, chain, lifecycle};
 
@@ -163,9 +164,10 @@ impl<'ports> Walks<'ports> {
         let (ports, limit) = (self.ports.clone(), self.max_rescues);
         self.orphans.spawn(async move {
             let resolved = resolve(&ports, &orphans, Unfinished::Rescue { limit }).await?;
-            // What the log does not take stays recorded, and is found again.
+            // What the log does not take, or the store refuses, stays recorded, and is found again.
             if resolved.announced {
-                repaired(&ports, Repair::ClaimWithoutWorker, orphans.len());
+                let ended = orphans.len() - resolved.kept;
+                repaired(&ports, Repair::ClaimWithoutWorker, ended);
             }
             Ok(())
         });
@@ -232,9 +234,10 @@ impl<'ports> Walks<'ports> {
             })
             .collect();
         if !in_no_hand.is_empty() {
-            let outcomes = self.ports.store.transition(&in_no_hand).await?;
+            let outcomes = move_each(self.ports, "audit_tasks", &in_no_hand).await?;
             let moved = outcomes
                 .iter()
+                .flatten()
                 .filter(|outcome| outcome.write == WriteOutcome::Applied)
                 .count();
             self.repaired(Repair::ProcessingTaskWithoutClaim, moved);

@@ -13,6 +13,7 @@ mod gather;
 pub mod heart;
 pub mod lifecycle;
 pub mod metrics;
+mod moves;
 pub mod processing;
 pub mod prune;
 pub mod read;

@@ -98,8 +98,11 @@ async fn take_back(
 async fn bury(ports: &Ports, worker: WorkerId, max_rescues: u32) -> Result<(), StoreError> {
     let unfinished = Unfinished::Rescue { limit: max_rescues };
     loop {
-        if !resolve_claims(ports, worker, unfinished).await?.announced {
-            // The claim stays recorded until the log is up, and the watch comes back.
+        if !resolve_claims(ports, worker, unfinished)
+            .await?
+            .is_complete()
+        {
+            // What is left stays recorded until the log is up, or the store takes it, and the watch comes back.
             return Ok(());
         }
         // A claim that committed while this went on is found in the next round.

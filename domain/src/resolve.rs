@@ -1,10 +1,14 @@
 //! Bringing the recorded claims of a worker to their end: of one that died, that stops, or that could not announce.
 
+use std::collections::BTreeSet;
+
 use ports::{
-    ClaimRecord, DeadLetter, Dependency, Event, Fence, Next, Spent, Step, StoreError, Task,
-    TaskEvent, TaskId, TaskResult, TaskStatus, TraceContext, Transition, WorkerId, WriteOutcome,
+    ClaimId, ClaimRecord, DeadLetter, Dependency, Event, Fence, Next, Spent, Step, StoreError,
+    Task, TaskEvent, TaskId, TaskResult, TaskStatus, TraceContext, Transition, WorkerId,
+    WriteOutcome,
 };
 
+use crate::moves::move_each;
 use crate::{Ports, chain, lifecycle};
 
 /// How many claims are listed together.
@@ -32,6 +36,15 @@ pub(crate) struct Resolved {
     pub(crate) returned: usize,
     /// Whether everything at rest was announced. What was not is still recorded.
     pub(crate) announced: bool,
+    /// How many claims stay recorded because the store refuses to take back a task of theirs. They stop no other.
+    pub(crate) kept: usize,
+}
+
+impl Resolved {
+    /// Nothing of it is recorded any more.
+    pub(crate) const fn is_complete(self) -> bool {
+        self.announced && self.kept == 0
+    }
 }
 
 /// Ends every claim of a worker: tasks in hand go back, tasks at rest are announced again, claims are released. Each step
@@ -42,26 +55,27 @@ pub(crate) async fn resolve_claims(
     unfinished: Unfinished,
 ) -> Result<Resolved, StoreError> {
     // Everything goes back first, so that no task waits for the announcement of another.
-    let mut returned = return_all(ports, worker, unfinished).await?;
+    let mut all = Resolved {
+        returned: return_all(ports, worker, unfinished).await?,
+        announced: true,
+        kept: 0,
+    };
     let mut after = None;
     loop {
         let claims = ports.store.claims_of(worker, after, PAGE).await?;
-        let Some(last) = claims.last() else { break };
+        let Some(last) = claims.last() else {
+            return Ok(all);
+        };
         after = Some(last.id);
         // A claim that committed meanwhile is among them.
         let resolved = resolve(ports, &claims, unfinished).await?;
-        returned += resolved.returned;
+        all.returned += resolved.returned;
+        all.kept += resolved.kept;
         if !resolved.announced {
-            return Ok(Resolved {
-                returned,
-                announced: false,
-            });
+            all.announced = false;
+            return Ok(all);
         }
     }
-    Ok(Resolved {
-        returned,
-        announced: true,
-    })
 }
 
 /// Returns everything that the claims of a worker still have in hand, and nothing more; answers how many tasks moved.
@@ -78,7 +92,7 @@ pub(crate) async fn return_all(
             return Ok(returned);
         };
         after = Some(last.id);
-        returned += return_unfinished(ports, &claims, unfinished).await?;
+        returned += return_unfinished(ports, &claims, unfinished).await?.0;
     }
 }
 
@@ -88,21 +102,34 @@ pub(crate) async fn resolve(
     claims: &[ClaimRecord],
     unfinished: Unfinished,
 ) -> Result<Resolved, StoreError> {
-    let returned = return_unfinished(ports, claims, unfinished).await?;
-    let announced = announce_and_release(ports, claims).await?;
+    let (returned, refused) = return_unfinished(ports, claims, unfinished).await?;
+    let is_kept = |claim: &&ClaimRecord| claim.tasks.iter().any(|(id, _)| refused.contains(id));
+    let kept = claims.iter().filter(is_kept).count();
+    let ended: Vec<ClaimId> = claims
+        .iter()
+        .filter(|claim| kept == 0 || !is_kept(claim))
+        .map(|claim| claim.id)
+        .collect();
+    let announced = announce_at_rest(ports, claims).await?;
+    if announced {
+        ports.store.release(&ended).await?;
+    }
     Ok(Resolved {
         returned,
         announced,
+        kept,
     })
 }
 
-/// Returns what these claims still have in hand; answers how many tasks moved.
+/// Returns what these claims still have in hand; answers how many tasks moved, and which stay in hand because the store refuses to
+/// take them back.
 async fn return_unfinished(
     ports: &Ports,
     claims: &[ClaimRecord],
     unfinished: Unfinished,
-) -> Result<usize, StoreError> {
+) -> Result<(usize, BTreeSet<TaskId>), StoreError> {
     let mut returned = 0;
+    let mut refused = BTreeSet::new();
     for held in held_by(claims).chunks(BATCH) {
         let moves: Vec<Transition> = read(ports, held)
             .await?
@@ -110,11 +137,13 @@ async fn return_unfinished(
             .filter(|(fence, task)| task.status == TaskStatus::Processing && task.fence == *fence)
             .map(|(_, task)| give_back(task, unfinished))
             .collect();
-        let outcomes = ports.store.transition(&moves).await?;
-        returned += outcomes
-            .iter()
-            .filter(|outcome| outcome.write == WriteOutcome::Applied)
-            .count();
+        let outcomes = move_each(ports, "return", &moves).await?;
+        for (step, outcome) in moves.iter().zip(outcomes) {
+            match outcome {
+                Some(outcome) => returned += usize::from(outcome.write == WriteOutcome::Applied),
+                None => _ = refused.insert(step.id),
+            }
+        }
     }
     if returned > 0 {
         let count = returned;
@@ -123,7 +152,7 @@ async fn return_unfinished(
             Unfinished::HandBack => Event::HandedBack { count },
         });
     }
-    Ok(returned)
+    Ok((returned, refused))
 }
 
 fn give_back(task: &Task, unfinished: Unfinished) -> Transition {
@@ -141,17 +170,6 @@ fn give_back(task: &Task, unfinished: Unfinished) -> Transition {
             lifecycle::advance(task, Next::Failed { error }, Spent::Rescue)
         }
     }
-}
-
-/// Announces what these claims brought to rest, and releases them; `false` when the log did not take it all, so that they
-/// stay recorded. A claim with a task still in hand must not come here.
-async fn announce_and_release(ports: &Ports, claims: &[ClaimRecord]) -> Result<bool, StoreError> {
-    if !announce_at_rest(ports, claims).await? {
-        return Ok(false);
-    }
-    let ids: Vec<_> = claims.iter().map(|claim| claim.id).collect();
-    ports.store.release(&ids).await?;
-    Ok(true)
 }
 
 /// Announces what these claims have brought to rest so far; `false` when the log did not take it all.

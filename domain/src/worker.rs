@@ -207,6 +207,18 @@ struct Page {
     left: usize,
     /// Tasks that left them without being announced.
     owed: usize,
+    /// Some left them still in the hands of the claim, because the store takes nothing of what came of them.
+    has_given_up: bool,
+}
+
+impl Page {
+    const fn of(count: usize) -> Self {
+        Self {
+            left: count,
+            owed: 0,
+            has_given_up: false,
+        }
+    }
 }
 
 impl Worker {
@@ -491,7 +503,7 @@ impl Life {
         loop {
             let resolved = resolve_claims(&self.ports, self.id, Unfinished::HandBack).await?;
             handed_back += resolved.returned;
-            if !resolved.announced {
+            if !resolved.is_complete() {
                 return Ok(Stopped {
                     handed_back,
                     clean: false,

@@ -385,6 +385,14 @@ pub enum Event {
         /// The trace it belongs to, if any.
         trace: Option<TraceContext>,
     },
+    /// The store takes nothing of what came of a task, not even that it failed. Nothing else waits for it: it goes back when the rest
+    /// of its claim has ended, and is run again.
+    GivenUp {
+        /// The task.
+        id: TaskId,
+        /// The trace it belongs to, if any.
+        trace: Option<TraceContext>,
+    },
     /// The log took dead letters.
     DeadLettered {
         /// How many.

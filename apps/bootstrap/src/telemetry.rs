@@ -187,6 +187,9 @@ impl Observer for LogObserver {
             Event::Late { id, trace } => {
                 info!(event = "task.late", task_id = %id, trace_id = trace_id(trace), "a result came after the task had moved; dropped");
             }
+            Event::GivenUp { id, trace } => {
+                warn!(event = "task.given_up", task_id = %id, trace_id = trace_id(trace), "the database refuses whatever came of a task; it is handed back and run again");
+            }
             Event::Cancelled { id } => {
                 info!(event = "task.cancelled", task_id = %id, "a task was cancelled");
             }

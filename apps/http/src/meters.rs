@@ -49,6 +49,7 @@ pub struct Meters {
     settled: Family<Label, Counter>,
     elapsed: Durations,
     late: Counter,
+    given_up: Counter,
     dead_lettered: Counter,
     cancelled: Counter,
     revived: Counter,
@@ -234,6 +235,12 @@ impl Meters {
                 &mut names,
                 "results_late",
                 "Results dropped because their task had moved since",
+                Counter::default(),
+            ),
+            given_up: register(
+                &mut names,
+                "tasks_given_up",
+                "Runs of which the database took nothing, not even that the task failed: the task is handed back and run again",
                 Counter::default(),
             ),
             dead_lettered: register(
@@ -485,6 +492,7 @@ impl Observer for Meters {
                 }
             }
             Event::Late { .. } => add(&self.late, 1),
+            Event::GivenUp { .. } => add(&self.given_up, 1),
             Event::Cancelled { .. } => add(&self.cancelled, 1),
             Event::Revived { .. } => add(&self.revived, 1),
             Event::HandedBack { count } => add(&self.handed_back, *count),
@@ -773,6 +781,11 @@ mod tests {
             trace: None,
         };
         check(late, &["results_late_total 1"]);
+        let given_up = Event::GivenUp {
+            id: id(),
+            trace: None,
+        };
+        check(given_up, &["tasks_given_up_total 1"]);
         check(Event::Cancelled { id: id() }, &["tasks_cancelled_total 1"]);
         check(Event::Revived { id: id() }, &["tasks_revived_total 1"]);
         check(

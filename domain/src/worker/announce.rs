@@ -55,7 +55,7 @@ pub(super) async fn release_all(life: Arc<Life>, mut ended: UnboundedReceiver<Cl
 
 /// Announces, once the log takes it again, what it did not take. The recorded claims remember it: those that are no longer
 /// in the book have ended. Once per lease it looks without being told, for a claim that the store made late, after this
-/// worker had been told that it failed: nobody would ever run its tasks.
+/// worker had been told that it failed: nobody would ever run its tasks. That look finds those that were given up, too.
 pub(super) async fn announce_owed(life: Arc<Life>) {
     let mut ticks = interval(life.config.beat_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -146,10 +146,11 @@ impl Life {
             };
             page.left -= 1;
             page.owed += usize::from(owes);
+            page.has_given_up |= settled.is_given_up;
             if page.left > 0 {
                 continue;
             }
-            if page.owed == 0 {
+            if page.owed == 0 && !page.has_given_up {
                 ended.push(settled.claim);
             }
             book.remove(&settled.claim);
@@ -162,7 +163,7 @@ impl Life {
     }
 
     /// Announces everything that is owed and releases the claims that have ended; `false` when the log is still down.
-    /// What an ended claim still has in hand never was in the hands of this worker, so it goes back.
+    /// What an ended claim still has in hand never was in the hands of this worker, or was given up, so it goes back.
     async fn pay_owed(&self) -> Result<bool, StoreError> {
         let mut after = None;
         loop {

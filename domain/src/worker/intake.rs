@@ -243,7 +243,7 @@ impl Life {
     /// never takes one that is just being made for one that has ended.
     fn new_ticket(&self) -> ClaimTicket {
         let claim = self.ports.ids.claim_id();
-        self.book().insert(claim, Page { left: 0, owed: 0 });
+        self.book().insert(claim, Page::of(0));
         ClaimTicket {
             claim,
             worker: self.id,
@@ -303,13 +303,7 @@ impl Life {
         self.progress.excused();
         self.ports.observer.observe(&Event::Claimed { by, count });
         self.batched(Step::Claim, count);
-        self.book().insert(
-            ticket.claim,
-            Page {
-                left: count,
-                owed: 0,
-            },
-        );
+        self.book().insert(ticket.claim, Page::of(count));
         claimed.sort_by_key(|(task, _)| std::cmp::Reverse(task.priority));
         let took = started.elapsed();
         let payloads = claimed.iter().map(|(task, _)| task.payload.as_str().len());

@@ -1,12 +1,11 @@
 //! The third stage: what became of runs is written, whatever finished meanwhile in one commit.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ports::store::TransitionOutcome;
 use ports::{
-    ClaimId, DeadLetter, Dependency, Event, Next, Spent, Step, StoreError, TaskEvent, TaskId,
-    TaskResult, TaskStatus, TraceContext, Transition, Work, WriteOutcome,
+    ClaimId, DeadLetter, Dependency, Event, Next, Spent, Step, TaskEvent, TaskId, TaskResult,
+    TaskStatus, TraceContext, Transition, Work, WriteOutcome,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
@@ -15,6 +14,7 @@ use super::{Held, InHand, Life, Ran};
 use crate::again::{Backoff, OF_A_WORKER, SOON};
 use crate::gather::{FOR_THE_STORE, Gather};
 use crate::lifecycle;
+use crate::moves::move_each;
 
 /// A task that left the hands of this worker, and what the world must be told of it.
 pub(super) struct Settled {
@@ -24,6 +24,8 @@ pub(super) struct Settled {
     pub(super) event: Option<TaskEvent>,
     /// Someone else moved it: what came of it then may still have to be announced for this claim.
     pub(super) is_late: bool,
+    /// The store takes nothing of what came of it: it is still in the hands of this claim, which must not be released.
+    pub(super) is_given_up: bool,
     pub(super) trace: Option<TraceContext>,
     _in_hand: InHand,
 }
@@ -31,11 +33,6 @@ pub(super) struct Settled {
 pub(super) enum News {
     Result(TaskResult),
     Letter(DeadLetter),
-}
-
-struct Move {
-    held: Held,
-    transition: Transition,
 }
 
 pub(super) async fn settle_all(
@@ -47,8 +44,8 @@ pub(super) async fn settle_all(
     let mut gather = Gather::new(FOR_THE_STORE);
     while ran.recv_many(&mut batch, life.config.batch.max(1)).await > 0 {
         gather.began(Instant::now(), batch.len());
-        let moves = batch.drain(..).map(|ran| life.decide(ran)).collect();
-        for settled in life.write(moves).await {
+        let (held, moves) = batch.drain(..).map(|ran| life.decide(ran)).unzip();
+        for settled in life.write(held, moves).await {
             let _ = announce.send(settled);
         }
         gather.wait().await;
@@ -56,7 +53,7 @@ pub(super) async fn settle_all(
 }
 
 impl Life {
-    fn decide(&self, ran: Ran) -> Move {
+    fn decide(&self, ran: Ran) -> (Held, Transition) {
         let (to, spent) = match ran.outcome {
             Ok(result) => (Next::Done { result }, Spent::Attempt),
             Err(failure) => self.config.retry.after_failure(
@@ -66,79 +63,97 @@ impl Life {
             ),
         };
         let transition = lifecycle::settle(&ran.held.task, to, spent);
-        Move {
-            held: ran.held,
-            transition,
-        }
+        (ran.held, transition)
     }
 
-    /// Writes until the store has answered. A batch that it refuses for its data is halved until the culprit stands
-    /// alone; that task fails.
-    async fn write(&self, moves: Vec<Move>) -> Vec<Settled> {
-        let started = Instant::now();
+    /// Writes until the store has answered. A task whose outcome it refuses fails; one of which it refuses that too is given up.
+    async fn write(&self, held: Vec<Held>, moves: Vec<Transition>) -> Vec<Settled> {
         let mut settled = Vec::with_capacity(moves.len());
-        let mut parts = VecDeque::from([moves]);
-        while let Some(mut part) = parts.pop_front() {
-            let transitions: Vec<Transition> =
-                part.iter().map(|step| step.transition.clone()).collect();
-            match self.write_with_patience(&transitions).await {
-                Ok(outcomes) => {
-                    let steps = part.into_iter().zip(outcomes);
-                    settled
-                        .extend(steps.map(|(step, outcome)| self.settled(step, outcome, started)));
-                }
-                Err(_) if part.len() > 1 => {
-                    let rest = part.split_off(part.len() / 2);
-                    parts.push_front(rest);
-                    parts.push_front(part);
-                }
-                Err(error) => {
-                    self.failed(Dependency::Store, "settle", &error);
-                    for step in &mut part {
-                        step.transition.to = Next::Failed {
-                            error: "the task store refused the result".into(),
-                        };
-                    }
-                    parts.push_front(part);
-                }
-            }
+        let (held, mut moves) = self.write_what_is_taken(held, moves, &mut settled).await;
+        for step in &mut moves {
+            step.to = Next::Failed {
+                error: "the task store refused the result".into(),
+            };
         }
+        let (held, _) = self.write_what_is_taken(held, moves, &mut settled).await;
+        settled.extend(held.into_iter().map(|held| self.give_up(held)));
         settled
     }
 
-    /// Answers with an error only when the store refused the data.
-    async fn write_with_patience(
+    /// Adds what the store took, and answers what it refused.
+    async fn write_what_is_taken(
         &self,
-        transitions: &[Transition],
-    ) -> Result<Vec<TransitionOutcome>, StoreError> {
+        held: Vec<Held>,
+        moves: Vec<Transition>,
+        settled: &mut Vec<Settled>,
+    ) -> (Vec<Held>, Vec<Transition>) {
+        if moves.is_empty() {
+            return (held, moves);
+        }
+        let started = Instant::now();
+        let outcomes = self.write_with_patience(&moves).await;
+        let mut refused = (Vec::new(), Vec::new());
+        for ((held, step), outcome) in held.into_iter().zip(moves).zip(outcomes) {
+            match outcome {
+                Some(outcome) => settled.push(self.settled(held, step, outcome, started)),
+                None => refused.extend([(held, step)]),
+            }
+        }
+        refused
+    }
+
+    /// Answers what came of each; `None` is what the store refuses.
+    async fn write_with_patience(&self, moves: &[Transition]) -> Vec<Option<TransitionOutcome>> {
         let mut backoff = Backoff::new(SOON, OF_A_WORKER);
         let mut failing = false;
         loop {
-            match self.ports.store.transition(transitions).await {
+            match move_each(&self.ports, "settle", moves).await {
                 Ok(outcomes) => {
                     if failing {
                         self.recovered(Dependency::Store);
                     }
-                    self.batched(Step::Settle, transitions.len());
-                    return Ok(outcomes);
+                    self.batched(Step::Settle, moves.len());
+                    return outcomes;
                 }
-                Err(error) if error.is_transient() => {
+                Err(error) => {
                     failing = true;
                     self.failed(Dependency::Store, "settle", &error);
                     backoff.pause().await;
                 }
-                Err(error) => return Err(error),
             }
         }
     }
 
-    fn settled(&self, step: Move, outcome: TransitionOutcome, started: Instant) -> Settled {
+    /// Asking once more would be in vain, and hold up the others. The task goes back when its claim has ended (see `pay_owed`).
+    fn give_up(&self, held: Held) -> Settled {
+        self.ports.observer.observe(&Event::GivenUp {
+            id: held.task.id,
+            trace: held.trace.clone(),
+        });
+        Settled {
+            claim: held.claim,
+            news: None,
+            event: None,
+            is_late: false,
+            is_given_up: true,
+            trace: held.trace,
+            _in_hand: held.in_hand,
+        }
+    }
+
+    fn settled(
+        &self,
+        held: Held,
+        step: Transition,
+        outcome: TransitionOutcome,
+        started: Instant,
+    ) -> Settled {
         let Held {
             task,
             claim,
             trace,
             in_hand: _in_hand,
-        } = step.held;
+        } = held;
         let id = task.id;
         let updated_at = match (outcome.write, outcome.updated_at) {
             (WriteOutcome::Applied | WriteOutcome::AlreadyApplied, Some(updated_at)) => updated_at,
@@ -153,12 +168,13 @@ impl Life {
                     news: None,
                     event: None,
                     is_late: true,
+                    is_given_up: false,
                     trace,
                     _in_hand,
                 };
             }
         };
-        let status = step.transition.to.status();
+        let status = step.to.status();
         self.trace_settle(id, Some(status), trace.as_ref(), started);
         self.ports.observer.observe(&Event::Settled {
             id,
@@ -167,11 +183,11 @@ impl Life {
                 .then(|| updated_at.micros_since(task.created_at)),
             trace: trace.clone(),
         });
-        let attempts = match step.transition.spent {
+        let attempts = match step.spent {
             Spent::Attempt => task.attempts.saturating_add(1),
             _ => task.attempts,
         };
-        let news = match step.transition.to {
+        let news = match step.to {
             Next::Done { result } => Some(News::Result(TaskResult {
                 id,
                 result,
@@ -193,10 +209,11 @@ impl Life {
             event: Some(TaskEvent {
                 id,
                 status,
-                fence: step.transition.fence.next(),
+                fence: step.fence.next(),
                 at: updated_at,
             }),
             is_late: false,
+            is_given_up: false,
             trace,
             _in_hand,
         }

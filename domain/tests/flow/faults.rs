@@ -397,6 +397,72 @@ async fn a_result_that_the_store_refuses_fails_its_task_and_no_other() {
     assert_eq!(failed.count(), 1);
 }
 
+/// A trigger of others, say, lets nobody move one task: it holds up no other, whether another result, the end of a claim, or a stop.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_the_store_lets_nobody_move_holds_up_no_other() {
+    let mut world = World::new();
+    let store = world.break_store();
+    let submitter = world.submitter();
+    let ids = submit(&submitter, &["ok"; 21]).await;
+    let (stuck, mut others) = (ids[7], ids.clone());
+    others.remove(7);
+    store.guard(move |step| step.id == stuck);
+    let worker = world.work(scripted());
+    let started = Instant::now();
+    world.memory.store.at_rest(&others).await;
+    world
+        .memory
+        .log
+        .until_announced(|outputs, _| outputs.len() >= others.len())
+        .await;
+    assert!(started.elapsed() < Duration::from_secs(2));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let given_up = |event: &Event| matches!(event, Event::GivenUp { id, .. } if *id == stuck);
+    assert_eq!(world.memory.observer.count(given_up), 1);
+    // Twice until it stands alone, and once per lease whether it may be handed back.
+    let asked = store.calls_of("transition");
+    assert!(asked < 50, "{asked}");
+    assert_eq!(world.memory.task(stuck).status, TaskStatus::Processing);
+    let stopped = worker.stop().await;
+    assert!(!stopped.clean, "{stopped:?}");
+
+    let _other = world.work(scripted());
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.memory.task(stuck).status, TaskStatus::Processing);
+    store.heal();
+    world.memory.store.at_rest(&ids).await;
+    world
+        .memory
+        .store
+        .until(|snapshot| snapshot.claims.is_empty() && snapshot.workers.len() == 1)
+        .await;
+    world.assert_consistent();
+}
+
+/// Where it may go back it is tried again, once per lease, while others of its claim run on.
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_end_the_store_refuses_is_tried_again_once_per_lease() {
+    let mut world = World::new();
+    let store = world.break_store();
+    let submitter = world.submitter();
+    let ids = submit(&submitter, &["ok", "sleep 20"]).await;
+    let stuck = ids[0];
+    store.guard(move |step| step.id == stuck && step.to.status().is_at_rest());
+    let _worker = world.work(scripted());
+    world.memory.store.at_rest(&ids[1..]).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let given_up = |event: &Event| matches!(event, Event::GivenUp { .. });
+    let runs = world.memory.observer.count(given_up);
+    assert!((10..=21).contains(&runs), "{runs}");
+    let asked = store.calls_of("transition");
+    assert!(asked < 100, "{asked}");
+    assert_eq!(world.memory.task(stuck).attempts, 0);
+    store.heal();
+    world.memory.store.at_rest(&ids).await;
+    assert_eq!(world.memory.task(stuck).status, TaskStatus::Done);
+    world.assert_consistent();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_beat_that_is_never_answered_is_followed_by_another_within_the_lease() {
     let mut world = World::new();
