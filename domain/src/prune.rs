@@ -64,42 +64,54 @@ struct Pruner<'ports> {
     stretch: usize,
 }
 
+/// A walk from the beginning of the table to where ids are too young. It may take several turns, and goes on where the last one
+/// ended: what stays at the beginning may be longer than a turn.
+#[derive(Default)]
+struct Pass {
+    /// The last task seen.
+    after: Option<TaskId>,
+    /// How long it went over stretches where everything stays.
+    in_vain: Duration,
+}
+
 impl Pruner<'_> {
     async fn walk_what_is_old(&self, on_duty: &impl Fn() -> bool) {
+        let mut pass = Pass::default();
         let mut rest = Duration::ZERO;
         loop {
             sleep(rest.max(self.interval)).await;
             rest = Duration::ZERO;
-            if !on_duty() {
-                continue;
-            }
-            match self.pass(on_duty).await {
-                // What stays is not read again at once, or a long row of it would be read all the time.
-                Ok(in_vain) => rest = in_vain * PAUSE_PER_STRETCH,
-                Err(error) => self.failed(&error),
+            while on_duty() {
+                match self.go_on(&mut pass).await {
+                    Ok(Some(pause)) => sleep(pause).await,
+                    Ok(None) => {
+                        // What stays is not read again at once, or a long row of it would be read all the time.
+                        rest = std::mem::take(&mut pass).in_vain * PAUSE_PER_STRETCH;
+                        break;
+                    }
+                    Err(error) => {
+                        self.failed(&error);
+                        break;
+                    }
+                }
             }
         }
     }
 
-    /// From the beginning of the table to where ids are too young. Answers how long it went over stretches where everything
-    /// stays.
-    async fn pass(&self, on_duty: &impl Fn() -> bool) -> Result<Duration, StoreError> {
+    /// Another stretch of what is old. Answers the pause after it, or `None` where ids are too young.
+    async fn go_on(&self, pass: &mut Pass) -> Result<Option<Duration>, StoreError> {
         let old = self.ports.clock.now().before(self.retention);
-        let mut in_vain = Duration::ZERO;
-        let mut after = None;
-        loop {
-            let begun = Instant::now();
-            let (deleted, next) = self.stretch(after).await?;
-            let Some(last) = next.filter(|last| last.made_at() <= old && on_duty()) else {
-                return Ok(in_vain);
-            };
-            let pause = pause(begun.elapsed(), after, last);
-            if deleted == 0 {
-                in_vain += pause;
-            }
-            sleep(pause).await;
-            after = Some(last);
+        let begun = Instant::now();
+        let (deleted, next) = self.stretch(pass.after).await?;
+        let Some(last) = next.filter(|last| last.made_at() <= old) else {
+            return Ok(None);
+        };
+        let pause = pause(begun.elapsed(), pass.after, last);
+        if deleted == 0 {
+            pass.in_vain += pause;
         }
+        pass.after = Some(last);
+        Ok(Some(pause))
     }
 
     async fn walk_everything(&self, on_duty: &impl Fn() -> bool) {

@@ -149,6 +149,33 @@ async fn what_stays_at_the_head_of_the_table_holds_up_nothing_behind_it() {
     worker.stop().await;
 }
 
+/// What stays takes several turns to get over, as the next worker's turn comes after seconds, and now and then the store fails.
+#[tokio::test(start_paused = true)]
+async fn what_stays_may_be_longer_than_a_turn_of_each_of_two_workers() {
+    let mut world = World::new();
+    let (waiting, past) = past_behind_waiting(&world, 300, 30).await;
+    let store = counted(&mut world);
+    store
+        .faults()
+        .always(Fault::Delay(Duration::from_millis(100)));
+    let mut config = kept_for(DAY * 2);
+    config.prune.stretch = 1;
+    // The walk through everything gets over no more than one row in a turn.
+    config.prune.interval = Duration::from_secs(9);
+    let workers = [(); 2].map(|()| world.work_with(scripted(), config.clone()));
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        store.faults().next_of("prune", 1, Fault::FailBefore);
+    }
+    assert!(exist(&world, &past).await.iter().all(|exists| !exists));
+    assert!(exist(&world, &waiting).await.iter().all(|exists| *exists));
+    assert_eq!(pruned(&world), 30);
+    world.assert_consistent();
+    for worker in workers {
+        worker.stop().await;
+    }
+}
+
 fn counted(world: &mut World) -> Arc<Faulty<MemoryTaskStore>> {
     let counted = Arc::new(Faulty::new(Arc::clone(&world.memory.store)));
     world.ports.audit = Arc::<Faulty<MemoryTaskStore>>::clone(&counted);
