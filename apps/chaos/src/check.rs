@@ -12,7 +12,7 @@ use crate::database::Row;
 use crate::history::Pages;
 use crate::ledger::{Entry, Reads};
 use crate::run_log::{Run, Runs};
-use crate::script::Script;
+use crate::script::{Script, TASK_TIMEOUT};
 
 /// Everything that is known.
 #[derive(Default)]
@@ -92,7 +92,7 @@ pub(crate) fn check(facts: &Facts) -> Verdict {
         let outputs = facts.outputs.get(id).map_or(&[][..], Vec::as_slice);
         let letters = letters.get(id).map_or(&[][..], Vec::as_slice);
         let cached = facts.cached.get(id);
-        check_runs(*id, row, runs, &mut verdict);
+        check_runs(*id, row, &script, runs, &mut verdict);
         match row.status.as_str() {
             "done" => check_done(*id, row, &script, runs, outputs, cached, &mut verdict),
             "failed" => check_failed(*id, row, &script, letters, &mut verdict),
@@ -171,8 +171,9 @@ fn letters_by_task(facts: &Facts) -> HashMap<Uuid, Vec<&Value>> {
     by_task
 }
 
-/// A fence is given once, so no two runs have the same, and none has one that the task never had.
-fn check_runs(id: Uuid, row: &Row, runs: &[Run], verdict: &mut Verdict) {
+/// A fence is given once, so no two runs have the same, and none has one that the task never had. None begins before its time.
+/// An attempt that was to overrun its deadline was spent by a run that did, and by no fault.
+fn check_runs(id: Uuid, row: &Row, script: &Script, runs: &[Run], verdict: &mut Verdict) {
     for pair in runs.windows(2) {
         if pair[0].fence == pair[1].fence {
             verdict.doubled(id, &format!("has two runs under fence {}", pair[0].fence));
@@ -187,6 +188,21 @@ fn check_runs(id: Uuid, row: &Row, runs: &[Run], verdict: &mut Verdict) {
                 "ran under fence {} and rests under {}",
                 last.fence, row.fence
             ),
+        );
+    }
+    if let Some(run_at) = script.run_at {
+        for early in runs.iter().filter(|run| run.began < run_at) {
+            verdict.broken(
+                "not before its runAt",
+                format!("{id} ran {} µs too early", run_at - early.began),
+            );
+        }
+    }
+    let overran = |run: &Run| run.attempt == 1 && run.given_up_after(TASK_TIMEOUT).is_some();
+    if script.overruns && row.attempts > 0 && !runs.iter().any(overran) {
+        verdict.broken(
+            "failures differ",
+            format!("{id} spent its first attempt, and no run of it lasted until its deadline"),
         );
     }
 }
@@ -338,6 +354,8 @@ mod tests {
             failures: 0,
             end,
             needs: false,
+            overruns: false,
+            run_at: None,
         }
     }
 
@@ -392,6 +410,42 @@ mod tests {
         }
     }
 
+    /// A task that was given a time, and whose first attempt overran its deadline.
+    fn later() -> Facts {
+        let mut facts = healthy();
+        let script = Script {
+            overruns: true,
+            run_at: Some(1_000_000),
+            ..script(End::Success)
+        };
+        let result = script.result(2, 3);
+        let announced =
+            json!({"taskId": ID.to_string(), "result": result, "processedAt": PROCESSED_AT})
+                .to_string();
+        facts.entries[0].script = script.clone();
+        *row(&mut facts) = Row {
+            payload: script.to_string(),
+            result: Some(result),
+            attempts: 2,
+            ..row(&mut facts).clone()
+        };
+        let deadline = i64::try_from(TASK_TIMEOUT.as_micros()).expect("it fits");
+        let overran = Run {
+            began: 1_000_000,
+            ended: Some((1_000_000 + deadline, "given-up".to_owned())),
+            ..run(1, None)
+        };
+        let done = Run {
+            attempt: 2,
+            began: 20_000_000,
+            ..run(3, Some("success"))
+        };
+        facts.runs.insert(ID, vec![overran, done]);
+        facts.outputs.insert(ID, vec![announced.clone()]);
+        facts.cached.insert(ID, announced);
+        facts
+    }
+
     fn row(facts: &mut Facts) -> &mut Row {
         facts.rows.get_mut(&ID).expect("it is there")
     }
@@ -434,6 +488,8 @@ mod tests {
     fn what_is_as_promised_is_not_objected_to() {
         assert_eq!(check(&healthy()).violations, []);
         assert_eq!(check(&failed()).violations, []);
+        assert_eq!(check(&later()).violations, []);
+        assert_eq!(check(&later()).burnt, 0, "the overrun asked for it");
     }
 
     #[test]
@@ -530,6 +586,46 @@ mod tests {
             let found = found(failed(), spoil);
             assert!(found.contains(&promise), "{name}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_task_with_a_time_and_a_deadline_is_held_to_them() {
+        fn run_of(facts: &mut Facts, number: usize) -> &mut Run {
+            &mut facts.runs.get_mut(&ID).expect("it ran")[number]
+        }
+        type Spoil = fn(&mut Facts);
+        let cases: [(&str, &'static str, Spoil); 5] = [
+            (
+                "it ran a microsecond too early",
+                "not before its runAt",
+                |facts| run_of(facts, 0).began -= 1,
+            ),
+            (
+                "a later run was too early",
+                "not before its runAt",
+                |facts| run_of(facts, 1).began = 999_999,
+            ),
+            ("nobody ended it", "failures differ", |facts| {
+                run_of(facts, 0).ended = Some((31_000_000, "success".to_owned()));
+            }),
+            ("it was given up early", "failures differ", |facts| {
+                run_of(facts, 0).ended = Some((4_000_000, "given-up".to_owned()));
+            }),
+            (
+                "its attempt was spent by a kill",
+                "failures differ",
+                |facts| {
+                    run_of(facts, 0).ended = None;
+                },
+            ),
+        ];
+        for (name, promise, spoil) in cases {
+            let found = found(later(), spoil);
+            assert!(found.contains(&promise), "{name}: {found:?}");
+        }
+        let mut burnt = later();
+        row(&mut burnt).attempts = 3;
+        assert_eq!(check(&burnt).burnt, 1);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::history::History;
 use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::run_log;
+use crate::script::TASK_TIMEOUT;
 
 /// How many of each.
 pub(crate) const SERVERS: usize = 3;
@@ -153,6 +154,7 @@ impl Slot {
                     ("WORKER_NAME", name.clone()),
                     ("CHAOS_RUNS", runs.display().to_string()),
                     ("CHAOS_OUTAGE", workshop.outage().display().to_string()),
+                    ("TASK_TIMEOUT", format!("{}s", TASK_TIMEOUT.as_secs())),
                 ]);
                 if line.client == "kafka-rust" {
                     environment.extend([

@@ -24,6 +24,10 @@ pub(crate) const RESCUE: Bar = Bar::of("rescued within 10 s", 10.0);
 pub(crate) const UNMESSAGED: Bar = Bar::of("claimed within 5 s without a message", 5.0);
 /// A contradiction in the books is found and repaired.
 pub(crate) const REPAIR: Bar = Bar::of("contradictions repaired within 30 s", 30.0);
+/// A task that a client gave a time begins to run.
+pub(crate) const RUN_AT: Bar = Bar::of("run within 1 s of its runAt", 1.0);
+/// A run that goes on past its deadline is ended.
+pub(crate) const OVERRUN: Bar = Bar::of("ended within 1 s of its deadline", 1.0);
 
 /// The most that a program may hold, in MiB: its limits, and what they do not count.
 const MEMORY_BOUND: f64 = 256.0;

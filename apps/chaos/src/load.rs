@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::chance::Chance;
+use crate::clock;
 use crate::fleet::Slot;
 use crate::ledger::{Ledger, Outcome};
 use crate::script::{End, Script};
@@ -40,6 +41,8 @@ impl Mix {
             failures: 0,
             end: End::Success,
             needs: false,
+            overruns: false,
+            run_at: None,
         };
         let die = chance.below(1_000);
         match self {
@@ -69,11 +72,18 @@ impl Mix {
                     10..15 => End::Panic,
                     _ => End::Success,
                 };
+                let needs = chance.happens(100);
+                let overruns = chance.happens(5);
+                let run_at = chance
+                    .happens(30)
+                    .then(|| clock::after(chance.millis(1_000, 20_000)));
                 Script {
                     sleep,
                     failures,
                     end,
-                    needs: chance.happens(100),
+                    needs,
+                    overruns,
+                    run_at,
                     ..quick
                 }
             }
@@ -154,7 +164,10 @@ pub(crate) async fn send(
 }
 
 async fn submit(server: &Slot, script: &Script) -> Outcome {
-    let body = json!({ "payload": script.to_string(), "priority": script.number % 11 });
+    let mut body = json!({ "payload": script.to_string(), "priority": script.number % 11 });
+    if let Some(run_at) = script.written_run_at() {
+        body["runAt"] = run_at.into();
+    }
     match server.client.post("/tasks", &body).await {
         Ok(answer) if answer.status == 201 => {
             let id = answer.json()["id"].as_str().and_then(|id| id.parse().ok());

@@ -8,7 +8,9 @@ use crate::check::Facts;
 use crate::clock::SECOND;
 use crate::fleet::Role;
 use crate::history::{Pages, Part, Repair, Window};
+use crate::ledger::Entry;
 use crate::run_log::Run;
+use crate::script::{Script, TASK_TIMEOUT};
 use crate::watch::Sample;
 
 /// Times in microseconds, in ascending order.
@@ -134,7 +136,9 @@ pub(crate) fn waits(facts: &Facts) -> Waits {
     const NO_LOG: [&str; 3] = ["Kafka killed", "Kafka silent", "Kafka refusing"];
     let windows = &facts.history.windows;
     let (mut all, mut calm, mut unmessaged) = (Vec::new(), Vec::new(), Vec::new());
-    for entry in &facts.entries {
+    // Those that a client gave a time wait for that.
+    let at_once = |entry: &&Entry| entry.script.run_at.is_none();
+    for entry in facts.entries.iter().filter(at_once) {
         let Some(first) = entry
             .accepted()
             .and_then(|id| facts.runs.get(&id)?.first().map(|run| run.began))
@@ -162,6 +166,58 @@ pub(crate) fn waits(facts: &Facts) -> Waits {
         calm: Times::of(calm),
         unmessaged: Times::of(unmessaged),
     }
+}
+
+/// How late what was due came: over all, and over what had nothing wrong around it.
+pub(crate) struct Lateness {
+    pub(crate) all: Times,
+    pub(crate) calm: Times,
+}
+
+impl Lateness {
+    /// Each was due at the first of its two times and came at the second.
+    fn of(windows: &[Window], dues: &[(i64, i64)]) -> Self {
+        let is_calm = |(due, came): &&(i64, i64)| {
+            let mut met = windows.iter();
+            !met.any(|window| window.meets(due - AFTER, *came))
+        };
+        let late = |(due, came): &(i64, i64)| came - due;
+        Self {
+            all: Times::of(dues.iter().map(late)),
+            calm: Times::of(dues.iter().filter(is_calm).map(late)),
+        }
+    }
+}
+
+/// From the `runAt` of tasks, or from when they were stored if that was later, to their first run.
+pub(crate) fn run_at(facts: &Facts) -> Lateness {
+    let dues: Vec<_> = facts
+        .rows
+        .iter()
+        .filter_map(|(id, row)| {
+            let run_at = Script::parse(&row.payload)?.run_at?;
+            let first = facts.runs.get(id)?.first()?;
+            Some((run_at.max(row.created_at), first.began))
+        })
+        .collect();
+    Lateness::of(&facts.history.windows, &dues)
+}
+
+/// From the deadline of runs that were to overrun it to their end.
+pub(crate) fn overruns(facts: &Facts) -> Lateness {
+    let dues: Vec<_> = facts
+        .rows
+        .iter()
+        .filter(|(_, row)| Script::parse(&row.payload).is_some_and(|script| script.overruns))
+        .flat_map(|(id, _)| facts.runs.get(id).into_iter().flatten())
+        .filter(|run| run.attempt == 1)
+        .filter_map(|run| {
+            let lasted = run.given_up_after(TASK_TIMEOUT)?;
+            let deadline = i64::try_from(TASK_TIMEOUT.as_micros()).ok()?;
+            Some((run.began + deadline, run.began + lasted))
+        })
+        .collect();
+    Lateness::of(&facts.history.windows, &dues)
 }
 
 /// Memory of one kind of program, in MiB.
@@ -252,6 +308,75 @@ mod tests {
         let ended = [run("a", 1, 10, Some(20)), run("b", 2, 90, None)];
         assert_eq!(rescue(&ended, "a", 50), None, "not in hand any more");
         assert_eq!(rescue(&ended[..1], "a", 15), None, "nobody took it up");
+    }
+
+    #[test]
+    fn what_was_late_is_told_with_and_without_faults_around_it() {
+        let windows = [fault(100)];
+        let second = |second: i64| second * SECOND;
+        let dues = [
+            (second(50), second(51)),
+            // Due before the fault was felt, and not begun until it was over.
+            (second(99), second(104)),
+            (second(107), second(108)),
+            (second(109), second(111)),
+        ];
+        let late = Lateness::of(&windows, &dues);
+        assert_eq!(late.all, Times::of([1, 5, 1, 2].map(second)));
+        assert_eq!(late.calm, Times::of([1, 2].map(second)));
+    }
+
+    /// A task that was given this time, stored at 0, with these runs.
+    fn facts_of(script: &Script, runs: Vec<Run>) -> Facts {
+        let id = uuid::Uuid::from_u128(1);
+        let row = crate::database::Row {
+            payload: script.to_string(),
+            status: "done".into(),
+            result: None,
+            error: None,
+            fence: 9,
+            attempts: 2,
+            rescues: 0,
+            created_at: 0,
+            updated_at: 0,
+            processed_at: String::new(),
+        };
+        Facts {
+            rows: BTreeMap::from([(id, row)]),
+            runs: BTreeMap::from([(id, runs)]),
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn a_task_is_late_from_its_time_or_from_when_it_was_stored() {
+        let script = Script {
+            run_at: Some(5 * SECOND),
+            ..Script::parse(&crate::script::at_once(1)).expect("a script")
+        };
+        let mut facts = facts_of(&script, vec![run("a", 1, 7 * SECOND, None)]);
+        assert_eq!(run_at(&facts).all, Times::of([2 * SECOND]));
+        for row in facts.rows.values_mut() {
+            row.created_at = 6 * SECOND;
+        }
+        assert_eq!(run_at(&facts).all, Times::of([SECOND]));
+    }
+
+    #[test]
+    fn only_what_lasted_until_its_deadline_overran_it() {
+        let script = Script {
+            overruns: true,
+            ..Script::parse(&crate::script::at_once(1)).expect("a script")
+        };
+        let given_up = |attempt, seconds: i64| Run {
+            ended: Some((seconds * SECOND, "given-up".to_owned())),
+            ..run("a", attempt, 0, None)
+        };
+        let found = |run| overruns(&facts_of(&script, vec![run])).all;
+        assert_eq!(found(given_up(1, 12)), Times::of([2 * SECOND]));
+        assert_eq!(found(given_up(1, 9)), Times::default(), "a fault");
+        assert_eq!(found(given_up(2, 12)), Times::default(), "not meant to");
+        assert_eq!(found(run("a", 1, 0, Some(12 * SECOND))), Times::default());
     }
 
     /// A sample every two seconds of a life of so many.

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use crate::check::{Facts, Verdict, Violation};
 use crate::clock::SECOND;
 use crate::fleet::Role;
-use crate::judge::{Judgement, REPAIR, RESCUE, UNMESSAGED};
+use crate::judge::{Judgement, OVERRUN, REPAIR, RESCUE, RUN_AT, UNMESSAGED};
 use crate::ledger::{Entry, Outcome};
-use crate::measure::{Memory, Times, Waits, memory, repairs, rescues, waits};
+use crate::measure::{
+    Lateness, Memory, Times, Waits, memory, overruns, repairs, rescues, run_at, waits,
+};
 use crate::watch::Seen;
 
 /// How a run was made.
@@ -40,15 +42,18 @@ pub(crate) struct Report {
     rescues: (Times, Times),
     repairs: (Times, Times),
     waits: Waits,
+    run_at: Lateness,
+    overruns: Lateness,
     oldest: Times,
     servers: Option<Memory>,
     workers: Option<Memory>,
 }
 
-const COUNTERS: [&str; 7] = [
+const COUNTERS: [&str; 8] = [
     "results_late",
     "worker_outlived",
     "runs_abandoned",
+    "runs_timed_out",
     "tasks_handed_back",
     "messages_unpublished",
     "contradictions_repaired",
@@ -104,6 +109,8 @@ impl Report {
             rescues: rescues(facts),
             repairs: repairs(facts),
             waits: waits(facts),
+            run_at: run_at(facts),
+            overruns: overruns(facts),
             oldest: Times::of(seen.ages.iter().map(|(_, age)| *age)),
             servers: memory(&seen.memory, &facts.history.windows, Role::Server),
             workers: memory(&seen.memory, &facts.history.windows, Role::Worker),
@@ -119,6 +126,8 @@ impl Report {
             (RESCUE, &self.rescues.1),
             (REPAIR, &self.repairs.1),
             (UNMESSAGED, &self.waits.unmessaged),
+            (RUN_AT, &self.run_at.calm),
+            (OVERRUN, &self.overruns.calm),
         ] {
             if let Judgement::Broken(how) = bar.judge(times) {
                 broken(bar.promise, format!("{how}; {}", times.to_text()));
@@ -127,6 +136,13 @@ impl Report {
         // Every half kills a worker for nothing else, so there is always something to measure.
         if self.rescues.1.len() == 0 {
             broken(RESCUE.promise, "no rescue was measured".to_owned());
+        }
+        // Of all that is sent some have a time, and the last of them are due when the last fault is long over.
+        if self.run_at.calm.len() == 0 {
+            broken(RUN_AT.promise, "no runAt was measured".to_owned());
+        }
+        if let Some(what) = miscounted(self.counters["runs_timed_out"], self.overruns.all.len()) {
+            broken("failures differ", what);
         }
         for memory in [self.servers, self.workers].into_iter().flatten() {
             for violation in memory.violations() {
@@ -203,6 +219,12 @@ impl Report {
             self.waits.unmessaged.to_text(),
         );
         line("", UNMESSAGED.judge(&self.waits.unmessaged).to_string());
+        line("runAt to first run", self.run_at.all.to_text());
+        line("the same, nothing wrong", self.run_at.calm.to_text());
+        line("", RUN_AT.judge(&self.run_at.calm).to_string());
+        line("overrun deadline to end", self.overruns.all.to_text());
+        line("the same, nothing wrong", self.overruns.calm.to_text());
+        line("", OVERRUN.judge(&self.overruns.calm).to_string());
         line("age of the oldest due task", self.oldest.to_text());
         for (name, memory) in [
             ("memory, servers", self.servers),
@@ -276,6 +298,12 @@ impl Report {
             "waitCalm": self.waits.calm.to_json(),
             "waitWithoutMessage": self.waits.unmessaged.to_json(),
             "waitWithoutMessageJudged": UNMESSAGED.judge(&self.waits.unmessaged).word(),
+            "runAt": self.run_at.all.to_json(),
+            "runAtCalm": self.run_at.calm.to_json(),
+            "runAtJudged": RUN_AT.judge(&self.run_at.calm).word(),
+            "overrun": self.overruns.all.to_json(),
+            "overrunCalm": self.overruns.calm.to_json(),
+            "overrunJudged": OVERRUN.judge(&self.overruns.calm).word(),
             "requestsFailed": self.reasons,
             "memoryMiB": {
                 "server": self.servers.map(|memory| memory.most.round()),
@@ -309,6 +337,16 @@ impl Memory {
     }
 }
 
+/// What is wrong with the number of runs that the workers counted as timed out. Of those that were killed less is known than
+/// they counted; of each that overran its deadline the record knows.
+fn miscounted(counted: u64, overran: usize) -> Option<String> {
+    if overran == 0 {
+        return Some("no run overran its deadline".to_owned());
+    }
+    let is_right = (1..=overran as u64).contains(&counted);
+    (!is_right).then(|| format!("{counted} runs were counted as timed out, and {overran} were"))
+}
+
 /// Faults under which no request may fail.
 fn is_orderly(kind: &str) -> bool {
     matches!(
@@ -332,4 +370,23 @@ fn faults_on(facts: &Facts, entry: &Entry) -> Vec<&'static str> {
     on.sort_unstable();
     on.dedup();
     on
+}
+
+#[cfg(test)]
+mod tests {
+    use super::miscounted;
+
+    #[test]
+    fn timeouts_are_counted_and_nothing_else_as_one() {
+        for (counted, overran, is_right) in [
+            (1, 1, true),
+            (40, 60, true),
+            (0, 60, false),
+            (61, 60, false),
+            (0, 0, false),
+        ] {
+            let found = miscounted(counted, overran);
+            assert_eq!(found.is_none(), is_right, "{found:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::ports::Job;
 use uuid::Uuid;
@@ -14,6 +15,8 @@ use crate::clock;
 use crate::failure::Failure;
 
 const ENDING: &str = "runs";
+/// How a run ended that was not heard to its end.
+const GIVEN_UP: &str = "given-up";
 
 /// Where a worker process writes.
 pub struct RunLog(Arc<File>);
@@ -73,7 +76,7 @@ impl OpenRun {
 impl Drop for OpenRun {
     fn drop(&mut self) {
         if !self.ended {
-            self.end("given-up");
+            self.end(GIVEN_UP);
         }
     }
 }
@@ -88,6 +91,18 @@ pub(crate) struct Run {
     pub(crate) began: i64,
     /// When and how it ended; not at all if its process was killed.
     pub(crate) ended: Option<(i64, String)>,
+}
+
+impl Run {
+    /// How long it had lasted when it was given up, in microseconds, if it was and had lasted until this deadline.
+    pub(crate) fn given_up_after(&self, deadline: Duration) -> Option<i64> {
+        /// The deadline is counted by a clock that nobody sets right, the record by one that is.
+        const SET_RIGHT: i64 = 100_000;
+        let (ended, how) = self.ended.as_ref()?;
+        let lasted = ended - self.began;
+        let deadline = i64::try_from(deadline.as_micros()).unwrap_or(i64::MAX);
+        (how == GIVEN_UP && lasted >= deadline - SET_RIGHT).then_some(lasted)
+    }
 }
 
 /// All runs by task, each in the order of fences.

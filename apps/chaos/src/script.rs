@@ -6,16 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::ports::{Failure, Job, Processor};
+use domain::ports::{Failure, Job, Processor, Timestamp};
 
 use crate::run_log::RunLog;
 
 /// After how many attempts a task ends `failed`, unless its client says otherwise.
 pub(crate) const MAX_ATTEMPTS: u32 = 5;
 
+/// What the workers are told as `TASK_TIMEOUT`: longer than a run that is meant to end takes.
+pub(crate) const TASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a run goes on that is to overrun it, if nobody ends it.
+const OVERRUN: Duration = Duration::from_secs(30);
+
 /// The payload of a task that succeeds at once; the number may be an expression of SQL that leaves a literal and begins the next.
 pub(crate) fn at_once(number: impl fmt::Display) -> String {
-    format!("chaos number={number} sleep=0 failures=0 end=success needs=false")
+    format!(
+        "chaos number={number} sleep=0 failures=0 end=success needs=false overruns=false run_at=none"
+    )
 }
 
 /// How a task ends.
@@ -50,6 +57,10 @@ pub struct Script {
     pub end: End,
     /// Whether it uses what the nemesis can take away from all functions at once.
     pub needs: bool,
+    /// Whether the first attempt goes on past its deadline.
+    pub overruns: bool,
+    /// Before which time its client said that it must not run, in microseconds since 1970; whole milliseconds, as the contract writes them.
+    pub run_at: Option<i64>,
 }
 
 impl fmt::Display for Script {
@@ -60,12 +71,17 @@ impl fmt::Display for Script {
             .map_or("", |(_, word)| word);
         write!(
             formatter,
-            "chaos number={} sleep={} failures={} end={end} needs={}",
+            "chaos number={} sleep={} failures={} end={end} needs={} overruns={} run_at=",
             self.number,
             self.sleep.as_millis(),
             self.failures,
-            self.needs
-        )
+            self.needs,
+            self.overruns
+        )?;
+        match self.run_at {
+            Some(micros) => write!(formatter, "{micros}"),
+            None => formatter.write_str("none"),
+        }
     }
 }
 
@@ -82,23 +98,41 @@ impl Script {
         let word = value("end")?;
         let (end, _) = End::WORDS.into_iter().find(|(_, known)| *known == word)?;
         let needs = value("needs")?.parse().ok()?;
-        Some(Self {
+        let overruns = value("overruns")?.parse().ok()?;
+        let run_at = match value("run_at")? {
+            "none" => None,
+            micros => Some(micros.parse().ok()?),
+        };
+        // A stranger's message brings the payload with a word more: who processes that one must fail.
+        words.next().is_none().then_some(Self {
             number,
             sleep,
             failures,
             end,
             needs,
+            overruns,
+            run_at,
         })
+    }
+
+    /// `run_at` as a client writes it.
+    pub(crate) fn written_run_at(&self) -> Option<String> {
+        Some(Timestamp::from_micros(self.run_at?).to_string())
+    }
+
+    /// After how many attempts comes the end.
+    fn before_the_end(&self) -> u32 {
+        self.failures.max(u32::from(self.overruns))
     }
 
     /// Whether it ends `done`.
     pub(crate) fn succeeds(&self) -> bool {
-        self.end == End::Success && self.failures < MAX_ATTEMPTS
+        self.end == End::Success && self.before_the_end() < MAX_ATTEMPTS
     }
 
     /// How many attempts it takes until it is at rest.
     pub(crate) fn attempts(&self) -> u32 {
-        let failures = self.failures.min(MAX_ATTEMPTS);
+        let failures = self.before_the_end().min(MAX_ATTEMPTS);
         match self.end {
             End::Success | End::Permanent => (failures + 1).min(MAX_ATTEMPTS),
             End::Panic => MAX_ATTEMPTS,
@@ -145,6 +179,9 @@ impl Processor for Actor {
                 "what it needs was taken away".to_owned(),
             ));
         }
+        if script.overruns && job.attempt == 1 {
+            tokio::time::sleep(OVERRUN).await;
+        }
         tokio::time::sleep(script.sleep).await;
         if job.attempt <= script.failures {
             run.end("retryable");
@@ -168,6 +205,12 @@ impl Processor for Actor {
             }
         }
     }
+
+    /// A function that takes its time and is to end has a deadline of its own.
+    fn timeout(&self, job: &Job) -> Option<Duration> {
+        let script = Script::parse(job.payload.as_str())?;
+        (script.sleep >= TASK_TIMEOUT).then(|| script.sleep * 2)
+    }
 }
 
 #[cfg(test)]
@@ -181,6 +224,8 @@ mod tests {
             failures,
             end,
             needs: true,
+            overruns: false,
+            run_at: None,
         }
     }
 
@@ -190,10 +235,20 @@ mod tests {
             let script = script(2, end);
             assert_eq!(Script::parse(&script.to_string()), Some(script));
         }
+        let later = Script {
+            overruns: true,
+            run_at: Some(1_735_689_602_345_000),
+            ..script(0, End::Success)
+        };
+        assert_eq!(Script::parse(&later.to_string()), Some(later.clone()));
+        let written = later.written_run_at();
+        assert_eq!(written.as_deref(), Some("2025-01-01T00:00:02.345Z"));
         let at_once = Script::parse(&at_once(7)).expect("a script");
         assert_eq!(at_once.to_string(), super::at_once(7));
         assert!(at_once.succeeds());
+        let with_more = format!("{later} again");
         for other in [
+            &with_more,
             "",
             "Hello world!",
             "chaos",
@@ -218,6 +273,16 @@ mod tests {
                 (script.succeeds(), script.attempts()),
                 (succeeds, attempts),
                 "{script}"
+            );
+            let overrunning = Script {
+                overruns: true,
+                ..script
+            };
+            assert_eq!(overrunning.succeeds(), succeeds, "{overrunning}");
+            assert_eq!(
+                overrunning.attempts(),
+                attempts.max(2),
+                "{overrunning}: the first is not enough"
             );
         }
     }

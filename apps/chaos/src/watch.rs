@@ -100,6 +100,12 @@ impl Watcher {
     }
 }
 
+/// What counts runs that were ended at their deadline, as the scrape writes it and as it is called here.
+const TIMED_OUT: (&str, &str) = (
+    "run_duration_seconds_count{outcome=\"timeout\"}",
+    "runs_timed_out",
+);
+
 /// The counters of a scrape: names without the prefix, sums over labels.
 fn counters(text: &str) -> BTreeMap<String, f64> {
     let mut counters = BTreeMap::new();
@@ -111,7 +117,12 @@ fn counters(text: &str) -> BTreeMap<String, f64> {
             continue;
         };
         let name = series.split('{').next().unwrap_or(series);
-        if let Some(name) = name.strip_suffix("_total")
+        let name = if series == TIMED_OUT.0 {
+            Some(TIMED_OUT.1)
+        } else {
+            name.strip_suffix("_total")
+        };
+        if let Some(name) = name
             && let Ok(value) = value.parse::<f64>()
         {
             *counters.entry(name.to_owned()).or_insert(0.0) += value;
@@ -130,10 +141,13 @@ mod tests {
             task_processor_tasks_claimed_total{by=\"age\"} 2\n\
             task_processor_tasks_claimed_total{by=\"delivery\"} 5\n\
             task_processor_ready 1\n\
+            task_processor_run_duration_seconds_count{outcome=\"success\"} 9\n\
+            task_processor_run_duration_seconds_count{outcome=\"timeout\"} 4\n\
             task_processor_results_late_total 3\n";
         let found = counters(text);
         assert_eq!(found.get("tasks_claimed"), Some(&7.0));
         assert_eq!(found.get("results_late"), Some(&3.0));
-        assert_eq!(found.len(), 2);
+        assert_eq!(found.get("runs_timed_out"), Some(&4.0));
+        assert_eq!(found.len(), 3);
     }
 }
