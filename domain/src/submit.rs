@@ -107,7 +107,10 @@ impl Submission {
     pub fn new(payload: Payload) -> Self {
         Self {
             payload,
-            ..Self::default()
+            priority: Priority::default(),
+            run_at: None,
+            max_attempts: None,
+            trace: None,
         }
     }
 }

@@ -69,8 +69,8 @@ pub struct WorkerConfig {
     pub concurrency: usize,
     /// How many tasks may be claimed and not yet announced. Default 8,192.
     pub in_flight: usize,
-    /// How many bytes of payloads and results may be in hand; a claim may pass it, once, by what its tasks are larger than those of
-    /// the one before. Default 64 MiB.
+    /// How many bytes of payloads and results may be in hand; a claim may pass it by what its tasks are larger than those of the last
+    /// sixteen. Default 64 MiB.
     pub in_flight_bytes: usize,
     /// How many tasks a claim, a completion or an announcement may hold. Default 512.
     pub batch: usize,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -46,9 +47,9 @@ impl FromStr for TaskId {
 /// What a task is about: any text without the NUL character, which PostgreSQL cannot store.
 ///
 /// Size limits belong to the edges (`submit` has one, the HTTP body another); rows that exist are read whatever their
-/// size.
+/// size. A clone costs the same whatever its length: the text is shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Payload(String);
+pub struct Payload(Arc<String>);
 
 /// The text holds a NUL character (U+0000).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +66,7 @@ impl Payload {
         if text.contains('\0') {
             return Err(InvalidPayload);
         }
-        Ok(Self(text))
+        Ok(Self(Arc::new(text)))
     }
 
     /// The text.
@@ -74,10 +75,10 @@ impl Payload {
         &self.0
     }
 
-    /// The text, owned.
+    /// The text, owned; copied when it is shared.
     #[must_use]
     pub fn into_string(self) -> String {
-        self.0
+        Arc::unwrap_or_clone(self.0)
     }
 }
 
@@ -311,6 +312,15 @@ mod tests {
             Payload::new("👍🏽é\u{1}").map(Payload::into_string),
             Ok("👍🏽é\u{1}".into())
         );
+    }
+
+    #[test]
+    fn a_clone_of_a_payload_shares_its_text() {
+        let payload = Payload::new("large").expect("no NUL");
+        let copy = payload.clone();
+        assert!(std::ptr::eq(copy.as_str(), payload.as_str()));
+        assert_eq!(copy.into_string(), "large");
+        assert_eq!(payload.into_string(), "large");
     }
 
     #[test]

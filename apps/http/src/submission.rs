@@ -410,15 +410,16 @@ struct Fields {
 impl Fields {
     /// The submission, and every wrong field with what is wrong with it.
     fn check(self, mut wrong: impl FnMut(&'static str, Cow<'static, str>)) -> Submission {
-        let mut submission = Submission::default();
+        let mut payload = None;
         match self.payload {
             None => wrong("payload", "is required".into()),
             Some(Json::Text(text)) => match Payload::new(text) {
-                Ok(payload) => submission.payload = payload,
+                Ok(valid) => payload = Some(valid),
                 Err(error) => wrong("payload", error.to_string().into()),
             },
             Some(_) => wrong("payload", "must be a string".into()),
         }
+        let mut submission = Submission::new(payload.unwrap_or_default());
         match self
             .priority
             .map(|value| value.whole().and_then(|n| Priority::new(n).ok()))

@@ -8,14 +8,21 @@ use tokio::sync::Notify;
 /// What a payload is taken to be before one was seen: the longest that a server accepts by default.
 const UNSEEN: usize = 256 * 1024;
 
+/// How many claims are remembered.
+const REMEMBERED: usize = 16;
+
 /// The bytes of all payloads in hand, and of results that were not announced yet.
 ///
-/// Nobody knows how large the tasks are that a claim will take. They are taken to be like those of the last claim; so a claim may pass
-/// the limit, once, before the next ones are smaller.
+/// Nobody knows how large the tasks are that a claim will take. They are taken to be like those of the largest of the last claims. So a
+/// claim may pass the limit when tasks become larger, but not again and again where large ones come now and then.
 pub(super) struct Load {
     limit: usize,
-    /// What a payload of the last claim had on average.
-    mean: AtomicUsize,
+    /// What a payload of each of the last claims had on average.
+    means: [AtomicUsize; REMEMBERED],
+    /// How many claims there were.
+    claims: AtomicUsize,
+    /// The largest of these means.
+    expected: AtomicUsize,
     carried: Arc<Carried>,
 }
 
@@ -35,7 +42,9 @@ impl Load {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit: limit.max(1),
-            mean: AtomicUsize::new(UNSEEN),
+            means: Default::default(),
+            claims: AtomicUsize::new(0),
+            expected: AtomicUsize::new(UNSEEN),
             carried: Arc::default(),
         }
     }
@@ -45,8 +54,8 @@ impl Load {
         let free = self
             .limit
             .saturating_sub(self.carried.bytes.load(Ordering::Relaxed));
-        let mean = self.mean.load(Ordering::Relaxed).max(1);
-        free.div_ceil(mean)
+        let expected = self.expected.load(Ordering::Relaxed).max(1);
+        free.div_ceil(expected)
     }
 
     /// Waits until the limit is not reached. For one that waits at a time.
@@ -56,15 +65,23 @@ impl Load {
         }
     }
 
-    /// Takes the payloads of one claim.
+    /// Takes the payloads of one claim. For one that claims at a time.
     pub(super) fn take(&self, payloads: impl ExactSizeIterator<Item = usize>) -> Vec<Weight> {
         let count = payloads.len();
         let weights: Vec<Weight> = payloads.map(|bytes| self.weight(bytes)).collect();
         let bytes: usize = weights.iter().map(|weight| weight.bytes).sum();
         if let Some(mean) = bytes.checked_div(count) {
-            self.mean.store(mean, Ordering::Relaxed);
+            self.expect(mean);
         }
         weights
+    }
+
+    fn expect(&self, mean: usize) {
+        let place = self.claims.fetch_add(1, Ordering::Relaxed) % REMEMBERED;
+        self.means[place].store(mean, Ordering::Relaxed);
+        let means = self.means.iter().map(|mean| mean.load(Ordering::Relaxed));
+        self.expected
+            .store(means.max().unwrap_or(mean), Ordering::Relaxed);
     }
 
     fn weight(&self, bytes: usize) -> Weight {
@@ -98,7 +115,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_next_claim_is_as_large_as_tasks_like_the_last_have_room() {
+    async fn the_next_claim_is_as_large_as_tasks_like_the_largest_before_have_room() {
         let load = Load::new(1_000_000);
         assert_eq!(load.room(), 4, "of the longest");
         let mut held = load.take([100_usize, 300].into_iter());
@@ -123,6 +140,22 @@ mod tests {
         assert_eq!(load.room(), 1);
         drop(held);
         assert_eq!(load.room(), 3);
+    }
+
+    /// Where one claim in ten is of large tasks, the others are no reason to take many of those.
+    #[test]
+    fn large_tasks_that_come_now_and_then_do_not_pass_the_limit_each_time() {
+        let load = Load::new(1_000_000);
+        for round in 0..100 {
+            let bytes = if round % 10 == 0 { 100_000 } else { 10 };
+            let room = load.room();
+            drop(load.take(vec![bytes; room].into_iter()));
+            assert!(room <= 10, "round {round}: {room}");
+        }
+        for _ in 0..REMEMBERED {
+            drop(load.take([10_usize].into_iter()));
+        }
+        assert_eq!(load.room(), 100_000, "no large one for long");
     }
 
     #[test]
