@@ -8,6 +8,8 @@ pub mod kafka;
 #[cfg(any(feature = "kafka", feature = "rdkafka"))]
 pub mod kafka_options;
 #[cfg(any(feature = "kafka", feature = "rdkafka"))]
+mod kafka_partition;
+#[cfg(any(feature = "kafka", feature = "rdkafka"))]
 pub mod kafka_probe;
 pub mod kafka_security;
 #[cfg(feature = "memory")]

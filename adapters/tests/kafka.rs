@@ -838,6 +838,53 @@ async fn a_wiped_topic_is_read_from_its_new_beginning() {
     }
 }
 
+/// Whoever reads on, and whoever comes later, gets what the new topic holds, and what was acknowledged of it does not come again. Nor
+/// is what is gone taken for a backlog: that would keep waiting tasks from being claimed by age.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka: run cargo xtask test"]
+async fn a_topic_made_anew_is_read_from_its_beginning() {
+    for cluster in combinations().await {
+        let client = cluster.client;
+        let sent = published(&cluster, 300).await;
+        let feed = cluster.feed_of(client);
+        let deliveries = receive_all(&*feed, &sent).await;
+        feed.acknowledge(&highest(&deliveries))
+            .await
+            .expect("acknowledged");
+        cluster.remake_input().await;
+        let fresh = published(&cluster, 50).await;
+        let deliveries = receive_all(&*feed, &fresh).await;
+        assert_eq!(task_ids(&deliveries).len(), 50, "{client:?}");
+        until("it is not behind", || feed.standing() == Standing::CaughtUp).await;
+        feed.acknowledge(&highest(&deliveries))
+            .await
+            .expect("acknowledged");
+        drop(feed);
+        let later = published(&cluster, 50).await;
+        let feed = cluster.feed_of(client);
+        let deliveries = receive_all(&*feed, &later).await;
+        let of_before = task_ids(&deliveries)
+            .into_iter()
+            .filter(|id| fresh.contains(id))
+            .count();
+        assert_eq!(
+            of_before, 0,
+            "{client:?}: what was acknowledged comes again"
+        );
+        feed.acknowledge(&highest(&deliveries))
+            .await
+            .expect("acknowledged");
+        drop(feed);
+        // The same while nobody reads.
+        published(&cluster, 300).await;
+        cluster.remake_input().await;
+        let fresh = published(&cluster, 50).await;
+        let feed = cluster.feed_of(client);
+        let deliveries = receive_all(&*feed, &fresh).await;
+        assert_eq!(task_ids(&deliveries).len(), 50, "{client:?}, nobody there");
+    }
+}
+
 #[test]
 fn settings_that_cannot_work_are_refused_at_once() {
     let nowhere = KafkaOptions::new(Vec::new());

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use super::link::{Health, Link, LinkFault, LinkSettings};
 use super::must_be_plain;
 use crate::kafka_options::{KafkaConnectError, KafkaFeedOptions, KafkaOptions};
+use crate::kafka_partition::OwnPartition;
 use reader::Reader;
 
 /// How long a fetch waits for records at a broker that has none.
@@ -87,20 +88,11 @@ struct Shared {
 struct State {
     buffer: VecDeque<Delivery>,
     /// The partitions of the share; `None` until the cluster was asked.
-    owned: Option<BTreeMap<i32, Owned>>,
+    owned: Option<BTreeMap<i32, OwnPartition>>,
     /// Why the last exchange with the cluster failed.
     outage: Option<Arc<LinkFault>>,
     /// Why the group took no commit, from one that it refused to the next that it takes.
     refusal: Option<String>,
-}
-
-/// One partition of the share.
-#[derive(Default)]
-struct Owned {
-    /// First and last offset that a caller received.
-    received: Option<(i64, i64)>,
-    committed: i64,
-    at_end: bool,
 }
 
 impl Shared {
@@ -173,10 +165,7 @@ impl KafkaTaskFeed {
                 .as_mut()
                 .and_then(|owned| owned.get_mut(&partition))
             {
-                let first = owned
-                    .received
-                    .map_or(offset, |(first, _)| first.min(offset));
-                owned.received = Some((first, offset));
+                owned.receive(offset);
             }
         }
         if !state.buffer.is_empty() {
@@ -193,18 +182,11 @@ impl KafkaTaskFeed {
         let state = self.shared.lock();
         let mut next_offsets = BTreeMap::new();
         for position in upto {
-            let Some(owned) = state
+            let owned = state
                 .owned
                 .as_ref()
-                .and_then(|owned| owned.get(&position.partition))
-            else {
-                continue;
-            };
-            let mine = owned
-                .received
-                .is_some_and(|(first, last)| (first..=last).contains(&position.offset));
-            let next = position.offset + 1;
-            if mine && next > owned.committed {
+                .and_then(|owned| owned.get(&position.partition));
+            if let Some(next) = owned.and_then(|owned| owned.to_commit(position.offset)) {
                 let wanted = next_offsets.entry(position.partition).or_insert(next);
                 *wanted = next.max(*wanted);
             }
@@ -220,7 +202,7 @@ impl KafkaTaskFeed {
         };
         for (partition, next) in next_offsets {
             if let Some(owned) = owned.get_mut(partition) {
-                owned.committed = owned.committed.max(*next);
+                owned.committed(*next);
             }
         }
     }

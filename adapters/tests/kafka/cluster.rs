@@ -398,6 +398,31 @@ impl Cluster {
             .expect("deleted");
     }
 
+    /// Deletes the input topic and makes it again: its offsets begin anew.
+    pub(crate) async fn remake_input(&self) {
+        let deleted = self
+            .admin()
+            .delete_topics(&[&self.options.topics.input], &AdminOptions::new())
+            .await
+            .expect("asked");
+        for topic in deleted {
+            topic.expect("deleted");
+        }
+        // A broker goes on refusing the name for a moment.
+        let started = Instant::now();
+        loop {
+            let made = self.ensure(TWELVE).await.ok();
+            let input = made.and_then(|states| {
+                let mut states = states.into_iter();
+                states.find(|state| state.name == self.options.topics.input)
+            });
+            if input.is_some_and(|state| state.created) {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "it does not come again");
+        }
+    }
+
     /// A member of the group that does not know our way of sharing; there when this returns.
     pub(crate) fn foreign_member(&self) -> Foreign {
         let consumer: BaseConsumer = self

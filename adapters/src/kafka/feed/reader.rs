@@ -10,7 +10,8 @@ use ports::{Delivery, Position, RecordContent, TaskId, Timestamp};
 
 use super::super::link::{Health, Link, LinkFault, partition_count};
 use super::fetch::{Cursor, FETCH_BYTES, Fetched, Record, Unreadable, fetch_all};
-use super::{Owned, Share, Shared};
+use super::{Share, Shared};
+use crate::kafka_partition::OwnPartition;
 
 /// How long one fetch of everything may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(15);
@@ -153,10 +154,7 @@ impl Reader {
             );
             owned.insert(
                 start.partition,
-                Owned {
-                    committed: start.committed.unwrap_or(0),
-                    ..Owned::default()
-                },
+                OwnPartition::committed_before(start.committed.unwrap_or(0)),
             );
         }
         drop(state);
@@ -263,7 +261,7 @@ impl Reader {
                 cursor.bytes = FETCH_BYTES;
             }
             if let Some(owned) = state.owned.as_mut() {
-                owned.insert(start.partition, Owned::default());
+                owned.insert(start.partition, OwnPartition::default());
             }
         }
         Ok(())

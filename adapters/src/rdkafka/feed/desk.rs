@@ -9,6 +9,8 @@ use rdkafka::error::KafkaError;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 
+use crate::kafka_partition::OwnPartition;
+
 /// Why an acknowledgement was not confirmed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum CommitFault {
@@ -44,21 +46,10 @@ impl CommitRequest {
     }
 }
 
-/// A partition of this member, since it was assigned.
-#[derive(Default)]
-struct Owned {
-    /// First and last offset that a caller received.
-    received: Option<(i64, i64)>,
-    /// The offset up to which was committed.
-    committed: i64,
-    /// Whether everything in it has arrived in the buffer.
-    at_end: bool,
-}
-
 #[derive(Default)]
 struct State {
     buffer: VecDeque<Delivery>,
-    owned: BTreeMap<i32, Owned>,
+    owned: BTreeMap<i32, OwnPartition>,
     commit: CommitRequest,
     /// Whether the cluster has answered since the feed was made or the log went down.
     reached: bool,
@@ -134,8 +125,7 @@ impl Desk {
         for delivery in &taken {
             let Position { partition, offset } = delivery.position;
             if let Some(owned) = state.owned.get_mut(&partition) {
-                let first = owned.received.map_or(offset, |(first, _)| first);
-                owned.received = Some((first, offset));
+                owned.receive(offset);
             }
         }
         if !state.buffer.is_empty() {
@@ -158,18 +148,10 @@ impl Desk {
         }
         let mut asked = false;
         for position in upto {
-            let Some(owned) = state.owned.get(&position.partition) else {
+            let owned = state.owned.get(&position.partition);
+            let Some(next) = owned.and_then(|owned| owned.to_commit(position.offset)) else {
                 continue;
             };
-            // Only what was received since the partition was assigned: a position from before may lie behind what its
-            // owner in between has committed.
-            let mine = owned
-                .received
-                .is_some_and(|(first, last)| (first..=last).contains(&position.offset));
-            let next = position.offset + 1;
-            if !mine || next <= owned.committed {
-                continue;
-            }
             let wanted = state.commit.next.entry(position.partition).or_insert(next);
             *wanted = next.max(*wanted);
             asked = true;
@@ -264,7 +246,7 @@ impl Desk {
         state.refusal = None;
         state.answered();
         for partition in partitions {
-            state.owned.insert(partition, Owned::default());
+            state.owned.insert(partition, OwnPartition::default());
         }
     }
 
@@ -337,10 +319,8 @@ impl Desk {
     pub(super) fn prune(&self, request: &mut CommitRequest) {
         let state = self.lock();
         request.next.retain(|partition, next| {
-            state
-                .owned
-                .get(partition)
-                .is_some_and(|owned| *next > owned.committed)
+            let owned = state.owned.get(partition);
+            owned.is_some_and(|owned| owned.to_commit(*next - 1).is_some())
         });
     }
 
@@ -348,7 +328,7 @@ impl Desk {
         let mut state = self.lock();
         for (partition, next) in &request.next {
             if let Some(owned) = state.owned.get_mut(partition) {
-                owned.committed = owned.committed.max(*next);
+                owned.committed(*next);
             }
         }
     }
