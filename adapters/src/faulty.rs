@@ -508,6 +508,21 @@ impl<P: TaskAudit + ?Sized> TaskAudit for Faulty<P> {
             .await
     }
 
+    async fn untold(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<(Vec<TaskEvent>, Option<TaskId>), StoreError> {
+        self.store_call("untold", || self.inner.untold(after, limit, unmoved_for))
+            .await
+    }
+
+    async fn mark_told(&self, ids: &[TaskId]) -> Result<(), StoreError> {
+        self.store_call("mark_told", || self.inner.mark_told(ids))
+            .await
+    }
+
     async fn prune(
         &self,
         after: Option<TaskId>,

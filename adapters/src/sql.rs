@@ -25,8 +25,8 @@ use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask,
     ConnectionPool, Connections, DeliveryOutcome, Horizon, InsertOutcome, Inspection, KeptRequest,
     KeyedRequest, Listed, Listing, NewTask, RemoveReply, StoreError, Survey, Task, TaskAudit,
-    TaskCatalog, TaskId, TaskStore, TaskSurvey, Timestamp, Totals, Transition, TransitionOutcome,
-    Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    TaskCatalog, TaskEvent, TaskId, TaskStore, TaskSurvey, Timestamp, Totals, Transition,
+    TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 use sea_orm::DatabaseConnection;
 
@@ -403,6 +403,23 @@ impl TaskAudit for SqlTaskStore {
         limit: usize,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
         dispatch!(self, sweep_stopped(after, limit))
+    }
+
+    async fn untold(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<(Vec<TaskEvent>, Option<TaskId>), StoreError> {
+        dispatch!(self, untold(after, limit, unmoved_for))
+    }
+
+    async fn mark_told(&self, ids: &[TaskId]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let ids = ids.to_vec();
+        dispatch!(self, mark_told(ids))
     }
 
     async fn prune(

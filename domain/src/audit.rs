@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::moves::move_each;
-use crate::resolve::{PAGE, Unfinished, resolve};
-use crate::{Ports, chain, lifecycle};
+use crate::resolve::{BATCH, PAGE, Unfinished, resolve};
+use crate::{Ports, chain, lifecycle, news};
 
 /// How the audit goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,10 @@ struct Walks<'ports> {
     queue: Option<TaskId>,
     /// The last entry of the list of failed and cancelled tasks compared.
     stopped: Option<TaskId>,
+    /// The last entry of a cancelled task whose news, and that of all before it, is told.
+    cancelled: Option<TaskId>,
+    /// News that nobody told on its way to the log, which may be down; ends with where the walk goes on.
+    news: JoinSet<Option<TaskId>>,
     /// Claims of nobody on their way to their end, one page at a time: they may wait for the log.
     orphans: JoinSet<Result<(), StoreError>>,
     /// The store did not answer when it was last asked.
@@ -103,6 +107,8 @@ impl<'ports> Walks<'ports> {
             has_jumped: false,
             queue: None,
             stopped: None,
+            cancelled: None,
+            news: JoinSet::new(),
             orphans: JoinSet::new(),
             failing: false,
         }
@@ -114,6 +120,7 @@ impl<'ports> Walks<'ports> {
             ("audit_queue", self.compare_queue().await),
             ("audit_claims", self.compare_claims().await),
             ("audit_stopped", self.compare_stopped().await),
+            ("audit_news", self.tell_news().await),
             ("audit_tasks", self.compare_tasks().await),
         ];
         let was_failing = std::mem::take(&mut self.failing);
@@ -179,6 +186,35 @@ impl<'ports> Walks<'ports> {
         let (deleted, next) = audit.sweep_stopped(self.stopped, self.stretch).await?;
         self.stopped = next;
         self.repaired(Repair::ListEntryWithoutStoppedTask, deleted);
+        Ok(())
+    }
+
+    /// Tells of cancelled tasks what whoever cancelled them could not. What the log does not take is offered again, and no other
+    /// walk waits with it.
+    async fn tell_news(&mut self) -> Result<(), StoreError> {
+        if let Some(Ok(last_told)) = self.news.try_join_next() {
+            self.cancelled = last_told;
+        }
+        if !self.news.is_empty() {
+            return Ok(());
+        }
+        let after = self.cancelled;
+        let stretch = longest_of_the_queue(self.stretch);
+        let untold = self.ports.audit.untold(after, stretch, self.unmoved_for);
+        let (events, next) = untold.await?;
+        if events.is_empty() {
+            self.cancelled = next;
+            return Ok(());
+        }
+        let ports = self.ports.clone();
+        self.news.spawn(async move {
+            for batch in events.chunks(BATCH) {
+                if !news::tell(&ports, batch).await {
+                    return after;
+                }
+            }
+            next
+        });
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::again::with_patience;
 use crate::lifecycle::{self, Trigger};
 use crate::resolve::event_of;
-use crate::{Ports, chain};
+use crate::{Ports, news};
 
 /// How long a store that does not answer is asked again before the client is told.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -80,7 +80,7 @@ impl Commander {
                 return Ok(Verdict::Unknown);
             };
             if trigger == Trigger::Cancel && task.status == TaskStatus::Cancelled {
-                // Whoever asked before may have crashed between the move and the news of it.
+                // Whoever asked before may have crashed between the move and the news of it, and the audit takes its time.
                 self.tell(&task).await;
                 return Ok(Verdict::Obeyed(Box::new(task)));
             }
@@ -116,23 +116,17 @@ impl Commander {
         }
     }
 
-    /// A client does not wait for a log that is down. What was in hand is told again by the worker that held it, and what
-    /// waited when someone repeats the order; whoever waits for the task looks for himself.
+    /// A client does not wait for a log that is down. What was in hand is told again by the worker that held it, and whatever
+    /// was cancelled by the audit; whoever waits for the task looks for himself.
     async fn tell(&self, task: &Task) {
         let event = [event_of(task)];
-        let told = timeout(TELLING, self.ports.announcer.tell(&event)).await;
-        let error = match told {
-            Ok(outcomes) => match outcomes.into_iter().find_map(Result::err) {
-                Some(error) => chain(&error),
-                None => return,
-            },
-            Err(elapsed) => elapsed.to_string(),
-        };
-        self.ports.observer.observe(&Event::DependencyFailed {
-            dependency: Dependency::Log,
-            doing: "tell",
-            error,
-        });
+        if let Err(elapsed) = timeout(TELLING, news::tell(&self.ports, &event)).await {
+            self.ports.observer.observe(&Event::DependencyFailed {
+                dependency: Dependency::Log,
+                doing: "tell",
+                error: elapsed.to_string(),
+            });
+        }
     }
 
     async fn read(&self, id: TaskId) -> Result<Option<Task>, StoreError> {

@@ -14,6 +14,7 @@ pub mod heart;
 pub mod lifecycle;
 pub mod metrics;
 mod moves;
+mod news;
 pub mod processing;
 pub mod prune;
 pub mod read;

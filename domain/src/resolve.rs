@@ -15,7 +15,7 @@ use crate::{Ports, chain, lifecycle};
 pub(crate) const PAGE: usize = 64;
 
 /// How many tasks are read, moved or announced together.
-const BATCH: usize = 512;
+pub(crate) const BATCH: usize = 512;
 
 /// What to do with a task that is still in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

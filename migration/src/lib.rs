@@ -8,6 +8,7 @@
 mod create_or_adopt;
 mod keep_keys;
 mod list_stopped;
+mod tell_cancelled;
 mod verify;
 
 use sea_orm_migration::MigratorTrait;
@@ -35,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(create_or_adopt::CreateOrAdopt),
             Box::new(keep_keys::KeepKeys),
             Box::new(list_stopped::ListStopped),
+            Box::new(tell_cancelled::TellCancelled),
         ]
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::events::TaskEvent;
 use crate::store::{ClaimRecord, StoreError};
 use crate::task::{Task, TaskId};
 
@@ -96,6 +97,34 @@ pub trait TaskAudit: Send + Sync {
         after: Option<TaskId>,
         limit: usize,
     ) -> Result<(usize, Option<TaskId>), StoreError>;
+
+    /// Walks up to `limit` entries of the list that say cancelled, in ascending order of id beginning after `after`, and answers
+    /// what is to be told of those whose news nobody has [marked as told](Self::mark_told) and that have not moved for `unmoved_for`
+    /// (store's clock; further in the future than that counts as unmoved): whoever cancelled them may be about to tell. In ascending
+    /// order of id, and after which id the next stretch begins (`None` when the end of the list was reached). An entry in vain is
+    /// passed over. Its cost is that of `limit` rows, however long the list.
+    ///
+    /// Who cancels a task that no worker has holds no claim on it, which would be kept until the news is told. This entry is
+    /// kept instead: a transition to cancelled, and [`enlist`](Self::enlist), write it as one that is not told. What is
+    /// [pruned](Self::prune) before is told by nobody.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn untold(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<(Vec<TaskEvent>, Option<TaskId>), StoreError>;
+
+    /// Marks the news of these tasks as told, of those that are listed as cancelled; the others are passed over. The task itself
+    /// does not change.
+    ///
+    /// Waits for nobody: an entry that someone else is just writing may be passed over, and is told again.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn mark_told(&self, ids: &[TaskId]) -> Result<(), StoreError>;
 
     /// Walks up to `limit` tasks in ascending order of id, beginning after `after`, and deletes those that are done, failed or
     /// cancelled, have not moved for `older_than` (store's clock), and stand in no recorded claim: what is in one may not have

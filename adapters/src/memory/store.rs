@@ -192,8 +192,8 @@ struct State {
     workers: BTreeMap<WorkerId, WorkerEntry>,
     totals: Totals,
     pruned: Totals,
-    /// The failed and the cancelled tasks: whether cancelled, and the id.
-    stopped: BTreeSet<(bool, TaskId)>,
+    /// The failed and the cancelled tasks: whether cancelled, and the id; and whether the news of it is told.
+    stopped: BTreeMap<(bool, TaskId), bool>,
     keys: BTreeMap<RequestKey, KeptRequest>,
 }
 
@@ -431,7 +431,7 @@ impl State {
         let becomes = transition.to.status();
         if is_stopped(becomes) {
             let cancelled = becomes == TaskStatus::Cancelled;
-            self.stopped.insert((cancelled, transition.id));
+            self.stopped.insert((cancelled, transition.id), false);
         }
         TransitionOutcome {
             write: WriteOutcome::Applied,
@@ -552,7 +552,7 @@ impl MemoryTaskStore {
                 .collect(),
             stopped: state
                 .stopped
-                .iter()
+                .keys()
                 .map(|(cancelled, id)| (listed_as(*cancelled), *id))
                 .collect(),
             workers: state.workers.values().cloned().collect(),

@@ -73,7 +73,8 @@ async fn adoption_keeps_every_row_and_queues_what_is_unfinished() {
         [
             "m0001_create_or_adopt",
             "m0002_keep_keys",
-            "m0003_list_stopped"
+            "m0003_list_stopped",
+            "m0004_tell_cancelled"
         ]
     );
 
@@ -271,6 +272,7 @@ async fn down_after_adoption_gives_the_older_service_its_table_back() {
     assert_eq!(
         taken,
         [
+            "m0004_tell_cancelled",
             "m0003_list_stopped",
             "m0002_keep_keys",
             "m0001_create_or_adopt"

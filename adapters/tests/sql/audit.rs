@@ -210,6 +210,15 @@ async fn a_stretch_costs_what_its_rows_cost() {
     // Both halves of the list are walked, and the entries read once more with their tasks.
     let walked = cost().await;
     assert!(walked <= stretch * 3 + 10, "{walked} rows for {STRETCH}");
+    execute(&session, "UPDATE stopped SET cancelled = true, told = true").await;
+    cost().await;
+    let (untold, next) = store
+        .untold(None, STRETCH, Duration::ZERO)
+        .await
+        .expect("walk");
+    assert!(untold.is_empty() && next.is_some());
+    let walked = cost().await;
+    assert!(walked <= stretch + 10, "{walked} rows for {STRETCH}");
     let (pruned, _) = store
         .prune(None, STRETCH, Duration::from_secs(3_600))
         .await

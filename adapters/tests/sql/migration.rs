@@ -66,7 +66,8 @@ async fn back_and_forth(database: &DatabaseConnection) {
             [
                 "m0001_create_or_adopt",
                 "m0002_keep_keys",
-                "m0003_list_stopped"
+                "m0003_list_stopped",
+                "m0004_tell_cancelled"
             ]
         );
         let applied = status[0].applied;
@@ -75,7 +76,7 @@ async fn back_and_forth(database: &DatabaseConnection) {
     };
     for _ in 0..2 {
         assert!(!applied().await);
-        assert_eq!(migration::up(database).await.expect("up").len(), 3);
+        assert_eq!(migration::up(database).await.expect("up").len(), 4);
         assert!(applied().await);
         assert!(migration::up(database).await.expect("up again").is_empty());
         let report = migration::verify(database, migration::OVERDUE)
@@ -87,7 +88,7 @@ async fn back_and_forth(database: &DatabaseConnection) {
         };
         assert_eq!(report, empty);
         assert!(report.is_consistent());
-        assert_eq!(migration::down(database).await.expect("down").len(), 3);
+        assert_eq!(migration::down(database).await.expect("down").len(), 4);
         assert!(
             migration::down(database)
                 .await

@@ -111,6 +111,11 @@ async fn whole_lives(store: &SqlTaskStore, worker: WorkerId, count: usize) {
     assert_eq!(store.enlist(&ids).await.expect("enlist"), 0);
     let (swept, _) = store.sweep_stopped(None, 1_000).await.expect("sweep");
     assert_eq!(swept, 0);
+    store
+        .untold(None, 1_000, Duration::ZERO)
+        .await
+        .expect("untold");
+    store.mark_told(&ids).await.expect("mark");
     store.orphaned_claims(10).await.expect("orphaned claims");
     store.survey().await.expect("survey");
     catalog(store, &ids).await;
@@ -253,9 +258,9 @@ async fn every_plan_is_by_index_whatever_the_statistics_say() {
         whole_lives(&store, worker, 4).await;
         let plans = plans(&session).await;
         // Insert twice, created_at, get, whereabouts, claim by delivery and twice by age, what is held, transition, claims of a worker,
-        // mark, release; walk, enqueue, enlist, both sweeps, orphaned claims; transition of stopped ones, four listings, inspect; a request
+        // mark, release; walk, enqueue, enlist, both sweeps, what is not told, mark, orphaned claims; transition of stopped ones, four listings, inspect; a request
         // under a key, what is kept of it, and its end.
-        assert!(plans.len() >= 28, "only {} plans: {state}", plans.len());
+        assert!(plans.len() >= 30, "only {} plans: {state}", plans.len());
         for (statement, plan) in &plans {
             check(statement, plan);
             checked += 1;

@@ -25,8 +25,8 @@ use domain::ports::store::TransitionOutcome;
 use domain::ports::{
     BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock, DeliveryOutcome,
     Horizon, InsertOutcome, Inspection, KeptRequest, KeyedRequest, Listed, Listing, NewTask,
-    RemoveReply, StoreError, Task, TaskAudit, TaskCatalog, TaskId, TaskStore, Timestamp, Totals,
-    Transition, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
+    RemoveReply, StoreError, Task, TaskAudit, TaskCatalog, TaskEvent, TaskId, TaskStore, Timestamp,
+    Totals, Transition, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 use self::entry::{Call, Entry};
@@ -308,6 +308,19 @@ impl TaskAudit for JournalStore {
     ) -> Result<(usize, Option<TaskId>), StoreError> {
         let call = Call::sweep_stopped(after, limit);
         self.commit(call, self.memory.sweep_stopped(after, limit))?
+    }
+
+    async fn untold(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<(Vec<TaskEvent>, Option<TaskId>), StoreError> {
+        self.look(self.memory.untold(after, limit, unmoved_for))?
+    }
+
+    async fn mark_told(&self, ids: &[TaskId]) -> Result<(), StoreError> {
+        self.commit(Call::mark_told(ids), self.memory.mark_told(ids))?
     }
 
     async fn prune(

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask, Clock,
     DeliveryOutcome, Fence, Horizon, InsertOutcome, KeptRequest, KeyedRequest, NewTask,
-    RemoveReply, Spent, StoreError, Task, TaskAudit, TaskCatalog, TaskId, TaskStatus, TaskStore,
-    Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId,
-    WorkerRegistry, WriteOutcome,
+    RemoveReply, Spent, StoreError, Task, TaskAudit, TaskCatalog, TaskEvent, TaskId, TaskStatus,
+    TaskStore, Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry,
+    WorkerId, WorkerRegistry, WriteOutcome,
 };
 
 use crate::link::Link;
@@ -507,6 +507,19 @@ impl TaskAudit for RecordingStore {
             }
         }
         Ok((deleted, next))
+    }
+
+    async fn untold(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<(Vec<TaskEvent>, Option<TaskId>), StoreError> {
+        self.inner.untold(after, limit, unmoved_for).await
+    }
+
+    async fn mark_told(&self, ids: &[TaskId]) -> Result<(), StoreError> {
+        self.inner.mark_told(ids).await
     }
 
     async fn prune(

@@ -62,6 +62,8 @@ pub(crate) enum Call {
     SweepQueue,
     Enlist,
     SweepStopped,
+    Untold,
+    MarkTold,
     Prune,
     OrphanedClaims,
     Publish,
@@ -103,6 +105,7 @@ impl Call {
                 | Self::Stranded
                 | Self::SweepQueue
                 | Self::SweepStopped
+                | Self::Untold
                 | Self::Prune
                 | Self::OrphanedClaims
         )
@@ -133,6 +136,8 @@ impl Call {
             Self::SweepQueue => "sweep_queue",
             Self::Enlist => "enlist",
             Self::SweepStopped => "sweep_stopped",
+            Self::Untold => "untold",
+            Self::MarkTold => "mark_told",
             Self::Prune => "prune",
             Self::OrphanedClaims => "orphaned_claims",
             Self::Publish => "publish",

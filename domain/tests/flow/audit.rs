@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use adapters::faulty::{Fault, Faulty};
 use adapters::memory::{MemoryTaskStore, StoreSnapshot};
-use domain::{AuditConfig, RetryPolicy, Worker, WorkerConfig, processor_fn};
+use domain::{AuditConfig, Commander, RetryPolicy, Worker, WorkerConfig, processor_fn};
 use ports::{
     ClaimId, ClaimRecord, ClaimTicket, DeliveryOutcome, Event, Failure, Fence, IdSource, NewTask,
     Payload, Priority, Repair, TaskId, TaskStatus, WorkerId,
@@ -209,6 +209,87 @@ async fn a_failed_task_that_is_not_listed_is_listed_and_an_entry_in_vain_is_dele
         assert_eq!(world.memory.task(id).fence, Fence(2), "nothing moved it");
     }
     world.assert_consistent();
+}
+
+/// Whether the log has the news that this task was cancelled.
+fn told(world: &World, id: TaskId) -> usize {
+    let events = world.memory.log.events();
+    let of_it = |event: &&ports::TaskEvent| event.id == id && event.status == TaskStatus::Cancelled;
+    events.iter().filter(of_it).count()
+}
+
+async fn until_told(world: &World, id: TaskId) {
+    let start = Instant::now();
+    while told(world, id) == 0 {
+        assert!(start.elapsed() < FOUND, "{id} was not told in time");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_that_the_log_did_not_take_is_told_when_it_is_back() {
+    let mut world = World::new();
+    let log = Arc::new(Faulty::new(world.memory.log.clone()));
+    world.ports.announcer = log.clone();
+    let submitter = world.submitter();
+    let ids = submit(&submitter, &["a", "b", "c"]).await;
+    let commander = Commander::new(&world.ports);
+    commander.cancel(ids[0]).await.expect("cancelled");
+    log.faults()
+        .rule(|method| (method == "tell").then_some(Fault::FailBefore));
+    commander.cancel(ids[1]).await.expect("cancelled");
+    // No answer at all is no more than a refusal.
+    log.faults()
+        .rule(|method| (method == "tell").then_some(Fault::Delay(HOUR * 10)));
+    commander.cancel(ids[2]).await.expect("cancelled");
+    log.faults()
+        .rule(|method| (method == "tell").then_some(Fault::FailBefore));
+    let _worker = world.work(scripted());
+    tokio::time::sleep(HOUR).await;
+    assert_eq!([1, 2].map(|index| told(&world, ids[index])), [0, 0]);
+    log.faults().heal();
+    until_told(&world, ids[1]).await;
+    until_told(&world, ids[2]).await;
+    tokio::time::sleep(HOUR).await;
+    let counts = [0, 1, 2].map(|index| told(&world, ids[index]));
+    assert_eq!(counts, [1, 1, 1], "what is told is told no more");
+    assert_eq!(all_repairs(&world), []);
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_whose_server_died_before_it_told_is_told() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let ids = submit(&submitter, &["a"]).await;
+    // The move is made, and nothing after it.
+    let task = world.memory.task(ids[0]);
+    let cancel = domain::lifecycle::advance(&task, ports::Next::Cancelled, ports::Spent::Nothing);
+    let store = &world.ports.store;
+    store.transition(&[cancel]).await.expect("cancelled");
+    let _worker = world.work(scripted());
+    until_told(&world, ids[0]).await;
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(told(&world, ids[0]), 1);
+    world.assert_consistent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_that_waits_for_the_log_holds_up_no_walk() {
+    let mut world = World::new();
+    let log = Arc::new(Faulty::new(world.memory.log.clone()));
+    world.ports.announcer = log.clone();
+    let ids = submit(&world.submitter(), &["a"]).await;
+    log.faults()
+        .rule(|method| (method == "tell").then_some(Fault::Delay(HOUR * 10)));
+    let commander = Commander::new(&world.ports);
+    commander.cancel(ids[0]).await.expect("cancelled");
+    let audit = with_faults(&mut world);
+    let _worker = world.work(scripted());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let walks = audit.faults().calls_of("stranded");
+    assert!((55..=61).contains(&walks), "{walks} walks in 60 seconds");
+    assert_eq!(log.faults().calls_of("tell"), 2, "once more, and no more");
 }
 
 /// A claim under a worker that nobody knows: its tasks are in hand, or at rest and not announced.

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::audit::AuditPage;
 use crate::catalog::Listing;
+use crate::events::TaskEvent;
 use crate::ids::{ClaimId, WorkerId};
 use crate::store::{
     ClaimRecord, DeliveryOutcome, Horizon, Next, Spent, Transition, TransitionOutcome, WriteOutcome,
@@ -48,6 +49,11 @@ macro_rules! audit_conformance {
             sweep_stopped_deletes_entries_whose_task_is_not_that,
             sweep_stopped_walks_in_order_of_ids_from_where_it_is_told,
             enlist_sweep_stopped_and_transitions_at_once_hide_nobody,
+            untold_answers_cancelled_tasks_until_they_are_marked,
+            untold_passes_over_everything_else,
+            untold_leaves_out_what_moved_lately,
+            untold_walks_in_order_of_ids_from_where_it_is_told,
+            mark_told_says_nothing_of_a_later_cancellation,
             prune_deletes_what_is_at_rest_and_keeps_the_totals,
             prune_keeps_what_moved_lately,
             prune_keeps_what_stands_in_a_claim,
@@ -743,6 +749,150 @@ pub async fn enlist_sweep_stopped_and_transitions_at_once_hide_nobody(subject: &
             moved(subject, task.id, 1, TaskStatus::Failed, Next::Cancelled).await;
         }
     }
+}
+
+/// What is to be told, whenever it moved.
+async fn untold(subject: &dyn Subject) -> Vec<TaskEvent> {
+    let outcome = subject.audit().untold(None, ALL, Duration::ZERO).await;
+    let (events, next) = outcome.expect("walk");
+    assert_eq!(next, None, "the end was reached");
+    events
+}
+
+async fn told(subject: &dyn Subject, ids: &[TaskId]) {
+    subject.audit().mark_told(ids).await.expect("mark");
+}
+
+/// Each as it stands, whoever cancelled it, in ascending order of id; marking is idempotent and changes no task.
+pub async fn untold_answers_cancelled_tasks_until_they_are_marked(subject: &dyn Subject) {
+    let worker = living_worker(subject).await;
+    let tasks = new_tasks(4);
+    inserted(subject, &tasks).await;
+    let claim = in_hand(subject, worker, &tasks[..1]).await;
+    let cancelled = || Next::Cancelled;
+    moved(subject, tasks[0].id, 1, TaskStatus::Processing, cancelled()).await;
+    for task in &tasks[1..] {
+        moved(subject, task.id, 0, TaskStatus::Pending, cancelled()).await;
+    }
+    let all = in_order(ids_of(&tasks));
+    let before = subject.store().get(&all).await.expect("get");
+    let event = |task: &Task| TaskEvent {
+        id: task.id,
+        status: TaskStatus::Cancelled,
+        fence: task.fence,
+        at: task.updated_at,
+    };
+    let expected: Vec<TaskEvent> = before.iter().flatten().map(event).collect();
+    assert_eq!(untold(subject).await, expected);
+    assert_eq!(untold(subject).await, expected, "until they are marked");
+    told(subject, &[]).await;
+    told(subject, &[all[1], all[1], all[3]]).await;
+    assert_eq!(untold(subject).await, [expected[0], expected[2]]);
+    told(subject, &all).await;
+    assert_eq!(untold(subject).await, []);
+    let after = subject.store().get(&all).await.expect("get");
+    assert_eq!(before, after);
+    assert_eq!(swept_list(subject).await, 0);
+    subject.store().release(&[claim]).await.expect("release");
+}
+
+/// What failed, waits, is in hand or done, entries in vain, ids that nobody has. A cancelled task that was not listed is told of
+/// once it is.
+pub async fn untold_passes_over_everything_else(subject: &dyn Subject) {
+    let worker = living_worker(subject).await;
+    let tasks = new_tasks(5);
+    inserted(subject, &tasks).await;
+    stopped(subject, &tasks[..2]).await;
+    let claim = in_hand(subject, worker, &tasks[2..4]).await;
+    moved(subject, tasks[2].id, 1, TaskStatus::Processing, done()).await;
+    for id in [tasks[2].id, tasks[3].id, tasks[4].id, fresh_id()] {
+        subject.plant_stopped(id, true).await;
+    }
+    let ids = async || -> Vec<TaskId> {
+        let events = untold(subject).await;
+        events.iter().map(|event| event.id).collect()
+    };
+    assert_eq!(ids().await, [tasks[1].id]);
+    told(subject, &[tasks[0].id, tasks[2].id, fresh_id()]).await;
+    assert_eq!(ids().await, [tasks[1].id]);
+    told(subject, &[tasks[1].id]).await;
+    assert_eq!(ids().await, []);
+    subject.remove_stopped(tasks[1].id).await;
+    assert_eq!(ids().await, []);
+    assert_eq!(enlisted(subject, &[tasks[1].id]).await, 1);
+    assert_eq!(ids().await, [tasks[1].id]);
+    assert_eq!(swept_list(subject).await, 4);
+    moved(subject, tasks[3].id, 1, TaskStatus::Processing, done()).await;
+    subject.store().release(&[claim]).await.expect("release");
+}
+
+/// Whoever cancelled it may be about to tell.
+pub async fn untold_leaves_out_what_moved_lately(subject: &dyn Subject) {
+    let tasks = new_tasks(1);
+    inserted(subject, &tasks).await;
+    moved(
+        subject,
+        tasks[0].id,
+        0,
+        TaskStatus::Pending,
+        Next::Cancelled,
+    )
+    .await;
+    let untold_for = async |time| {
+        let outcome = subject.audit().untold(None, ALL, time).await;
+        outcome.expect("walk").0.len()
+    };
+    assert_eq!(untold_for(LONG).await, 0);
+    assert_eq!(untold_for(Duration::MAX).await, 0);
+    subject.pass(MOMENT).await;
+    assert_eq!(untold_for(MOMENT).await, 1);
+}
+
+/// Up to `limit` entries that say cancelled, told or not, beginning after `after`; answers the last one walked, until the end.
+pub async fn untold_walks_in_order_of_ids_from_where_it_is_told(subject: &dyn Subject) {
+    let audit = subject.audit();
+    let walk = async |after, limit| {
+        let (events, next) = audit
+            .untold(after, limit, Duration::ZERO)
+            .await
+            .expect("walk");
+        let ids: Vec<TaskId> = events.iter().map(|event| event.id).collect();
+        (ids, next)
+    };
+    assert_eq!(walk(None, 10).await, (vec![], None));
+    let tasks = new_tasks(6);
+    inserted(subject, &tasks).await;
+    for task in &tasks {
+        moved(subject, task.id, 0, TaskStatus::Pending, Next::Cancelled).await;
+    }
+    let all = in_order(ids_of(&tasks));
+    told(subject, &all[2..4]).await;
+    assert_eq!(walk(None, 0).await.0, []);
+    assert_eq!(walk(None, 3).await, (all[..2].to_vec(), Some(all[2])));
+    assert_eq!(walk(Some(all[2]), 1).await, (vec![], Some(all[3])));
+    assert_eq!(walk(Some(all[3]), 3).await, (all[4..].to_vec(), None));
+    assert_eq!(
+        walk(Some(TaskId(uuid::Uuid::max())), 5).await,
+        (vec![], None)
+    );
+}
+
+/// A mark on an entry in vain says nothing of the cancellation that comes after it.
+pub async fn mark_told_says_nothing_of_a_later_cancellation(subject: &dyn Subject) {
+    let tasks = new_tasks(1);
+    inserted(subject, &tasks).await;
+    subject.plant_stopped(tasks[0].id, true).await;
+    told(subject, &[tasks[0].id]).await;
+    assert_eq!(untold(subject).await, []);
+    moved(
+        subject,
+        tasks[0].id,
+        0,
+        TaskStatus::Pending,
+        Next::Cancelled,
+    )
+    .await;
+    assert_eq!(untold(subject).await.len(), 1);
 }
 
 async fn pruned(subject: &dyn Subject, older_than: Duration) -> usize {

@@ -1,13 +1,14 @@
 //! The audit, and the contradictions that tests give it to find.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ports::{
-    AuditPage, ClaimId, ClaimRecord, Fence, StoreError, Task, TaskAudit, TaskId, TaskStatus,
-    Timestamp,
+    AuditPage, ClaimId, ClaimRecord, Fence, StoreError, Task, TaskAudit, TaskEvent, TaskId,
+    TaskStatus, Timestamp,
 };
 
 use super::{Claim, Held, MemoryTaskStore, State, Waiting, is_stopped};
@@ -24,7 +25,7 @@ impl State {
     /// Takes a task out of the list of failed and cancelled ones; answers how many entries there were.
     pub(super) fn unlist(&mut self, id: TaskId) -> usize {
         let entries = [false, true].map(|cancelled| self.stopped.remove(&(cancelled, id)));
-        entries.into_iter().filter(|was_there| *was_there).count()
+        entries.iter().flatten().count()
     }
 
     fn is_listed_in_vain(&self, (cancelled, id): (bool, TaskId)) -> bool {
@@ -95,7 +96,7 @@ impl MemoryTaskStore {
 
     /// Lists a task as failed, or as cancelled, behind the store's back, whether or not there is such a task.
     pub fn plant_stopped(&self, id: TaskId, cancelled: bool) {
-        self.lock().stopped.insert((cancelled, id));
+        self.lock().stopped.insert((cancelled, id), false);
         self.changed.notify_waiters();
     }
 
@@ -152,7 +153,7 @@ impl TaskAudit for MemoryTaskStore {
             .filter(|task| is_stopped(task.status))
             .filter(|task| {
                 let cancelled = task.status == TaskStatus::Cancelled;
-                !state.stopped.contains(&(cancelled, task.id))
+                !state.stopped.contains_key(&(cancelled, task.id))
             });
         Ok(AuditPage {
             stranded,
@@ -216,7 +217,10 @@ impl TaskAudit for MemoryTaskStore {
             let status = state.tasks.get(id).map(|task| task.status);
             if let Some(status) = status.filter(|status| is_stopped(*status)) {
                 let entry = (status == TaskStatus::Cancelled, *id);
-                listed += usize::from(state.stopped.insert(entry));
+                if let Entry::Vacant(missing) = state.stopped.entry(entry) {
+                    missing.insert(false);
+                    listed += 1;
+                }
             }
         }
         drop(state);
@@ -230,7 +234,7 @@ impl TaskAudit for MemoryTaskStore {
         limit: usize,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
         let mut state = self.lock();
-        let ids: BTreeSet<TaskId> = state.stopped.iter().map(|(_, id)| *id).collect();
+        let ids: BTreeSet<TaskId> = state.stopped.keys().map(|(_, id)| *id).collect();
         let walked: Vec<TaskId> = ids
             .range(beginning_after(after))
             .copied()
@@ -239,7 +243,7 @@ impl TaskAudit for MemoryTaskStore {
         let entries = walked.iter().flat_map(|id| [(false, *id), (true, *id)]);
         let mut swept = 0;
         for entry in entries {
-            if state.is_listed_in_vain(entry) && state.stopped.remove(&entry) {
+            if state.is_listed_in_vain(entry) && state.stopped.remove(&entry).is_some() {
                 swept += 1;
             }
         }
@@ -249,6 +253,48 @@ impl TaskAudit for MemoryTaskStore {
         }
         let next = (walked.len() == limit).then(|| walked.last().copied());
         Ok((swept, next.flatten()))
+    }
+
+    async fn untold(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<(Vec<TaskEvent>, Option<TaskId>), StoreError> {
+        let state = self.lock();
+        let now = self.clock.now();
+        let walked: Vec<(TaskId, bool)> = state
+            .stopped
+            .iter()
+            .filter(|((cancelled, id), _)| *cancelled && after.is_none_or(|after| *id > after))
+            .map(|((_, id), told)| (*id, *told))
+            .take(limit)
+            .collect();
+        let untold = walked.iter().filter(|(_, told)| !told);
+        let events = untold
+            .filter_map(|(id, _)| state.tasks.get(id))
+            .filter(|task| task.status == TaskStatus::Cancelled)
+            .filter(|task| has_not_moved_for(unmoved_for, task, now))
+            .map(|task| TaskEvent {
+                id: task.id,
+                status: task.status,
+                fence: task.fence,
+                at: task.updated_at,
+            });
+        let last = walked.last().filter(|_| walked.len() == limit);
+        Ok((events.collect(), last.map(|(id, _)| *id)))
+    }
+
+    async fn mark_told(&self, ids: &[TaskId]) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        for id in ids {
+            if let Some(told) = state.stopped.get_mut(&(true, *id)) {
+                *told = true;
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
     }
 
     async fn prune(

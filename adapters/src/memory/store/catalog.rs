@@ -38,7 +38,7 @@ impl State {
                     None => Bound::Included((cancelled, TaskId(uuid::Uuid::max()))),
                 };
                 let entries = self.stopped.range((first, last)).rev();
-                entries.map(|(_, id)| *id).take(walk).collect()
+                entries.map(|((_, id), _)| *id).take(walk).collect()
             }
         }
     }

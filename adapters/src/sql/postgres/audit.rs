@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ports::{AuditPage, ClaimRecord, StoreError, TaskId};
+use ports::{AuditPage, ClaimRecord, Fence, StoreError, TaskEvent, TaskId, TaskStatus};
 use sea_orm::{DbErr, QueryResult, Value};
 use uuid::Uuid;
 
-use super::rows::{claim_record, grace_micros, task, uuids};
+use super::rows::{claim_record, grace_micros, task, timestamp, uuids};
 use super::{PostgresStore, statements};
 use crate::sql::batch::distinct;
 use crate::sql::failure::store_error;
@@ -57,7 +57,7 @@ impl PostgresStore {
         self.enter(statements::ENLIST, ids).await
     }
 
-    /// Writes the entries that are missing of these tasks; how many.
+    /// Writes the entries of these tasks that are missing, or not as they should be; how many.
     async fn enter(&self, statement: &'static str, ids: Vec<TaskId>) -> Result<usize, StoreError> {
         let ids = uuids(distinct(ids).into_iter().map(|id| id.0));
         let entered = self
@@ -84,6 +84,46 @@ impl PostgresStore {
     ) -> Result<(usize, Option<TaskId>), StoreError> {
         self.sweep(statements::SWEEP_STOPPED, after, limit, None)
             .await
+    }
+
+    pub(in crate::sql) async fn untold(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<(Vec<TaskEvent>, Option<TaskId>), StoreError> {
+        let Some(first) = first_after(after) else {
+            return Ok((Vec::new(), None));
+        };
+        let values = vec![
+            Value::from(first),
+            Value::from(bounded(limit)),
+            Value::from(grace_micros(unmoved_for)),
+        ];
+        let rows = self
+            .pool
+            .rows(statements::UNTOLD, values)
+            .await
+            .map_err(store_error)?;
+        let (mut events, mut next) = (Vec::new(), None);
+        read(&rows, |row| {
+            match column(row, 3)? {
+                Some(walked) => next = next_of(walked, limit, column(row, 0)?),
+                None => events.push(TaskEvent {
+                    id: TaskId(column(row, 0)?),
+                    status: TaskStatus::Cancelled,
+                    fence: Fence(column(row, 1)?),
+                    at: timestamp(row, 2)?,
+                }),
+            }
+            Ok::<(), DbErr>(())
+        })?;
+        events.sort_unstable_by_key(|event| event.id);
+        Ok((events, next))
+    }
+
+    pub(in crate::sql) async fn mark_told(&self, ids: Vec<TaskId>) -> Result<(), StoreError> {
+        self.enter(statements::MARK_TOLD, ids).await.map(drop)
     }
 
     pub(in crate::sql) async fn prune(

@@ -326,12 +326,12 @@ pub(super) const TRANSITION: &str = transition!("", "", "");
 pub(super) const TRANSITION_OF_QUEUED: &str = transition_of_queued!("");
 
 /// Of any tasks. A row of the list is written and deleted by whoever has the task's row locked. An entry that is there already,
-/// by other hands, stays.
+/// by other hands, stays; what it says of the news is of another time.
 pub(super) const TRANSITION_OF_STOPPED: &str = transition_of_queued!(
     ", listed AS (
     INSERT INTO stopped (cancelled, task_id)
     SELECT becomes = 'cancelled', id FROM moved WHERE becomes IN ('failed', 'cancelled')
-    ON CONFLICT (cancelled, task_id) DO NOTHING
+    ON CONFLICT (cancelled, task_id) DO UPDATE SET told = false
 ), unlisted AS (
     DELETE FROM stopped
     WHERE cancelled = ANY(ARRAY[false, true])
@@ -497,6 +497,28 @@ WITH stretch AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM stretch), (SELECT task_id FROM stretch ORDER BY task_id DESC LIMIT 1),
     (SELECT count(*) FROM removed)";
+
+/// `$1` the first id, `$2` how many tasks listed as cancelled to walk, `$3` the time in microseconds. Of each whose news is not
+/// told the id, the fence and when it moved; in one more row, marked by the last column, how many were walked, with the id of the
+/// last one in the first.
+pub(super) const UNTOLD: &str = "
+WITH stretch AS MATERIALIZED (
+    SELECT task_id, told FROM stopped WHERE cancelled = true AND task_id >= $1 ORDER BY task_id LIMIT $2
+)
+SELECT id, fence, updated_at, NULL::bigint FROM tasks
+WHERE id = ANY(ARRAY(SELECT task_id FROM stretch WHERE NOT told)) AND status = 'cancelled'
+    AND (updated_at <= LOCALTIMESTAMP - $3::bigint * interval '1 microsecond'
+        OR updated_at > LOCALTIMESTAMP + $3::bigint * interval '1 microsecond')
+    AND updated_at BETWEEN '0001-01-01' AND '9999-12-31'
+UNION ALL
+SELECT (SELECT task_id FROM stretch ORDER BY task_id DESC LIMIT 1), NULL, NULL, (SELECT count(*) FROM stretch)";
+
+/// `$1` ids. No index names `told`.
+pub(super) const MARK_TOLD: &str = "
+WITH ours AS MATERIALIZED (
+    SELECT task_id FROM stopped WHERE cancelled = true AND task_id = ANY($1) AND NOT told FOR UPDATE SKIP LOCKED
+)
+UPDATE stopped SET told = true WHERE cancelled = true AND task_id = ANY(ARRAY(SELECT task_id FROM ours))";
 
 /// `$1` the first id, `$2` how many tasks to walk, `$3` the age in microseconds. Answers as [`SWEEP_QUEUE`].
 ///

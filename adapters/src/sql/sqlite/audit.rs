@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use ports::{AuditPage, ClaimRecord, StoreError, TaskId, Timestamp};
+use ports::{AuditPage, ClaimRecord, Fence, StoreError, TaskEvent, TaskId, TaskStatus, Timestamp};
 use sea_orm::{DbErr, Value};
 
-use super::rows::{claim_record, id_list, ids_of, task, task_id};
+use super::rows::{claim_record, id_list, ids_of, task, task_id, timestamp};
 use super::{PRUNED, SqliteStore, commit, count, execute, micros, now, rows, statements};
 use crate::sql::row::{column, read};
 
@@ -78,6 +78,47 @@ impl SqliteStore {
             self.delete(statements::UNLIST_IN_VAIN, in_vain).await?,
             next,
         ))
+    }
+
+    pub(in crate::sql) async fn untold(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<(Vec<TaskEvent>, Option<TaskId>), StoreError> {
+        let now = now();
+        let values = [
+            before_first(after),
+            bounded(limit),
+            micros(now.before(unmoved_for)),
+            micros(now.after(unmoved_for)),
+        ];
+        let found = rows(&self.readers, statements::UNTOLD, values).await?;
+        let (mut events, mut next) = (Vec::new(), None);
+        read(&found, |row| {
+            match column::<Option<i64>>(row, 3)? {
+                None => events.push(TaskEvent {
+                    id: task_id(row, 0)?,
+                    status: TaskStatus::Cancelled,
+                    fence: Fence(column(row, 1)?),
+                    at: timestamp(row, 2)?,
+                }),
+                // A short stretch was the last one.
+                Some(walked) if walked > 0 && walked.cast_unsigned() >= limit as u64 => {
+                    next = Some(task_id(row, 0)?);
+                }
+                Some(_) => {}
+            }
+            Ok::<(), DbErr>(())
+        })?;
+        events.sort_unstable_by_key(|event| event.id);
+        Ok((events, next))
+    }
+
+    pub(in crate::sql) async fn mark_told(&self, ids: Vec<TaskId>) -> Result<(), StoreError> {
+        self.write(statements::MARK_TOLD, [id_list(ids)])
+            .await
+            .map(drop)
     }
 
     /// Of a stretch, of each row of which the statement tells the id and whether it may go: those that may, and where the next

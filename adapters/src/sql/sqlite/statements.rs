@@ -197,6 +197,22 @@ DELETE FROM stopped WHERE cancelled IN (0, 1) AND task_id IN (SELECT value FROM 
         SELECT 1 FROM tasks WHERE tasks.id = task_id AND status = iif(stopped.cancelled, 'cancelled', 'failed')
     )";
 
+/// `?1` the id before the first, `?2` how many tasks listed as cancelled to walk, `?3` and `?4` between which times one has moved
+/// lately. Of each whose news is not told the id, the fence and when it moved; in one more row, marked by the last column, how many
+/// were walked, with the id of the last one in the first.
+pub(super) const UNTOLD: &str = "
+WITH stretch AS MATERIALIZED (
+    SELECT task_id, told FROM stopped WHERE cancelled = 1 AND task_id > ?1 ORDER BY task_id LIMIT ?2
+)
+SELECT id, fence, updated_at, NULL FROM stretch CROSS JOIN tasks ON id = task_id
+WHERE NOT told AND status = 'cancelled' AND (updated_at <= ?3 OR updated_at > ?4)
+UNION ALL
+SELECT (SELECT max(task_id) FROM stretch), NULL, NULL, (SELECT count(*) FROM stretch)";
+
+/// `?1` ids.
+pub(super) const MARK_TOLD: &str = "
+UPDATE stopped SET told = 1 WHERE cancelled = 1 AND told = 0 AND task_id IN (SELECT value FROM json_each(?1))";
+
 /// `?1` the id before the first, `?2` how many tasks to walk, `?3` up to which time a task is old. Answers each, and whether it
 /// is at rest and old.
 pub(super) const WALK_TASKS: &str = "
@@ -218,7 +234,7 @@ ORDER BY id LIMIT ?1";
 /// Of failed and cancelled tasks: whether it was cancelled, and the id.
 pub(super) const LIST_AS_STOPPED: &str = "
 INSERT INTO stopped (cancelled, task_id) SELECT value ->> 0, value ->> 1 FROM json_each(?1) WHERE true
-ON CONFLICT (cancelled, task_id) DO NOTHING";
+ON CONFLICT (cancelled, task_id) DO UPDATE SET told = 0";
 
 pub(super) const UNLIST_STOPPED: &str = "
 DELETE FROM stopped WHERE cancelled IN (0, 1) AND task_id IN (SELECT value FROM json_each(?1))";

@@ -84,6 +84,9 @@ pub(super) enum Call {
         after: Option<Uuid>,
         limit: usize,
     },
+    MarkTold {
+        ids: Vec<Uuid>,
+    },
     Prune {
         after: Option<Uuid>,
         limit: usize,
@@ -281,6 +284,10 @@ impl Call {
         }
     }
 
+    pub(super) fn mark_told(ids: &[TaskId]) -> Self {
+        Self::MarkTold { ids: uuids(ids) }
+    }
+
     pub(super) fn prune(after: Option<TaskId>, limit: usize, older_than: Duration) -> Self {
         Self::Prune {
             after: after.map(|id| id.0),
@@ -357,6 +364,7 @@ impl Call {
             Self::SweepStopped { after, limit } => {
                 as_before(store.sweep_stopped(after.map(TaskId), limit).await)
             }
+            Self::MarkTold { ids } => as_before(store.mark_told(&task_ids(&ids)).await),
             Self::Prune {
                 after,
                 limit,

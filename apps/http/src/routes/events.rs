@@ -92,12 +92,11 @@ impl Stream {
     ///
     /// Server-sent events: a message for every change of state, of one task or of all, whichever process made it. `id` is its
     /// position in the topic `tasks-events`; with the last one in `Last-Event-ID`, as browsers send it by themselves, a stream goes
-    /// on where another ended. Changes to `done` and `failed`, and to `cancelled` of a task that a worker had, come at least once. A
-    /// task that still waited when it was cancelled is told of once, and not at all if at that moment the log is down or the server dies;
-    /// repeating the cancellation tells of it again. Earlier changes may be missed; `revision` rises with every change of a task. The event `reset` says that events are missing before its `id`, because
-    /// the position is too old or the client was too slow; `end` that this server stops, or has no room: come again after the
-    /// time that `retry` says; or that the API key is no longer known. Whoever asks for `text/event-stream` by name, as browsers do, is told so in a stream of its own, for
-    /// another status than `200` would keep a browser away for ever; everybody else gets `503`.
+    /// on where another ended. Changes to `done`, `failed` and `cancelled` come at least once; earlier ones may be missed. `revision`
+    /// rises with every change of a task. The event `reset` says that events are missing before its `id`, because the position is too
+    /// old or the client was too slow; `end` that this server stops, or has no room: come again after the time that `retry` says; or
+    /// that the API key is no longer known. Whoever asks for `text/event-stream` by name, as browsers do, is told so in a stream of
+    /// its own, for another status than `200` would keep a browser away for ever; everybody else gets `503`.
     #[oai(
         path = "/events",
         method = "get",

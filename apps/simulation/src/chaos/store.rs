@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use ports::{
     AuditPage, BeatReply, ClaimError, ClaimId, ClaimRecord, ClaimTicket, ClaimedTask,
     DeliveryOutcome, Horizon, InsertOutcome, KeptRequest, KeyedRequest, NewTask, RemoveReply,
-    StoreError, Task, TaskAudit, TaskId, TaskMessage, TaskPublisher, TaskStore, Timestamp, Totals,
-    Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId, WorkerRegistry,
-    WriteOutcome,
+    StoreError, Task, TaskAudit, TaskEvent, TaskId, TaskMessage, TaskPublisher, TaskStore,
+    Timestamp, Totals, Transition, TransitionOutcome, Whereabouts, WorkerEntry, WorkerId,
+    WorkerRegistry, WriteOutcome,
 };
 
 use super::Struck;
@@ -311,6 +311,26 @@ impl TaskAudit for ChaosStore {
         let inner = Arc::clone(&self.inner);
         let deed = async move { inner.sweep_stopped(after, limit).await };
         let answer = self.link.call(Call::SweepStopped, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+
+    async fn untold(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        unmoved_for: Duration,
+    ) -> Result<(Vec<TaskEvent>, Option<TaskId>), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let deed = async move { inner.untold(after, limit, unmoved_for).await };
+        let answer = self.link.call(Call::Untold, deed).await;
+        answer.unwrap_or_else(unavailable)
+    }
+
+    async fn mark_told(&self, ids: &[TaskId]) -> Result<(), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let ids = ids.to_vec();
+        let deed = async move { inner.mark_told(&ids).await };
+        let answer = self.link.call(Call::MarkTold, deed).await;
         answer.unwrap_or_else(unavailable)
     }
 

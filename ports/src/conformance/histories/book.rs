@@ -58,6 +58,11 @@ impl Book {
                 }
             }
             Answer::Page(page) => page.stranded.iter_mut().for_each(|task| self.task(task)),
+            Answer::Untold(events, _) => {
+                for event in events {
+                    self.number(&mut event.at);
+                }
+            }
             Answer::Listed(listed) => listed.tasks.iter_mut().for_each(|task| self.task(task)),
             Answer::Inspected(Some((task, place))) => {
                 self.task(task);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::audit::AuditPage;
 use crate::catalog::{Listed, Listing, Place};
+use crate::events::TaskEvent;
 use crate::ids::{ClaimId, WorkerId};
 use crate::registry::{BeatReply, RemoveReply, WorkerEntry};
 use crate::store::{
@@ -41,6 +42,8 @@ pub(super) enum Call {
     SweepQueue(Option<TaskId>, usize),
     Enlist(Vec<TaskId>),
     SweepStopped(Option<TaskId>, usize),
+    Untold(Option<TaskId>, usize, Duration),
+    MarkTold(Vec<TaskId>),
     OrphanedClaims(usize),
     Prune(Option<TaskId>, usize, Duration),
     List(Listing),
@@ -78,6 +81,7 @@ pub(super) enum Answer {
     Page(AuditPage),
     Given(usize),
     Swept(usize, Option<TaskId>),
+    Untold(Vec<TaskEvent>, Option<TaskId>),
     /// And whether the totals are what they were.
     Pruned(usize, Option<TaskId>, bool),
     Listed(Listed),
@@ -118,6 +122,7 @@ pub(super) fn ending() -> Vec<Call> {
         Call::Workers,
         Call::OrphanedClaims(100),
         Call::Stranded(None, 100, Duration::ZERO),
+        Call::Untold(None, 100, Duration::ZERO),
     ];
     let statuses = std::iter::once(None).chain(TaskStatus::ALL.map(Some));
     calls.extend(statuses.map(|status| Call::List(listing(status, None, 100))));
@@ -231,6 +236,14 @@ async fn answer(call: &Call, subject: &dyn Subject) -> Result<Answer, Answer> {
         Call::SweepStopped(after, limit) => {
             let (deleted, next) = audit.sweep_stopped(*after, *limit).await?;
             Answer::Swept(deleted, next)
+        }
+        Call::Untold(after, limit, unmoved_for) => {
+            let (events, next) = audit.untold(*after, *limit, *unmoved_for).await?;
+            Answer::Untold(events, next)
+        }
+        Call::MarkTold(ids) => {
+            audit.mark_told(ids).await?;
+            Answer::Nothing
         }
         Call::OrphanedClaims(limit) => Answer::Claims(audit.orphaned_claims(*limit).await?),
         Call::Prune(after, limit, older_than) => {

@@ -120,6 +120,12 @@ pub(super) enum Step {
         after: Option<u8>,
         limit: u8,
     },
+    Untold {
+        after: Option<u8>,
+        limit: u8,
+        unmoved: bool,
+    },
+    MarkTold(Vec<u8>),
     OrphanedClaims(u8),
     Prune {
         after: Option<u8>,
@@ -285,6 +291,14 @@ pub(super) fn books() -> impl Strategy<Value = Step> {
         1 => tasks().prop_map(Step::Enlist),
         1 => (option::of(task()), limit())
             .prop_map(|(after, limit)| Step::SweepStopped { after, limit }),
+        1 => (option::of(task()), limit(), any::<bool>()).prop_map(|(after, limit, unmoved)| {
+            Step::Untold {
+                after,
+                limit,
+                unmoved,
+            }
+        }),
+        1 => tasks().prop_map(Step::MarkTold),
         1 => limit().prop_map(Step::OrphanedClaims),
         1 => (
             option::of(proptest::sample::select(&TaskStatus::ALL)),

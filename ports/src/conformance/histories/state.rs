@@ -172,6 +172,15 @@ impl State {
             Step::SweepStopped { after, limit } => {
                 Call::SweepStopped(after.map(task_of), usize::from(*limit))
             }
+            Step::Untold {
+                after,
+                limit,
+                unmoved,
+            } => {
+                let unmoved_for = if *unmoved { Duration::ZERO } else { YEAR };
+                Call::Untold(after.map(task_of), usize::from(*limit), unmoved_for)
+            }
+            Step::MarkTold(tasks) => Call::MarkTold(tasks_of(tasks)),
             Step::OrphanedClaims(limit) => Call::OrphanedClaims(usize::from(*limit)),
             Step::Prune {
                 after,

@@ -1,0 +1,44 @@
+//! The news of tasks that no claim answers for.
+
+use ports::{Dependency, Event, TaskEvent, TaskStatus};
+
+use crate::{Ports, chain};
+
+/// Tells the log, and marks the cancellations of which it knows as told, so that the audit tells them no more. Answers whether the
+/// log took everything that it will ever take. A mark that the store does not take costs no more than telling once more.
+pub(crate) async fn tell(ports: &Ports, events: &[TaskEvent]) -> bool {
+    let outcomes = ports.announcer.tell(events).await;
+    let mut refused = None;
+    let mut told = Vec::new();
+    for (event, outcome) in events.iter().zip(outcomes) {
+        // What the log will never take must not be offered for ever.
+        if outcome
+            .as_ref()
+            .err()
+            .is_none_or(|error| !error.is_transient())
+            && event.status == TaskStatus::Cancelled
+        {
+            told.push(event.id);
+        }
+        refused = refused.or(outcome.err());
+    }
+    let taken = refused.as_ref().is_none_or(|error| !error.is_transient());
+    if let Some(error) = refused {
+        failed(ports, Dependency::Log, "tell", chain(&error));
+    }
+    if told.is_empty() {
+        return taken;
+    }
+    if let Err(error) = ports.audit.mark_told(&told).await {
+        failed(ports, Dependency::Store, "mark_told", chain(&error));
+    }
+    taken
+}
+
+fn failed(ports: &Ports, dependency: Dependency, doing: &'static str, error: String) {
+    ports.observer.observe(&Event::DependencyFailed {
+        dependency,
+        doing,
+        error,
+    });
+}
