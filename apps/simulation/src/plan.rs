@@ -156,10 +156,29 @@ const OF_ORDERS: u64 = 0x0bed_1e5c_e0fd_e515;
 /// What other hands do to books and topic is drawn apart too.
 const OF_HANDS: u64 = 0xb00c_5a11_d15c_0de5;
 
+/// So are the limits of bytes.
+const OF_BYTES: u64 = 0xb17e_5b17_e5b1_7e50;
+
+/// A worker with this limit of bytes takes one task at a time.
+const ONE_BYTE: usize = 1;
+
 impl Plan {
     /// Whether the workers compare the tasks with the books about them.
     pub(crate) fn has_audit(&self) -> bool {
         self.work.audit.interval < NEVER
+    }
+
+    /// How many tasks a worker may run at once.
+    pub(crate) fn places(&self) -> usize {
+        match self.work.in_flight_bytes {
+            ONE_BYTE => 1,
+            _ => self.work.concurrency,
+        }
+    }
+
+    /// Whether workers may have many tasks in hand that wait for the log.
+    pub(crate) fn has_room(&self) -> bool {
+        self.work.in_flight > 32 && has_ample_bytes(&self.work)
     }
 
     /// Whether functions find something down now and then. Their workers then take one task at a time, at growing
@@ -174,13 +193,14 @@ impl Plan {
         let servers = draw_count(&chance);
         let workers = draw_count(&chance);
         let span = chance.between(5_000, 30_000);
-        let work = draw_work(&chance);
+        let bytes = Chance::new(seed ^ OF_BYTES);
+        let work = draw_work(&chance, &bytes);
         let mut plan = Self {
             weather: draw_weather(&chance),
             sky_seed: chance.seed(),
             servers,
             workers,
-            submit: draw_submit(&chance),
+            submit: draw_submit(&chance, &bytes),
             is_embedded: false,
             own_hearts: chance.one_in(2),
             long_run: chance.millis(6_000, 40_000),
@@ -193,7 +213,11 @@ impl Plan {
             deaths: chance.below(8),
             probes: chance.index(6) + 1,
             probe_log: *chance.pick(&[ProbeLog::Up, ProbeLog::Losing, ProbeLog::Down]),
-            probe_death: workers > 1 && work.concurrency > 4 && chance.one_in(3),
+            // The others must have room for what it leaves.
+            probe_death: workers > 1
+                && work.concurrency > 4
+                && has_ample_bytes(&work)
+                && chance.one_in(3),
             ends_with_stop: chance.one_in(2),
             has_orders: false,
             store_lies: false,
@@ -411,6 +435,11 @@ fn draw_audit(chance: &Chance) -> AuditConfig {
     }
 }
 
+/// Whether a worker never has so much in hand that its bytes keep it from taking more.
+fn has_ample_bytes(work: &WorkerConfig) -> bool {
+    work.in_flight_bytes == WorkerConfig::default().in_flight_bytes
+}
+
 fn draw_count(chance: &Chance) -> usize {
     *chance.pick(&[1, 1, 2, 2, 3, 4])
 }
@@ -450,23 +479,27 @@ fn draw_weather(chance: &Chance) -> Weather {
     }
 }
 
-fn draw_submit(chance: &Chance) -> SubmitConfig {
+fn draw_submit(chance: &Chance, bytes: &Chance) -> SubmitConfig {
+    let default = SubmitConfig::default();
     SubmitConfig {
         queue: *chance.pick(&[4, 64, 8_192]),
         batch: *chance.pick(&[1, 4, 512]),
         writers: *chance.pick(&[1, 2]),
-        publish_queue: *chance.pick(&[1, 256]),
+        publish_queue: *chance.pick(&[1, 16, default.publish_queue]),
         publishers: *chance.pick(&[1, 4]),
         patience: *chance.pick(&[Duration::from_millis(500), Duration::from_secs(3)]),
-        ..SubmitConfig::default()
+        max_bytes: *bytes.pick(&[64, 4_096, default.max_bytes]),
+        ..default
     }
 }
 
-fn draw_work(chance: &Chance) -> WorkerConfig {
+fn draw_work(chance: &Chance, bytes: &Chance) -> WorkerConfig {
+    let default = WorkerConfig::default();
     let concurrency = *chance.pick(&[1, 2, 4, 64, 64]);
     WorkerConfig {
         concurrency,
         in_flight: concurrency * *chance.pick(&[1, 2, 8]),
+        in_flight_bytes: *bytes.pick(&[ONE_BYTE, 200, default.in_flight_bytes]),
         batch: *chance.pick(&[1, 3, 512, 512]),
         task_timeout: chance.millis(2_500, 6_000),
         max_result_bytes: 200,
@@ -481,6 +514,6 @@ fn draw_work(chance: &Chance) -> WorkerConfig {
             Duration::from_secs(4),
             Duration::from_secs(25),
         ]),
-        ..WorkerConfig::default()
+        ..default
     }
 }

@@ -143,7 +143,7 @@ impl World {
         self.trace().note(Who::WORLD, "probes", 0, || {
             format!("with the log {probe_log:?}")
         });
-        let stuck = STUCK.min(self.plan.work.concurrency - 1);
+        let stuck = STUCK.min(self.plan.places() - 1);
         let wishes = vec![wish(Script::long(), None); stuck];
         if !wishes.is_empty() {
             self.submit(0, &wishes, CLIENT_PATIENCE, false);
@@ -161,8 +161,7 @@ impl World {
             ProbeLog::Down => {
                 // A silent log holds what it should take for as long as the adapter waits; a worker that may hold only a
                 // few tasks rightly takes no more meanwhile.
-                let has_room = self.plan.work.in_flight > 32;
-                let outage = if has_room && self.sky.chance.one_in(2) {
+                let outage = if self.plan.has_room() && self.sky.chance.one_in(2) {
                     Outage::Silent
                 } else {
                     Outage::Refusing
