@@ -234,21 +234,11 @@ impl<'ports> Walks<'ports> {
             self.tasks = page.next;
             if let Some(first) = page.next.filter(|_| !self.has_jumped) {
                 self.has_jumped = true;
-                self.tasks = Some(self.somewhere_after(first));
+                let (now, drawn) = (self.ports.clock.now(), self.ports.random.next());
+                self.tasks = Some(somewhere_after(first, now, drawn));
             }
         }
         repaired
-    }
-
-    /// Where a walk goes on after its first stretch: anywhere between there and now. Workers that were started together and take
-    /// turns would otherwise walk in step, all of them over the same part of a long table, and leave the rest for long.
-    fn somewhere_after(&self, first: TaskId) -> TaskId {
-        let begun = u64::try_from(first.0.as_u128() >> 80).unwrap_or(u64::MAX);
-        let now = self.ports.clock.now().as_micros() / 1_000;
-        let span = u64::try_from(now).unwrap_or_default().saturating_sub(begun);
-        let ahead = self.ports.random.next().checked_rem(span);
-        let millis = Duration::from_millis(begun.saturating_add(ahead.unwrap_or_default()));
-        TaskId::first_at(Timestamp::EPOCH.after(millis)).max(first)
     }
 
     async fn repair(&self, page: &AuditPage) -> Result<(), StoreError> {
@@ -290,6 +280,22 @@ impl<'ports> Walks<'ports> {
     }
 }
 
+/// Where a walk goes on after its first stretch, as the number drawn says. Workers that were started together and take turns would
+/// otherwise walk in step, all of them over the same part of a long table, and leave the rest for long. Ids of version 7 stand
+/// between there and now; those of another version, which tell no time, anywhere.
+fn somewhere_after(first: TaskId, now: Timestamp, drawn: u64) -> TaskId {
+    let millis = if first.0.get_version_num() == 7 {
+        let begun = first.made_at().as_micros() / 1_000;
+        let span = (now.as_micros() / 1_000).saturating_sub(begun);
+        let ahead = drawn.checked_rem(u64::try_from(span).unwrap_or_default());
+        u64::try_from(begun).unwrap_or_default() + ahead.unwrap_or_default()
+    } else {
+        // As many bits as an id has for its time.
+        drawn >> 16
+    };
+    TaskId::first_at(Timestamp::EPOCH.after(Duration::from_millis(millis))).max(first)
+}
+
 fn longest_of_the_queue(stretch: usize) -> usize {
     let longer = stretch.saturating_mul(OF_THE_QUEUE);
     longer.min(LONGEST_OF_THE_QUEUE).max(stretch)
@@ -303,4 +309,40 @@ fn repaired(ports: &Ports, what: Repair, count: usize) {
 
 fn of_status(tasks: &[Task], status: TaskStatus) -> impl Iterator<Item = &Task> {
     tasks.iter().filter(move |task| task.status == status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_735_689_610_000_000);
+
+    fn jump(first: &str, drawn: u64) -> String {
+        let first = first.parse().expect("an id");
+        somewhere_after(first, NOW, drawn).to_string()
+    }
+
+    #[test]
+    fn a_walk_over_ids_that_tell_their_time_goes_on_between_them_and_now() {
+        // Made 10 s before now.
+        let first = "01941f29-7c00-7abc-8def-0123456789ab";
+        assert_eq!(jump(first, 0), first);
+        assert_eq!(jump(first, 1), "01941f29-7c01-0000-0000-000000000000");
+        assert_eq!(jump(first, 9_999), "01941f29-a30f-0000-0000-000000000000");
+        assert_eq!(jump(first, 10_000), first);
+        let later = "02941f29-7c00-7abc-8def-0123456789ab";
+        assert_eq!(jump(later, u64::MAX), later, "made after now");
+    }
+
+    #[test]
+    fn a_walk_over_ids_that_tell_no_time_goes_on_anywhere() {
+        let first = "00418937-4bc6-4abc-8def-0123456789ab";
+        let drawn = 0x89ab_cdef_0123_4567;
+        assert_eq!(jump(first, drawn), "89abcdef-0123-0000-0000-000000000000");
+        assert_eq!(
+            jump(first, u64::MAX),
+            "ffffffff-ffff-0000-0000-000000000000"
+        );
+        assert_eq!(jump(first, 0), first, "never back");
+    }
 }

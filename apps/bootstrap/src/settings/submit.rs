@@ -33,7 +33,7 @@ pub(super) fn read(reader: &mut Reader, max_body: usize) -> SubmitConfig {
             "SUBMIT_BYTES",
             default.max_bytes.max(BODIES * max_body),
             BODIES * max_body..=16 << 30,
-            "how many bytes may be under way, at least 32 times MAX_BODY: bodies that are being read (half of it), submissions that wait for a commit, and messages that wait for the log (a quarter); beyond it clients are answered 503, and beyond that quarter tasks go without a message",
+            "how many bytes may be under way, at least 32 times MAX_BODY: bodies that are being read (half of it), submissions that wait for a commit, and messages that wait for the log (a quarter); beyond it clients are answered 503, and beyond that quarter tasks go without a message, all of a batch that is larger than it too",
         ),
         batch: reader.number(
             "SUBMIT_BATCH",
