@@ -763,7 +763,7 @@ impl Evidence<'_> {
         let is_told = events
             .iter()
             .any(|event| (event.status, event.fence) == (task.status, task.fence));
-        let may_be_untold = !is_settled || self.was_cancelled_in_a_storm(task.id, life);
+        let may_be_untold = !is_settled || self.need_not_be_told(task.id, life);
         self.expect(
             !task.status.is_at_rest() || is_told || may_be_untold,
             Promise::Announced,
@@ -781,9 +781,10 @@ impl Evidence<'_> {
         });
     }
 
-    /// That a waiting task was cancelled is told by the server that obeys the order, each time: no worker holds it, and whoever
-    /// waits for it looks for himself. It must have been told if such an order was given when nothing struck any more.
-    fn was_cancelled_in_a_storm(&self, id: TaskId, life: &Life) -> bool {
+    /// That a waiting task was cancelled is told by the server that obeys the order, each time; no worker holds it. What that server
+    /// could not tell, the audit does, where there is one and the task is not pruned before. Where there is none, it must have been
+    /// told if such an order was given when nothing struck any more.
+    fn need_not_be_told(&self, id: TaskId, life: &Life) -> bool {
         let was_waiting = life.moves.last().is_some_and(|moved| {
             moved.to == TaskStatus::Cancelled && moved.from == TaskStatus::Pending
         });
@@ -794,7 +795,8 @@ impl Evidence<'_> {
                 && ordered.began_at >= self.quiet_at
                 && matches!(ordered.answer, Some((Answer::Obeyed, _)))
         });
-        was_waiting && !(was_told_in_calm && self.probe_log == ProbeLog::Up)
+        let is_audited = self.has_audit && !self.pruned_at.contains_key(&id);
+        was_waiting && !is_audited && !(was_told_in_calm && self.probe_log == ProbeLog::Up)
     }
 
     // ---- the rest ----

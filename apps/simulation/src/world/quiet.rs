@@ -102,6 +102,7 @@ impl World {
         if self.plan.has_audit() {
             // What other hands did to the list of failed and cancelled tasks is put right.
             unrest.extend(snapshot.contradictions());
+            unrest.extend(self.untold(&snapshot));
         }
         if !snapshot.queue.is_empty() {
             unrest.push(format!("{} rows are in the queue", snapshot.queue.len()));
@@ -135,6 +136,26 @@ impl World {
             ));
         }
         unrest
+    }
+
+    /// Cancelled tasks of which no event tells.
+    fn untold(&self, snapshot: &StoreSnapshot) -> Vec<String> {
+        let tasks = snapshot.tasks.iter();
+        let mut untold: BTreeMap<TaskId, &str> = tasks
+            .filter(|task| task.status == TaskStatus::Cancelled)
+            .map(|task| (task.id, task.payload.as_str()))
+            .collect();
+        if !untold.is_empty() {
+            for event in self.log.events() {
+                if event.status == TaskStatus::Cancelled {
+                    untold.remove(&event.id);
+                }
+            }
+        }
+        let payloads = untold.into_values();
+        payloads
+            .map(|payload| format!("{payload} is cancelled and no event told so"))
+            .collect()
     }
 
     /// Submits healthy tasks beside stuck ones, with the log up, losing everything, or down.
