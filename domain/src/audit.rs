@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::moves::move_each;
-use crate::resolve::{BATCH, PAGE, Unfinished, resolve};
+use crate::resolve::{BATCH, PAGE, Told, Unfinished, resolve};
 use crate::{Ports, chain, lifecycle, news};
 
 /// How the audit goes about it.
@@ -90,7 +90,8 @@ struct Walks<'ports> {
     /// News that nobody told on its way to the log, which may be down; ends with where the walk goes on.
     news: JoinSet<Option<TaskId>>,
     /// Claims of nobody on their way to their end, one page at a time: they may wait for the log.
-    orphans: JoinSet<Result<(), StoreError>>,
+    orphans: JoinSet<Result<Told, StoreError>>,
+    told: Told,
     /// The store did not answer when it was last asked.
     failing: bool,
 }
@@ -110,6 +111,7 @@ impl<'ports> Walks<'ports> {
             cancelled: None,
             news: JoinSet::new(),
             orphans: JoinSet::new(),
+            told: Told::new(),
             failing: false,
         }
     }
@@ -159,7 +161,7 @@ impl<'ports> Walks<'ports> {
     /// Looks for claims of nobody, unless those of an earlier look still wait for the log: no other walk waits with them.
     async fn compare_claims(&mut self) -> Result<(), StoreError> {
         if let Some(Ok(ended)) = self.orphans.try_join_next() {
-            ended?;
+            self.told = ended?;
         }
         if !self.orphans.is_empty() {
             return Ok(());
@@ -169,14 +171,16 @@ impl<'ports> Walks<'ports> {
             return Ok(());
         }
         let (ports, limit) = (self.ports.clone(), self.max_rescues);
+        let mut told = std::mem::take(&mut self.told);
         self.orphans.spawn(async move {
-            let resolved = resolve(&ports, &orphans, Unfinished::Rescue { limit }).await?;
+            let rescue = Unfinished::Rescue { limit };
+            let resolved = resolve(&ports, &orphans, rescue, &mut told).await?;
             // What the log does not take, or the store refuses, stays recorded, and is found again.
             if resolved.announced {
                 let ended = orphans.len() - resolved.kept;
                 repaired(&ports, Repair::ClaimWithoutWorker, ended);
             }
-            Ok(())
+            Ok(told)
         });
         Ok(())
     }

@@ -7,7 +7,7 @@ use ports::{Dependency, Event, RemoveReply, StoreError, WorkerEntry, WorkerId, W
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::resolve::{Unfinished, resolve_claims, return_all};
+use crate::resolve::{Told, Unfinished, resolve_claims, return_all};
 use crate::{Ports, chain};
 
 /// Watches the registry and declares death.
@@ -95,10 +95,15 @@ async fn take_back(
 }
 
 /// Buries a worker that was declared dead: announces what it brought to rest, removes it.
-async fn bury(ports: &Ports, worker: WorkerId, max_rescues: u32) -> Result<(), StoreError> {
+async fn bury(
+    ports: &Ports,
+    worker: WorkerId,
+    max_rescues: u32,
+    told: &mut Told,
+) -> Result<(), StoreError> {
     let unfinished = Unfinished::Rescue { limit: max_rescues };
     loop {
-        if !resolve_claims(ports, worker, unfinished)
+        if !resolve_claims(ports, worker, unfinished, told)
             .await?
             .is_complete()
         {
@@ -123,7 +128,7 @@ pub async fn recover_all(ports: &Ports, max_rescues: u32) -> Result<(), StoreErr
         let mut all_buried = true;
         for worker in ports.registry.workers().await? {
             if take_back(ports, worker.id, worker.beat, max_rescues).await? {
-                bury(ports, worker.id, max_rescues).await?;
+                bury(ports, worker.id, max_rescues, &mut Told::new()).await?;
             } else {
                 all_buried = false;
             }
@@ -144,7 +149,8 @@ pub(crate) struct Undertaker {
     /// The dead whose tasks went back, and who are still registered.
     returned: BTreeSet<WorkerId>,
     /// The burials under way: one round at a time, so that nobody is buried twice at once.
-    round: JoinSet<()>,
+    round: JoinSet<Told>,
+    told: Told,
 }
 
 impl Undertaker {
@@ -154,6 +160,7 @@ impl Undertaker {
             max_rescues,
             returned: BTreeSet::new(),
             round: JoinSet::new(),
+            told: Told::new(),
         }
     }
 
@@ -173,16 +180,20 @@ impl Undertaker {
                 Err(error) => failed(&self.ports, &error),
             }
         }
-        while self.round.try_join_next().is_some() {}
+        while let Some(round) = self.round.try_join_next() {
+            self.told = round.unwrap_or_default();
+        }
         if self.round.is_empty() && !self.returned.is_empty() {
             let (ports, max_rescues) = (self.ports.clone(), self.max_rescues);
             let dead = self.returned.clone();
+            let mut told = std::mem::take(&mut self.told);
             self.round.spawn(async move {
                 for worker in dead {
-                    if let Err(error) = bury(&ports, worker, max_rescues).await {
+                    if let Err(error) = bury(&ports, worker, max_rescues, &mut told).await {
                         failed(&ports, &error);
                     }
                 }
+                told
             });
         }
     }

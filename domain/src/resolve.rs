@@ -29,6 +29,10 @@ pub(crate) enum Unfinished {
     HandBack,
 }
 
+/// The claims that stay recorded because the store refuses to take back a task of theirs, and whose others were announced: so that they
+/// are not announced again each time it is asked whether it still does.
+pub(crate) type Told = BTreeSet<ClaimId>;
+
 /// How far it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Resolved {
@@ -53,6 +57,7 @@ pub(crate) async fn resolve_claims(
     ports: &Ports,
     worker: WorkerId,
     unfinished: Unfinished,
+    told: &mut Told,
 ) -> Result<Resolved, StoreError> {
     // Everything goes back first, so that no task waits for the announcement of another.
     let mut all = Resolved {
@@ -68,7 +73,7 @@ pub(crate) async fn resolve_claims(
         };
         after = Some(last.id);
         // A claim that committed meanwhile is among them.
-        let resolved = resolve(ports, &claims, unfinished).await?;
+        let resolved = resolve(ports, &claims, unfinished, told).await?;
         all.returned += resolved.returned;
         all.kept += resolved.kept;
         if !resolved.announced {
@@ -101,24 +106,45 @@ pub(crate) async fn resolve(
     ports: &Ports,
     claims: &[ClaimRecord],
     unfinished: Unfinished,
+    told: &mut Told,
 ) -> Result<Resolved, StoreError> {
     let (returned, refused) = return_unfinished(ports, claims, unfinished).await?;
-    let is_kept = |claim: &&ClaimRecord| claim.tasks.iter().any(|(id, _)| refused.contains(id));
-    let kept = claims.iter().filter(is_kept).count();
-    let ended: Vec<ClaimId> = claims
-        .iter()
-        .filter(|claim| kept == 0 || !is_kept(claim))
-        .map(|claim| claim.id)
-        .collect();
-    let announced = announce_at_rest(ports, claims).await?;
+    if refused.is_empty() {
+        return Ok(Resolved {
+            returned,
+            announced: announce_and_release(ports, claims, told).await?,
+            kept: 0,
+        });
+    }
+    let is_kept = |claim: &ClaimRecord| claim.tasks.iter().any(|(id, _)| refused.contains(id));
+    let (kept, ended): (Vec<_>, Vec<_>) = claims.iter().cloned().partition(is_kept);
+    let untold = kept.iter().filter(|claim| !told.contains(&claim.id));
+    let untold: Vec<ClaimRecord> = untold.cloned().collect();
+    let announced = announce_at_rest(ports, &untold).await?;
     if announced {
-        ports.store.release(&ended).await?;
+        told.extend(untold.iter().map(|claim| claim.id));
     }
     Ok(Resolved {
         returned,
-        announced,
-        kept,
+        announced: announced && announce_and_release(ports, &ended, told).await?,
+        kept: kept.len(),
     })
+}
+
+/// Announces what these claims brought to rest, and releases them; `false` when the log did not take it all, so that they
+/// stay recorded. A claim with a task still in hand must not come here.
+async fn announce_and_release(
+    ports: &Ports,
+    claims: &[ClaimRecord],
+    told: &mut Told,
+) -> Result<bool, StoreError> {
+    if !announce_at_rest(ports, claims).await? {
+        return Ok(false);
+    }
+    let ids: Vec<_> = claims.iter().map(|claim| claim.id).collect();
+    ports.store.release(&ids).await?;
+    told.retain(|claim| !ids.contains(claim));
+    Ok(true)
 }
 
 /// Returns what these claims still have in hand; answers how many tasks moved, and which stay in hand because the store refuses to

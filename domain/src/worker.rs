@@ -41,7 +41,7 @@ use crate::audit::AuditConfig;
 use crate::heart::{Heart, Pulse};
 use crate::prune::PruneConfig;
 use crate::rescue::{Undertaker, Watch};
-use crate::resolve::{Unfinished, resolve_claims};
+use crate::resolve::{Told, Unfinished, resolve_claims};
 use crate::turn::{panic_text, tell_of_panic};
 use crate::{Ports, RetryPolicy, chain};
 use brake::Brake;
@@ -69,8 +69,8 @@ pub struct WorkerConfig {
     pub concurrency: usize,
     /// How many tasks may be claimed and not yet announced. Default 8,192.
     pub in_flight: usize,
-    /// How many bytes of payloads and results may be in hand; a claim may pass it by what its tasks are larger than those of the last
-    /// sixteen. Default 64 MiB.
+    /// How many bytes of payloads and results may be in hand; a claim may pass it by what its tasks are larger than those of the sixteen
+    /// claims before. What adapters copy in reading, writing and telling them is not counted. Default 64 MiB.
     pub in_flight_bytes: usize,
     /// How many tasks a claim, a completion or an announcement may hold. Default 512.
     pub batch: usize,
@@ -499,9 +499,10 @@ impl Life {
     }
 
     async fn leave(&self) -> Result<Stopped, ports::StoreError> {
-        let mut handed_back = 0;
+        let (mut handed_back, mut told) = (0, Told::new());
         loop {
-            let resolved = resolve_claims(&self.ports, self.id, Unfinished::HandBack).await?;
+            let resolved =
+                resolve_claims(&self.ports, self.id, Unfinished::HandBack, &mut told).await?;
             handed_back += resolved.returned;
             if !resolved.is_complete() {
                 return Ok(Stopped {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Life;
 use super::settle::{News, Settled};
-use crate::resolve::{PAGE, Unfinished, announce, announce_at_rest, resolve};
+use crate::resolve::{PAGE, Told, Unfinished, announce, announce_at_rest, resolve};
 
 /// How many claims may be released together.
 const RELEASED_TOGETHER: usize = 1_024;
@@ -60,6 +60,7 @@ pub(super) async fn announce_owed(life: Arc<Life>) {
     let mut ticks = interval(life.config.beat_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_look = Instant::now() + life.config.lease;
+    let mut told = Told::new();
     loop {
         ticks.tick().await;
         let is_owing = life.owing.swap(false, Ordering::Relaxed);
@@ -67,7 +68,7 @@ pub(super) async fn announce_owed(life: Arc<Life>) {
             continue;
         }
         next_look = Instant::now() + life.config.lease;
-        let paid = life.pay_owed().await;
+        let paid = life.pay_owed(&mut told).await;
         match &paid {
             Ok(true) if life.log_is_down.swap(false, Ordering::Relaxed) => {
                 life.recovered(Dependency::Log);
@@ -164,7 +165,7 @@ impl Life {
 
     /// Announces everything that is owed and releases the claims that have ended; `false` when the log is still down.
     /// What an ended claim still has in hand never was in the hands of this worker, or was given up, so it goes back.
-    async fn pay_owed(&self) -> Result<bool, StoreError> {
+    async fn pay_owed(&self, told: &mut Told) -> Result<bool, StoreError> {
         let mut after = None;
         loop {
             let owing: BTreeMap<ClaimId, usize> = self
@@ -189,7 +190,7 @@ impl Life {
                 .into_iter()
                 .filter(|claim| owing.contains_key(&claim.id))
                 .collect();
-            let resolved = resolve(&self.ports, &ended, Unfinished::HandBack).await?;
+            let resolved = resolve(&self.ports, &ended, Unfinished::HandBack, told).await?;
             if !resolved.announced || !announce_at_rest(&self.ports, &partly).await? {
                 return Ok(false);
             }
