@@ -8,12 +8,10 @@ use flate2::write::GzEncoder;
 use poem::http::{HeaderMap, header};
 use poem::{IntoResponse, Response};
 use poem_openapi::ApiResponse;
-use poem_openapi::registry::{
-    MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
-};
+use poem_openapi::registry::{MetaMediaType, MetaResponses, MetaSchema, MetaSchemaRef, Registry};
 
 use crate::accept::takes_gzip;
-use crate::answer::one_response;
+use crate::conditional::Published;
 use crate::document;
 use crate::problem::Problem;
 
@@ -26,15 +24,22 @@ const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 /// `200` to a GET of the page.
 pub(crate) struct DocsPage {
     gzip: bool,
+    if_none_match: Option<String>,
 }
 
 impl DocsPage {
     /// The page in the form that the client takes. It is made when it is first asked for, which takes a moment, so not
     /// on a thread that serves requests.
-    pub(crate) async fn for_client(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(crate) async fn for_client(
+        headers: &HeaderMap,
+        if_none_match: Option<String>,
+    ) -> Result<Self, Problem> {
         let gzip = takes_gzip(headers);
         match tokio::task::spawn_blocking(|| LazyLock::force(&PAGE)).await {
-            Ok(_) => Ok(Self { gzip }),
+            Ok(_) => Ok(Self {
+                gzip,
+                if_none_match,
+            }),
             Err(error) => {
                 tracing::error!(event = "http.docs_failed", %error, "the page of the documentation was not made");
                 Err(Problem::internal())
@@ -46,6 +51,7 @@ impl DocsPage {
 struct Page {
     plain: String,
     gzipped: Vec<u8>,
+    published: Published,
 }
 
 static PAGE: LazyLock<Page> = LazyLock::new(|| {
@@ -56,37 +62,40 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| {
         .write_all(plain.as_bytes())
         .and_then(|()| encoder.finish())
         .unwrap_or_default();
-    Page { plain, gzipped }
+    Page {
+        published: Published::of(&plain),
+        plain,
+        gzipped,
+    }
 });
 
 impl IntoResponse for DocsPage {
     fn into_response(self) -> Response {
-        let response = Response::builder()
-            .content_type(CONTENT_TYPE)
-            .header(header::VARY, "Accept-Encoding")
-            .header(header::CONTENT_SECURITY_POLICY, POLICY);
-        if self.gzip {
-            response
-                .header(header::CONTENT_ENCODING, "gzip")
-                .body(PAGE.gzipped.as_slice())
-        } else {
-            response.body(PAGE.plain.as_str())
-        }
+        let known = self.if_none_match.as_deref();
+        PAGE.published.answer(known, self.gzip, || {
+            let response = Response::builder()
+                .content_type(CONTENT_TYPE)
+                .header(header::CONTENT_SECURITY_POLICY, POLICY);
+            if self.gzip {
+                response
+                    .header(header::CONTENT_ENCODING, "gzip")
+                    .body(PAGE.gzipped.as_slice())
+            } else {
+                response.body(PAGE.plain.as_str())
+            }
+        })
     }
 }
 
 impl ApiResponse for DocsPage {
     fn meta() -> MetaResponses {
-        one_response(MetaResponse {
-            description: "The page.",
-            status: Some(200),
-            status_range: None,
-            content: vec![MetaMediaType {
+        Published::meta(
+            "The page.",
+            MetaMediaType {
                 content_type: "text/html",
                 schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))),
-            }],
-            headers: Vec::new(),
-        })
+            },
+        )
     }
 
     fn register(_registry: &mut Registry) {}

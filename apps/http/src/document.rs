@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::admission::Refusal;
 use crate::answer::one_response;
+use crate::conditional::Published;
 use crate::guard;
 use crate::problem::{self, Kind, of_status};
 use crate::routes::{FAILURES, Routes};
@@ -246,13 +247,21 @@ fn describe_head(operation: &mut Value) {
 }
 
 /// `200` to a GET of the document.
-pub(crate) struct Document;
+pub(crate) struct Document {
+    /// What the client has of it.
+    pub(crate) if_none_match: Option<String>,
+}
+
+static PUBLISHED: LazyLock<Published> = LazyLock::new(|| Published::of(&DOCUMENT));
 
 impl IntoResponse for Document {
     fn into_response(self) -> Response {
-        Response::builder()
-            .content_type(Self::CONTENT_TYPE)
-            .body(DOCUMENT.as_str())
+        // It is packed on its way.
+        PUBLISHED.answer(self.if_none_match.as_deref(), false, || {
+            Response::builder()
+                .content_type(Self::CONTENT_TYPE)
+                .body(DOCUMENT.as_str())
+        })
     }
 }
 
@@ -262,16 +271,13 @@ impl Document {
 
 impl ApiResponse for Document {
     fn meta() -> MetaResponses {
-        one_response(MetaResponse {
-            description: "The OpenAPI document.",
-            status: Some(200),
-            status_range: None,
-            content: vec![MetaMediaType {
+        Published::meta(
+            "The OpenAPI document.",
+            MetaMediaType {
                 content_type: Self::CONTENT_TYPE,
                 schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("object"))),
-            }],
-            headers: Vec::new(),
-        })
+            },
+        )
     }
 
     fn register(_registry: &mut Registry) {}

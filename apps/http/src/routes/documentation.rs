@@ -2,6 +2,7 @@
 
 use poem::http::HeaderMap;
 use poem_openapi::OpenApi;
+use poem_openapi::param::Header;
 
 use super::Tag;
 use crate::docs_page::DocsPage;
@@ -41,8 +42,14 @@ impl Documentation {
         operation_id = "readDocs",
         tag = "Tag::Documentation"
     )]
-    async fn read_docs(&self, headers: &HeaderMap) -> Result<DocsPage, Refused<DocsFailures>> {
-        Ok(DocsPage::for_client(headers).await?)
+    async fn read_docs(
+        &self,
+        /// The `ETag` of an answer that the client has.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<Option<String>>,
+        headers: &HeaderMap,
+    ) -> Result<DocsPage, Refused<DocsFailures>> {
+        Ok(DocsPage::for_client(headers, if_none_match.0).await?)
     }
 
     /// Read this document
@@ -52,7 +59,14 @@ impl Documentation {
         operation_id = "readDocument",
         tag = "Tag::Documentation"
     )]
-    async fn read_document(&self) -> Document {
-        Document
+    async fn read_document(
+        &self,
+        /// The `ETag` of an answer that the client has.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<Option<String>>,
+    ) -> Document {
+        Document {
+            if_none_match: if_none_match.0,
+        }
     }
 }

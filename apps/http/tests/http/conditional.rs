@@ -65,3 +65,36 @@ async fn cancelled_is_kept_and_failed_is_asked_about() {
         assert_ne!(tag_of(&rests), waiting);
     }
 }
+
+#[tokio::test]
+async fn the_documentation_that_a_client_has_is_not_sent_again() {
+    let server = Server::start().await;
+    let mut tags = Vec::new();
+    for path in ["/docs", "/openapi.json"] {
+        for coding in ["identity", "gzip"] {
+            let ask = async |known: &str| {
+                let request = format!(
+                    "GET {path} HTTP/1.1\r\nhost: test\r\naccept-encoding: {coding}\r\nif-none-match: {known}\r\n\r\n"
+                );
+                server.answer(request).await
+            };
+            let first = ask("\"another\"").await;
+            assert_eq!(first.status, 200);
+            let tag = tag_of(&first);
+            assert_eq!(tag.starts_with("W/"), coding == "gzip", "{path}: {tag}");
+            for known in [tag.as_str(), "*"] {
+                let same = ask(known).await;
+                assert_eq!((same.status, same.body.len()), (304, 0), "{path}");
+                assert_eq!(same.header("vary"), Some("Accept-Encoding"));
+                assert_eq!(same.header("cache-control"), Some("no-cache"));
+                assert_eq!(same.header("content-encoding"), None);
+            }
+            assert_eq!(first.header("cache-control"), Some("no-cache"));
+            assert_eq!(first.header("vary"), Some("Accept-Encoding"));
+            tags.push(tag);
+        }
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    assert_eq!(tags.len(), 4, "{tags:?}");
+}
