@@ -51,6 +51,8 @@ pub(crate) struct Verdict {
     pub(crate) burnt: u64,
     /// Successful runs whose result did not count, because the task was elsewhere by then.
     pub(crate) in_vain: u64,
+    /// Records without a dead letter that were taken out of the log before they were acknowledged.
+    pub(crate) unread: u64,
 }
 
 impl Verdict {
@@ -300,10 +302,15 @@ fn check_rubbish(facts: &Facts, verdict: &mut Verdict) {
         .filter_map(|letter| letter["value"].as_str())
         .collect();
     for rubbish in &facts.history.rubbish {
-        if !found.contains(rubbish.as_str()) {
+        if found.contains(rubbish.value.as_str()) {
+            continue;
+        }
+        if facts.history.is_gone(rubbish) {
+            verdict.unread += 1;
+        } else {
             verdict.broken(
                 "every outcome is announced",
-                format!("{rubbish} cannot be read and has no dead letter"),
+                format!("{} cannot be read and has no dead letter", rubbish.value),
             );
         }
     }
@@ -341,8 +348,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::history::Rubbish;
     use crate::ledger::Outcome;
     use crate::script::End;
+    use crate::topics::{Gone, Place};
 
     const ID: Uuid = Uuid::from_u128(1);
     const PROCESSED_AT: &str = "2025-01-01T00:00:00.250Z";
@@ -473,6 +482,38 @@ mod tests {
         facts
     }
 
+    fn rubbish() -> Rubbish {
+        Rubbish {
+            value: "rubbish".into(),
+            port: 1,
+            confirmed_at: 5,
+            place: Place {
+                partition: 0,
+                offset: 7,
+            },
+        }
+    }
+
+    #[test]
+    fn only_rubbish_that_was_taken_away_unread_needs_no_letter() {
+        let gone_to = |to| {
+            let mut facts = healthy();
+            facts.history.rubbish.push(rubbish());
+            facts.history.gone.push(Gone {
+                port: 1,
+                at: 9,
+                partition: 0,
+                from: 7,
+                to,
+                anew: false,
+            });
+            let verdict = check(&facts);
+            (verdict.unread, verdict.violations.len())
+        };
+        assert_eq!(gone_to(8), (1, 0));
+        assert_eq!(gone_to(7), (0, 1), "it was not");
+    }
+
     /// The promise that is found broken when `spoil` has been at the facts.
     fn found(mut facts: Facts, spoil: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
         spoil(&mut facts);
@@ -555,7 +596,7 @@ mod tests {
                 facts.entries[0].outcome = Outcome::Failed("500 Internal".into());
             }),
             ("rubbish without a letter", TOLD, |facts| {
-                facts.history.rubbish.push("rubbish".into());
+                facts.history.rubbish.push(rubbish());
             }),
         ];
         for (name, promise, spoil) in cases {

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock;
+use crate::topics::{Gone, Place};
 
 /// What a fault can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +47,16 @@ pub(crate) struct Repair {
     pub(crate) took: i64,
 }
 
+/// A record that cannot be read, and where the log confirmed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rubbish {
+    pub(crate) value: String,
+    /// The broker's.
+    pub(crate) port: u16,
+    pub(crate) confirmed_at: i64,
+    pub(crate) place: Place,
+}
+
 /// The whole of it.
 #[derive(Default)]
 pub(crate) struct History(Mutex<Pages>);
@@ -57,8 +68,17 @@ pub(crate) struct Pages {
     pub(crate) repairs: Vec<Repair>,
     /// What must not happen and was seen when it did.
     pub(crate) surprises: Vec<String>,
-    /// Records that cannot be read, and that the log confirmed.
-    pub(crate) rubbish: Vec<String>,
+    pub(crate) rubbish: Vec<Rubbish>,
+    /// What was taken out of the log.
+    pub(crate) gone: Vec<Gone>,
+}
+
+impl Pages {
+    /// Whether a record was taken out of the log before anybody can be held to have read it.
+    pub(crate) fn is_gone(&self, rubbish: &Rubbish) -> bool {
+        let took = |gone: &Gone| gone.took(rubbish.port, rubbish.confirmed_at, rubbish.place);
+        self.gone.iter().any(took)
+    }
 }
 
 impl History {
@@ -94,8 +114,12 @@ impl History {
         self.pages().surprises.push(what);
     }
 
-    pub(crate) fn sent_rubbish(&self, value: String) {
-        self.pages().rubbish.push(value);
+    pub(crate) fn sent_rubbish(&self, rubbish: Rubbish) {
+        self.pages().rubbish.push(rubbish);
+    }
+
+    pub(crate) fn took(&self, gone: Vec<Gone>) {
+        self.pages().gone.extend(gone);
     }
 
     pub(crate) fn read(&self) -> Pages {

@@ -9,6 +9,7 @@ use crate::clock::SECOND;
 use crate::fleet::Role;
 use crate::history::{Pages, Part, Repair, Window};
 use crate::ledger::Entry;
+use crate::nemesis::{INPUT_REMADE, INPUT_WIPED};
 use crate::run_log::Run;
 use crate::script::{Script, TASK_TIMEOUT};
 use crate::watch::Sample;
@@ -125,7 +126,7 @@ pub(crate) struct Waits {
     pub(crate) all: Times,
     /// Of tasks accepted while no fault was on.
     pub(crate) calm: Times,
-    /// Of those accepted while the log took nothing and nothing else was wrong: no message told of them.
+    /// Of those accepted while the log took nothing, or lost what it had, and nothing else was wrong: no message told of them.
     pub(crate) unmessaged: Times,
 }
 
@@ -134,29 +135,17 @@ const AFTER: i64 = 5 * SECOND;
 
 pub(crate) fn waits(facts: &Facts) -> Waits {
     const NO_LOG: [&str; 3] = ["Kafka killed", "Kafka silent", "Kafka refusing"];
-    let windows = &facts.history.windows;
+    /// Of these some messages are read before they are gone; who waits for long had none.
+    const WIPED: [&str; 2] = [INPUT_WIPED, INPUT_REMADE];
     let (mut all, mut calm, mut unmessaged) = (Vec::new(), Vec::new(), Vec::new());
-    // Those that a client gave a time wait for that.
-    let at_once = |entry: &&Entry| entry.script.run_at.is_none();
-    for entry in facts.entries.iter().filter(at_once) {
-        let Some(first) = entry
-            .accepted()
-            .and_then(|id| facts.runs.get(&id)?.first().map(|run| run.began))
-        else {
-            continue;
-        };
-        let waited = (first - entry.answered_at).max(0);
+    for Wait { entry, waited, met } in every_wait(facts) {
         all.push(waited);
-        let met: Vec<&Window> = windows
-            .iter()
-            .filter(|window| window.meets(entry.sent_at - AFTER, first))
-            .collect();
         if met.is_empty() {
             calm.push(waited);
         }
         if let [only] = met[..]
-            && NO_LOG.contains(&only.kind)
             && only.meets(entry.sent_at, entry.answered_at)
+            && (NO_LOG.contains(&only.kind) || (WIPED.contains(&only.kind) && waited >= SECOND))
         {
             unmessaged.push(waited);
         }
@@ -166,6 +155,38 @@ pub(crate) fn waits(facts: &Facts) -> Waits {
         calm: Times::of(calm),
         unmessaged: Times::of(unmessaged),
     }
+}
+
+/// How long tasks waited that met no faults but of these kinds.
+pub(crate) fn waits_beside(facts: &Facts, kinds: &[&str]) -> Vec<i64> {
+    let alone = |wait: &Wait<'_>| wait.met.iter().all(|window| kinds.contains(&window.kind));
+    let waits = every_wait(facts).filter(alone);
+    waits.map(|wait| wait.waited).collect()
+}
+
+/// An accepted task that was to run at once.
+struct Wait<'a> {
+    entry: &'a Entry,
+    /// From its acceptance to its first run.
+    waited: i64,
+    /// The faults that it met meanwhile, or whose traces.
+    met: Vec<&'a Window>,
+}
+
+fn every_wait(facts: &Facts) -> impl Iterator<Item = Wait<'_>> {
+    // Those that a client gave a time wait for that.
+    let at_once = |entry: &&Entry| entry.script.run_at.is_none();
+    facts.entries.iter().filter(at_once).filter_map(|entry| {
+        let first = facts.runs.get(&entry.accepted()?)?.first()?.began;
+        let windows = facts.history.windows.iter();
+        Some(Wait {
+            entry,
+            waited: (first - entry.answered_at).max(0),
+            met: windows
+                .filter(|window| window.meets(entry.sent_at - AFTER, first))
+                .collect(),
+        })
+    })
 }
 
 /// How late what was due came: over all, and over what had nothing wrong around it.

@@ -11,12 +11,12 @@ use crate::chance::Chance;
 use crate::clock;
 use crate::failure::Failure;
 use crate::fleet::{SERVERS, Slot, WORKERS};
-use crate::history::Part;
+use crate::history::{Part, Rubbish};
 use crate::log::say;
 use crate::plant::{GIVE_UP, PLANTS, in_small_tables, plant};
 use crate::proxy::Passage;
 use crate::services::Service;
-use crate::topics::Stranger;
+use crate::topics::{Gone, INPUT, Janitor, Stranger};
 use crate::world::World;
 
 /// A service that something is done to.
@@ -78,6 +78,12 @@ pub(crate) enum Fault {
         down: Duration,
     },
     WipeCache,
+    /// All records of `tasks-input` are deleted, again and again.
+    WipeInput {
+        time: Duration,
+    },
+    /// `tasks-input` is deleted and made again.
+    RemakeInput,
     Disturb {
         target: Target,
         way: Way,
@@ -97,7 +103,11 @@ pub(crate) enum Fault {
 }
 
 /// How many kinds there are.
-pub(crate) const KINDS: usize = 27;
+pub(crate) const KINDS: usize = 29;
+
+pub(crate) const STRANGERS: &str = "messages of strangers";
+pub(crate) const INPUT_WIPED: &str = "tasks-input wiped";
+pub(crate) const INPUT_REMADE: &str = "tasks-input made anew";
 
 /// Longer than the lease of a worker, 5 s, and the watch of the others.
 const PAST_LEASE: (u64, u64) = (8_000, 14_000);
@@ -168,6 +178,8 @@ impl Fault {
             25 => Self::Strangers {
                 seed: chance.below(u64::MAX),
             },
+            26 => Self::WipeInput { time },
+            27 => Self::RemakeInput,
             _ => Self::Plant {
                 seed: chance.below(50_000_000) * PLANTS.len() as u64,
             },
@@ -186,7 +198,7 @@ impl Fault {
             Self::Kill { target, .. } | Self::Disturb { target, .. } => target.part(),
             Self::WipeCache => Part::Cache,
             Self::TakeAway { .. } => Part::Functions,
-            Self::Strangers { .. } => Part::Log,
+            Self::Strangers { .. } | Self::WipeInput { .. } | Self::RemakeInput => Part::Log,
             Self::Plant { .. } => Part::Books,
         }
     }
@@ -204,6 +216,8 @@ impl Fault {
                 Target::Kafka => "Kafka killed",
             },
             Self::WipeCache => "Redis wiped",
+            Self::WipeInput { .. } => INPUT_WIPED,
+            Self::RemakeInput => INPUT_REMADE,
             Self::Disturb { target, way, .. } => match (target, way) {
                 (Target::Postgres, Way::Cut) => "PostgreSQL's connections cut",
                 (Target::Postgres, Way::Slow(_)) => "PostgreSQL's connections slow",
@@ -221,7 +235,7 @@ impl Fault {
             Self::RestartServers => "servers restarted in turn",
             Self::RestartWorkers => "workers restarted in turn",
             Self::TakeAway { .. } => "what functions need taken away",
-            Self::Strangers { .. } => "messages of strangers",
+            Self::Strangers { .. } => STRANGERS,
             Self::Plant { .. } => "contradictions planted",
         }
     }
@@ -245,10 +259,11 @@ impl fmt::Display for Fault {
                 time,
                 ..
             } => write!(formatter, " (by {by:?}, {time:?})"),
-            Self::Disturb { time, .. } | Self::TakeAway { time } => {
+            Self::Disturb { time, .. } | Self::TakeAway { time } | Self::WipeInput { time } => {
                 write!(formatter, " ({time:?})")
             }
             Self::WipeCache
+            | Self::RemakeInput
             | Self::RestartServers
             | Self::RestartWorkers
             | Self::Strangers { .. }
@@ -262,7 +277,7 @@ impl fmt::Display for Fault {
 /// every kind comes again.
 pub(crate) fn schedule(seed: u64, half: Duration, halves: usize) -> Vec<Vec<(Duration, Fault)>> {
     /// Closer together nothing would be told apart.
-    const CLOSEST: Duration = Duration::from_millis(2_900);
+    const CLOSEST: Duration = Duration::from_millis(2_700);
     /// Far enough apart that most faults are over when the next begins.
     const APART: Duration = Duration::from_secs(16);
     let chance = Chance::new(seed);
@@ -370,6 +385,8 @@ pub(crate) async fn act(world: &World, fault: Fault) -> Result<(), Failure> {
                 redis.flush_all().await.ok();
             }
         }
+        Fault::WipeInput { time } => wipe_input(world, time).await?,
+        Fault::RemakeInput => remake_input(world).await?,
         Fault::Disturb { target, way, time } => disturb(service(world, target), way, time).await,
         Fault::RestartServers => restart(world, &world.servers).await?,
         Fault::RestartWorkers => restart(world, &world.workers).await?,
@@ -448,16 +465,77 @@ async fn restart(world: &World, slots: &[Arc<Slot>]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Deletes what is in `tasks-input`, once and a few times again.
+async fn wipe_input(world: &World, time: Duration) -> Result<(), Failure> {
+    const PAUSE: Duration = Duration::from_millis(250);
+    let janitor = Janitor::at(world.kafka().port)?;
+    let start = Instant::now();
+    while start.elapsed() < time {
+        // It may be away just now; then the records stay.
+        if let Ok(mut gone) = janitor.unread(false).await {
+            let wiped = janitor.wipe(&mut gone).await;
+            took(world, gone);
+            if let Err(error) = wiped {
+                say(&format!("the log keeps its records: {error}"));
+            }
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// Deletes `tasks-input`, and makes it again a moment later.
+async fn remake_input(world: &World) -> Result<(), Failure> {
+    const AWAY: Duration = Duration::from_secs(1);
+    /// As long as a broker may be away.
+    const PATIENCE: Duration = Duration::from_secs(120);
+    let janitor = Janitor::at(world.kafka().port)?;
+    // It may be away just now; then the topic stays.
+    let Ok(gone) = janitor.unread(true).await else {
+        say("the log keeps its topic");
+        return Ok(());
+    };
+    let partitions = gone.len();
+    let deleted = janitor.delete().await;
+    // What was not answered may have been done.
+    took(world, gone);
+    if let Err(error) = deleted {
+        say(&format!("the log may keep its topic: {error}"));
+    }
+    sleep(AWAY).await;
+    let start = Instant::now();
+    while let Err(error) = janitor.make(partitions).await {
+        if start.elapsed() > PATIENCE {
+            return Err(error);
+        }
+        sleep(AWAY).await;
+    }
+    Ok(())
+}
+
+/// Notes what was just taken out of the log.
+fn took(world: &World, mut gone: Vec<Gone>) {
+    for gone in &mut gone {
+        gone.at = clock::now();
+    }
+    world.history.took(gone);
+}
+
 /// Records that cannot be read, that name no task, and that name one again.
 async fn interfere(world: &World, seed: u64) -> Result<(), Failure> {
     const EACH: u64 = 30;
-    const INPUT: &str = "tasks-input";
     let chance = Chance::new(seed);
-    let stranger = Stranger::at(world.kafka().doors[0].port)?;
+    let kafka = world.kafka();
+    let stranger = Stranger::at(kafka.doors[0].port)?;
     for number in 0..EACH {
         let rubbish = format!("{{\"rubbish\": {seed}.{number}");
-        if stranger.send(INPUT, "stranger", &rubbish).await {
-            world.history.sent_rubbish(rubbish);
+        if let Some(place) = stranger.send(INPUT, "stranger", &rubbish).await {
+            world.history.sent_rubbish(Rubbish {
+                value: rubbish,
+                port: kafka.port,
+                confirmed_at: clock::now(),
+                place,
+            });
         }
         let unknown = uuid::Uuid::from_u64_pair(seed, number);
         let of_nobody = format!("{{\"taskId\":\"{unknown}\",\"payload\":\"x\",\"priority\":1}}");
@@ -517,7 +595,7 @@ mod tests {
 
     #[test]
     fn a_long_half_has_every_kind_twice() {
-        for faults in schedule(1, Duration::from_secs(870), 2) {
+        for faults in schedule(1, Duration::from_secs(930), 2) {
             assert_eq!(faults.len(), 2 * KINDS);
             assert!(faults.is_sorted_by_key(|(at, _)| *at));
             // A worker is stopped briefly, and past its lease.

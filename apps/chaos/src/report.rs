@@ -199,6 +199,7 @@ impl Report {
             "runs whose result came to nothing",
             self.verdict.in_vain.to_string(),
         );
+        line("records wiped unread", self.verdict.unread.to_string());
         line("taken back from dead workers", self.rescued.to_string());
         for (name, value) in &self.counters {
             line(
@@ -287,6 +288,7 @@ impl Report {
             "attemptsBurnt": self.verdict.burnt,
             "resultsInVain": self.verdict.in_vain,
             "lateResultsRefused": self.counters["results_late"],
+            "recordsWipedUnread": self.verdict.unread,
             "rescued": self.rescued,
             "rescue": self.rescues.0.to_json(),
             "rescueAlone": self.rescues.1.to_json(),

@@ -211,7 +211,7 @@ async fn spoil(world: &World, sabotage: Sabotage) -> Result<(), Failure> {
             let sent = Stranger::at(world.kafka().doors[0].port)?
                 .send("tasks-output", &victim.to_string(), &record)
                 .await;
-            if !sent {
+            if sent.is_none() {
                 return Err("the other result could not be announced".into());
             }
             return database.close().await;

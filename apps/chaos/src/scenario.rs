@@ -5,6 +5,7 @@ mod outage;
 mod planted;
 mod rescue;
 mod unmessaged;
+mod wiped;
 
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ pub enum Scenario {
     Rescue,
     /// Tasks whose message was lost are claimed: p99 at most 5 s.
     Unmessaged,
+    /// Tasks whose message went with a wiped `tasks-input`, or one made anew, are claimed: p99 at most 5 s; later messages are read.
+    Wiped,
     /// Contradictions planted in the books are repaired within 30 s, also beside 100,000 waiting tasks.
     Planted,
     /// With 1 % poison and 1 % tasks of 30 s among 500 a second, the p99 of the others is within 10 % of without, over all rounds.
@@ -39,10 +42,15 @@ pub enum Scenario {
 /// # Errors
 /// When it cannot be measured.
 pub async fn measure(scenario: Scenario, options: &Options) -> Result<bool, Failure> {
-    let world = Arc::new(World::start(&options.binaries, &options.directory, &HALVES[..1]).await?);
+    let halves = match scenario {
+        Scenario::Wiped => &HALVES[..],
+        _ => &HALVES[..1],
+    };
+    let world = Arc::new(World::start(&options.binaries, &options.directory, halves).await?);
     let finding = match scenario {
         Scenario::Rescue => rescue::measure(&world, options).await?,
         Scenario::Unmessaged => unmessaged::measure(&world, options).await?,
+        Scenario::Wiped => wiped::measure(&world, options).await?,
         Scenario::Planted => planted::measure(&world, options).await?,
         Scenario::Neighbours => neighbours::measure(&world, options).await?,
         Scenario::Outage => outage::measure(&world, options).await?,

@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// Requests a second
     #[arg(long)]
     rate: Option<u32>,
-    /// Measure one promised number instead: rescue, unmessaged, planted, neighbours, outage
+    /// Measure one promised number instead: rescue, unmessaged, wiped, planted, neighbours, outage
     #[arg(long)]
     scenario: Option<String>,
     /// Break something on purpose, to see that it is found: lose, announce, overwrite, count
