@@ -8,15 +8,9 @@ use crate::measure::{Memory, Times};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Bar {
     pub(crate) promise: &'static str,
-    /// What 99 of 100 may take at most, in seconds.
+    /// What 99 of 100 may take at most, in seconds. Of fewer than 100 the p99 is the slowest, and nothing is left to the machine.
     p99: f64,
-    /// What each may take at most where there are so few that the slowest is the p99, in seconds. The promise is about 99 of
-    /// 100, and the slowest of ten is not: half as much again is left to a machine that stands still for a moment.
-    few: f64,
 }
-
-/// Of fewer, the p99 is the slowest.
-const ENOUGH: usize = 100;
 
 /// The tasks of a dead worker run elsewhere.
 pub(crate) const RESCUE: Bar = Bar::of("rescued within 10 s", 10.0);
@@ -71,23 +65,15 @@ impl Bar {
         Self {
             promise,
             p99: seconds,
-            few: seconds * 1.5,
         }
     }
 
     pub(crate) fn judge(&self, times: &Times) -> Judgement {
-        let (percent, what, limit) = if times.len() < ENOUGH {
-            (100.0, "the slowest", self.few)
-        } else {
-            (99.0, "p99", self.p99)
-        };
-        let Some(millis) = times.percentile(percent) else {
+        let Some(millis) = times.percentile(99.0) else {
             return Judgement::NotJudged("none measured");
         };
-        verdict(
-            millis / 1_000.0 <= limit,
-            format!("{what} at most {limit} s"),
-        )
+        let limit = self.p99;
+        verdict(millis / 1_000.0 <= limit, format!("p99 at most {limit} s"))
     }
 }
 
@@ -124,17 +110,18 @@ mod tests {
     use crate::clock::SECOND;
 
     #[test]
-    fn many_times_are_judged_by_their_p99_and_few_by_the_slowest() {
+    fn times_are_judged_by_their_p99_which_of_few_is_the_slowest() {
         let with_slow = |quick: usize, slow: usize, seconds: i64| {
             let quick = std::iter::repeat_n(6 * SECOND, quick);
             Times::of(quick.chain(std::iter::repeat_n(seconds * SECOND, slow)))
         };
         for (times, word) in [
             (with_slow(0, 0, 0), "not judged"),
-            (with_slow(0, 1, 14), "kept"),
-            (with_slow(98, 1, 15), "kept"),
-            (with_slow(98, 1, 16), "broken"),
-            (with_slow(7, 1, 16), "broken"),
+            (with_slow(0, 1, 10), "kept"),
+            (with_slow(0, 1, 11), "broken"),
+            (with_slow(98, 1, 10), "kept"),
+            (with_slow(98, 1, 11), "broken"),
+            (with_slow(99, 1, 60), "kept"),
             (with_slow(198, 2, 60), "kept"),
             (with_slow(197, 3, 11), "broken"),
         ] {
