@@ -396,8 +396,7 @@ impl Listener {
                 return None;
             }
             self.advanced.mark_unchanged();
-            let is_attached = self.attach();
-            let heard = self.take(limit.max(1));
+            let (is_attached, heard) = self.look(limit.max(1));
             if !heard.is_empty() {
                 return Some(heard);
             }
@@ -411,12 +410,22 @@ impl Listener {
         }
     }
 
+    /// Whether it has its place in the ring, and what is to be heard.
+    fn look(&mut self, limit: usize) -> (bool, Vec<Heard>) {
+        let shared = Arc::clone(&self.place.shared);
+        let mut state = shared.lock();
+        let is_attached = self.attach(&mut state);
+        (is_attached, self.take(&mut state, limit))
+    }
+
     /// Whether it knows its place in the log, be it that the ring is not filled yet.
     fn is_placed(&mut self) -> bool {
-        if self.attach() {
+        let shared = Arc::clone(&self.place.shared);
+        let mut state = shared.lock();
+        if self.attach(&mut state) {
             return true;
         }
-        let opened_at = self.place.shared.lock().opened_at;
+        let opened_at = state.opened_at;
         if let (Cursor::Now, Some(end)) = (self.cursor, opened_at) {
             self.cursor = Cursor::From(end);
         }
@@ -424,9 +433,7 @@ impl Listener {
     }
 
     /// Takes its place in the ring, once there is one; says whether it has it.
-    fn attach(&mut self) -> bool {
-        let shared = Arc::clone(&self.place.shared);
-        let mut state = shared.lock();
+    fn attach(&mut self, state: &mut State) -> bool {
         let Some((first, end)) = state.ring.bounds() else {
             return matches!(self.cursor, Cursor::Next { .. });
         };
@@ -459,7 +466,7 @@ impl Listener {
         true
     }
 
-    fn take(&mut self, limit: usize) -> Vec<Heard> {
+    fn take(&mut self, state: &mut State, limit: usize) -> Vec<Heard> {
         if !self.early.is_empty() {
             let count = limit.min(self.early.len());
             return self.early.drain(..count).collect();
@@ -471,8 +478,6 @@ impl Listener {
         else {
             return Vec::new();
         };
-        let shared = Arc::clone(&self.place.shared);
-        let mut state = shared.lock();
         let Some((first, end)) = state.ring.bounds() else {
             return Vec::new();
         };
