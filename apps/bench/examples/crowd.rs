@@ -7,6 +7,8 @@
 //! cargo run --release -p task-processor-bench --example crowd -- --streams 10000 --pid $!
 //! ```
 //!
+//! With `--max-kib` and `--max-p99` it fails when a client costs more memory of the server, or one in a hundred is told later.
+//!
 //! A waiter has a task of its own, due some time after all of them wait; the tasks come due over ten seconds. A waiter that came when its task was done
 //! is not counted; one that is not told makes the run fail. A stream follows all tasks, of which then one is submitted every half second. Each is late by the time from the task's completion, as the
 //! service stamped it (in whole milliseconds, by the clock of its database), to the arrival here: clocks must be the same.
@@ -41,6 +43,12 @@ struct Arguments {
     /// The process of the server, to tell its memory
     #[arg(long)]
     pid: Option<u32>,
+    /// Fail if a client costs the server more memory than this, in KiB
+    #[arg(long, requires = "pid")]
+    max_kib: Option<f64>,
+    /// Fail if more than one in a hundred is late by more than this, in milliseconds
+    #[arg(long)]
+    max_p99: Option<u64>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -48,7 +56,7 @@ fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let late = runtime.block_on(async {
+    let Outcome { late, each_kib } = runtime.block_on(async {
         if arguments.streams > 0 {
             streams(&arguments).await
         } else {
@@ -63,7 +71,24 @@ fn main() -> Result<(), Failure> {
         late.value_at_quantile(0.99),
         late.max()
     );
+    let p99 = late.value_at_quantile(0.99);
+    if let Some(limit) = arguments.max_p99.filter(|limit| p99 > *limit) {
+        return Err(format!("p99 is {p99} ms, more than {limit}").into());
+    }
+    if let Some(limit) = arguments.max_kib {
+        let each = each_kib.ok_or("the memory of the server cannot be read")?;
+        if each > limit {
+            return Err(format!("a client costs {each:.1} KiB, more than {limit}").into());
+        }
+    }
     Ok(())
+}
+
+/// What a run found.
+struct Outcome {
+    late: Histogram<u64>,
+    /// Memory of the server for each client, if it can be read.
+    each_kib: Option<f64>,
 }
 
 /// Resident memory in KiB.
@@ -75,13 +100,12 @@ fn memory(pid: Option<u32>) -> Option<u64> {
     line.trim().split(' ').next()?.parse().ok()
 }
 
-fn tell_memory(pid: Option<u32>, before: Option<u64>, count: usize) {
-    if let (Some(before), Some(after)) = (before, memory(pid)) {
-        let each = after.saturating_sub(before) as f64 / count as f64;
-        println!(
-            "memory {before} KiB before, {after} KiB with {count} clients: {each:.1} KiB each"
-        );
-    }
+/// How much of it each client costs.
+fn tell_memory(pid: Option<u32>, before: Option<u64>, count: usize) -> Option<f64> {
+    let (before, after) = (before?, memory(pid)?);
+    let each = after.saturating_sub(before) as f64 / count as f64;
+    println!("memory {before} KiB before, {after} KiB with {count} clients: {each:.1} KiB each");
+    Some(each)
 }
 
 fn now_millis() -> u64 {
@@ -158,7 +182,7 @@ struct Told {
     waited: bool,
 }
 
-async fn waiters(arguments: &Arguments) -> Result<Histogram<u64>, Failure> {
+async fn waiters(arguments: &Arguments) -> Result<Outcome, Failure> {
     let (address, count) = (arguments.address, arguments.waiters);
     let before = memory(arguments.pid);
     // Due when all of them wait, over ten seconds.
@@ -188,7 +212,7 @@ async fn waiters(arguments: &Arguments) -> Result<Histogram<u64>, Failure> {
     }
     // Until the last of them is accepted and has read its task; none of the tasks is due yet.
     sleep(Duration::from_secs(10)).await;
-    tell_memory(arguments.pid, before, count);
+    let each_kib = tell_memory(arguments.pid, before, count);
     let (mut late, mut tardy, mut missed) = (Histogram::new(3)?, 0, 0);
     while let Some(told) = waiting.join_next().await {
         match told? {
@@ -203,10 +227,10 @@ async fn waiters(arguments: &Arguments) -> Result<Histogram<u64>, Failure> {
     if missed > 0 {
         return Err(format!("{missed} were not told").into());
     }
-    Ok(late)
+    Ok(Outcome { late, each_kib })
 }
 
-async fn streams(arguments: &Arguments) -> Result<Histogram<u64>, Failure> {
+async fn streams(arguments: &Arguments) -> Result<Outcome, Failure> {
     let (address, count) = (arguments.address, arguments.streams);
     let before = memory(arguments.pid);
     let mut following = JoinSet::new();
@@ -242,7 +266,7 @@ async fn streams(arguments: &Arguments) -> Result<Histogram<u64>, Failure> {
             late
         });
     }
-    tell_memory(arguments.pid, before, count);
+    let each_kib = tell_memory(arguments.pid, before, count);
     for _ in 0..TOLD {
         submit(address, &[json!({"payload": "crowd"})]).await?;
         sleep(Duration::from_millis(500)).await;
@@ -253,5 +277,5 @@ async fn streams(arguments: &Arguments) -> Result<Histogram<u64>, Failure> {
             late.record(millis)?;
         }
     }
-    Ok(late)
+    Ok(Outcome { late, each_kib })
 }
