@@ -180,8 +180,13 @@ impl Process {
 
     /// The status of an answer to a request without a body, with this API key.
     pub(crate) fn status_of(&self, method: &str, path: &str, key: &str) -> u16 {
+        self.status_to(method, path, &format!("Authorization: Bearer {key}\r\n"))
+    }
+
+    /// The status of an answer to a request without a body, with these lines of header.
+    pub(crate) fn status_to(&self, method: &str, path: &str, headers: &str) -> u16 {
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
         );
         let mut stream = self.connect().expect("the program accepts");
         stream.write_all(request.as_bytes()).expect("it reads");

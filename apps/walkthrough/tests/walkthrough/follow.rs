@@ -81,16 +81,16 @@ fn followed(name: &'static str, kafka: Kafka, client: &str) {
 }
 
 /// A stream of server-sent events, in HTTP/1.0 so that its body is what comes.
-struct Stream(BufReader<TcpStream>);
+pub(crate) struct Stream(BufReader<TcpStream>);
 
-struct Message {
+pub(crate) struct Message {
     id: Option<String>,
     name: Option<String>,
-    data: Value,
+    pub(crate) data: Value,
 }
 
 impl Stream {
-    fn open(server: &Program, query: &str, last: Option<&str>) -> Self {
+    pub(crate) fn open(server: &Program, query: &str, last: Option<&str>) -> Self {
         let address = server.url.strip_prefix("http://").expect("an address");
         let mut stream = TcpStream::connect(address).expect("the server listens");
         stream
@@ -116,7 +116,7 @@ impl Stream {
     }
 
     /// The next event; comments and what is no event are passed over.
-    fn message(&mut self) -> Message {
+    pub(crate) fn message(&mut self) -> Message {
         let (mut id, mut name) = (None, None);
         loop {
             let line = self.line();

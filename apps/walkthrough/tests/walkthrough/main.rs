@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask test` builds the programs, starts the services and says in the environment where both are.
 
+mod balanced;
 mod callee;
 mod cancel;
 mod clients;
