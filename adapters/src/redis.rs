@@ -3,22 +3,20 @@
 //! A cache may cost time, never an answer: every call ends within a timeout, and after a failure nobody tries again for
 //! a moment except one caller a time, so that a Redis that is down or slow stays invisible in the tail of latencies.
 
-use std::future::Future;
+mod link;
+mod lookup;
+
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_redis::redis::aio::MultiplexedConnection;
-use deadpool_redis::redis::{
-    self, Client, ErrorKind, RedisError, ServerErrorKind, TlsCertificates,
-};
-use deadpool_redis::{
-    BuildError, Connection, Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts,
-};
+use deadpool_redis::redis::{self, Client, ErrorKind, RedisError, TlsCertificates};
+use deadpool_redis::{BuildError, Manager, Pool, PoolConfig, Runtime, Timeouts};
 use ports::{CacheError, ResultCache, TaskId, TaskResult};
-use tokio::time::Instant;
 
+use self::link::{Link, RedisFault};
+use self::lookup::Lookup;
 use crate::tls;
 use crate::wire;
 
@@ -107,44 +105,10 @@ impl RedisRefusal {
 }
 
 /// Results in Redis: key `task:result:{taskId}`, value the JSON of [`wire::encode_result`].
-///
-/// The pool creates and replaces connections; one of them is checked out for good, and every command goes through a
-/// clone of its multiplexed handle, because a checkout per command costs a round trip of its own.
 pub struct RedisResultCache {
-    pool: Pool,
-    timeout: Duration,
-    retry_after: Duration,
+    link: Arc<Link>,
+    lookup: Arc<Lookup>,
     time_to_live_secs: u64,
-    link: Mutex<Link>,
-    connecting: tokio::sync::Mutex<()>,
-}
-
-/// The connection in use and whether it may be used.
-#[derive(Default)]
-struct Link {
-    current: Option<Connection>,
-    /// Rises with every connection, so that a late failure of an old one does not throw away its successor.
-    generation: u64,
-    /// Set after a failure: calls before this time fail at once.
-    closed_until: Option<Instant>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum RedisFault {
-    #[error("no connection")]
-    Connect(#[from] PoolError),
-    #[error("the command failed")]
-    Command(#[from] RedisError),
-    #[error("no answer within {0:?}")]
-    Slow(Duration),
-    #[error("failed a moment ago, not tried again yet")]
-    Waiting,
-}
-
-impl From<RedisFault> for CacheError {
-    fn from(fault: RedisFault) -> Self {
-        Self::Unavailable(Box::new(fault))
-    }
 }
 
 impl RedisResultCache {
@@ -171,110 +135,12 @@ impl RedisResultCache {
         .build()?;
         let seconds =
             options.time_to_live.as_secs() + u64::from(options.time_to_live.subsec_nanos() > 0);
+        let link = Arc::new(Link::new(pool, options.timeout, options.retry_after));
         Ok(Self {
-            pool,
-            timeout: options.timeout,
-            retry_after: options.retry_after,
+            lookup: Arc::new(Lookup::new(Arc::clone(&link))),
+            link,
             time_to_live_secs: seconds.max(1),
-            link: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
         })
-    }
-
-    /// Runs one exchange with Redis within the timeout and draws the conclusions from how it went.
-    async fn exchange<T, Exchange>(
-        &self,
-        commands: impl FnOnce(MultiplexedConnection) -> Exchange,
-    ) -> Result<T, RedisFault>
-    where
-        Exchange: Future<Output = Result<T, RedisError>>,
-    {
-        self.enter()?;
-        let mut used = None;
-        let attempt = async {
-            let (generation, handle) = self.handle().await?;
-            used = Some(generation);
-            Ok::<T, RedisFault>(commands(handle).await?)
-        };
-        let outcome = match tokio::time::timeout(self.timeout, attempt).await {
-            Ok(outcome) => outcome,
-            Err(_elapsed) => Err(RedisFault::Slow(self.timeout)),
-        };
-        self.conclude(used, outcome.as_ref().err());
-        outcome
-    }
-
-    /// Lets a call pass, or fails it at once while Redis is taken to be down. When the wait is over the first to come
-    /// goes ahead and the wait begins anew for the others, so that one call a time pays for finding out.
-    fn enter(&self) -> Result<(), RedisFault> {
-        let mut link = self.lock();
-        let Some(closed_until) = link.closed_until else {
-            return Ok(());
-        };
-        let now = Instant::now();
-        if now < closed_until {
-            return Err(RedisFault::Waiting);
-        }
-        link.closed_until = Some(now + self.retry_after);
-        Ok(())
-    }
-
-    async fn handle(&self) -> Result<(u64, MultiplexedConnection), PoolError> {
-        if let Some(handle) = self.current() {
-            return Ok(handle);
-        }
-        // Whoever waited here finds the connection that the first one made.
-        let _connecting = self.connecting.lock().await;
-        if let Some(handle) = self.current() {
-            return Ok(handle);
-        }
-        let connection = self.pool.get().await?;
-        let handle = MultiplexedConnection::clone(&connection);
-        let mut link = self.lock();
-        link.current = Some(connection);
-        link.generation += 1;
-        Ok((link.generation, handle))
-    }
-
-    fn current(&self) -> Option<(u64, MultiplexedConnection)> {
-        let link = self.lock();
-        let connection = link.current.as_ref()?;
-        Some((link.generation, MultiplexedConnection::clone(connection)))
-    }
-
-    fn conclude(&self, used: Option<u64>, fault: Option<&RedisFault>) {
-        let (broken, down) = match fault {
-            None => (false, false),
-            // An answer, though not the one hoped for: the connection is sound.
-            Some(RedisFault::Command(error)) => match error.kind() {
-                // After a failover the address leads to a replica: another connection may lead to the master.
-                ErrorKind::Server(ServerErrorKind::ReadOnly) => (true, false),
-                ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType => {
-                    (false, false)
-                }
-                _ => (true, true),
-            },
-            Some(_) => (true, true),
-        };
-        let mut link = self.lock();
-        if down {
-            link.closed_until = Some(Instant::now() + self.retry_after);
-        } else {
-            link.closed_until = None;
-        }
-        if broken && used == Some(link.generation) {
-            let thrown_away = link.current.take();
-            drop(link);
-            // Taken out of the pool rather than returned to it: the pool must not hand it out again.
-            if let Some(connection) = thrown_away {
-                drop(Connection::take(connection));
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Link> {
-        // Nothing panics while it holds the lock, and the link stays consistent even so.
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -294,25 +160,41 @@ fn key(id: TaskId) -> String {
     format!("task:result:{id}")
 }
 
+/// What is kept under these ids, in their order, in one round trip.
+async fn values_of(link: &Link, ids: &[TaskId]) -> Result<Vec<Option<Vec<u8>>>, RedisFault> {
+    let mut command = redis::cmd("MGET");
+    for id in ids {
+        command.arg(key(*id));
+    }
+    let mut values: Vec<Option<Vec<u8>>> = link
+        .exchange(|mut handle| async move { command.query_async(&mut handle).await })
+        .await?;
+    // A reply of another length would put results under the wrong ids.
+    values.resize(ids.len(), None);
+    Ok(values)
+}
+
+/// The result, if that is what the value tells of this task.
+fn result_of(id: TaskId, value: Option<Vec<u8>>) -> Option<TaskResult> {
+    let result = wire::decode_result(&value?).ok()?;
+    (result.id == id).then_some(result)
+}
+
 #[async_trait]
 impl ResultCache for RedisResultCache {
     async fn get(&self, ids: &[TaskId]) -> Result<Vec<Option<TaskResult>>, CacheError> {
+        if let [id] = *ids {
+            return Ok(vec![result_of(id, self.lookup.get(id).await?)]);
+        }
         let mut found = Vec::with_capacity(ids.len());
         for batch in ids.chunks(BATCH) {
-            let mut command = redis::cmd("MGET");
-            for id in batch {
-                command.arg(key(*id));
-            }
-            let values: Vec<Option<Vec<u8>>> = self
-                .exchange(|mut handle| async move { command.query_async(&mut handle).await })
-                .await?;
-            // A reply of another length would put results under the wrong ids.
-            let mut values = values.into_iter();
-            found.extend(batch.iter().map(|id| {
-                let value = values.next().flatten()?;
-                let result = wire::decode_result(&value).ok()?;
-                (result.id == *id).then_some(result)
-            }));
+            let values = values_of(&self.link, batch).await?;
+            found.extend(
+                batch
+                    .iter()
+                    .zip(values)
+                    .map(|(id, value)| result_of(*id, value)),
+            );
         }
         Ok(found)
     }
@@ -329,14 +211,16 @@ impl ResultCache for RedisResultCache {
                     .arg(self.time_to_live_secs)
                     .ignore();
             }
-            self.exchange(|mut handle| async move { commands.exec_async(&mut handle).await })
+            self.link
+                .exchange(|mut handle| async move { commands.exec_async(&mut handle).await })
                 .await?;
         }
         Ok(())
     }
 
     async fn ping(&self) -> Result<(), CacheError> {
-        self.exchange(|mut handle| async move { redis::cmd("PING").exec_async(&mut handle).await })
+        self.link
+            .exchange(|mut handle| async move { redis::cmd("PING").exec_async(&mut handle).await })
             .await?;
         Ok(())
     }

@@ -270,6 +270,19 @@ impl OwnRedis {
         format!("unix://{}", self.socket.display())
     }
 
+    /// How often the command was given.
+    async fn calls_of(&self, command: &str) -> u64 {
+        let stats: String = redis::cmd("INFO")
+            .arg("commandstats")
+            .query_async(&mut raw(&self.url()).await)
+            .await
+            .expect("INFO commandstats");
+        let start = format!("cmdstat_{command}:calls=");
+        let calls = stats.lines().find_map(|line| line.strip_prefix(&start));
+        let calls = calls.and_then(|rest| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse().expect("a number"))
+    }
+
     /// In bytes; 0 is as much as there is.
     async fn may_hold(&self, bytes: u64) {
         let () = redis::cmd("CONFIG")
@@ -311,6 +324,87 @@ async fn a_full_redis_answers_what_it_has_and_takes_more_when_there_is_room() {
     cache.put(std::slice::from_ref(&late)).await.expect("put");
     let found = cache.get(&[kept.id, late.id]).await.expect("get");
     assert_eq!(found, [Some(kept), Some(late)]);
+}
+
+/// Each has its own answer, and Redis is asked a few times.
+#[tokio::test]
+#[ignore = "needs Redis: run cargo xtask test"]
+async fn lookups_that_come_together_travel_together() {
+    let own = OwnRedis::start().await;
+    let cache = RedisResultCache::connect(&options(&own.url())).expect("the URL is sound");
+    let cache = Arc::new(cache);
+    let results: Vec<TaskResult> = (0..600).map(|n| result(&format!("number {n}"))).collect();
+    cache.put(&results).await.expect("put");
+    let mut lookups = JoinSet::new();
+    let unknown = result("never put");
+    for result in results.iter().chain([&unknown]).cloned() {
+        let cache = Arc::clone(&cache);
+        lookups.spawn(async move {
+            let found = cache.get(&[result.id]).await.expect("get");
+            (found == [Some(result)]).then_some(())
+        });
+    }
+    let found = lookups.join_all().await;
+    assert_eq!(found.iter().flatten().count(), results.len());
+    let asked = own.calls_of("mget").await;
+    assert!((1..=4).contains(&asked), "{asked}");
+}
+
+/// Nobody's answer depends on another's patience.
+#[tokio::test]
+#[ignore = "needs Redis: run cargo xtask test"]
+async fn who_hangs_up_takes_no_answer_along() {
+    let proxy = Proxy::start(&server(), |_port| plain()).await;
+    let url = format!("redis://{}", proxy.address());
+    let cache = Arc::new(RedisResultCache::connect(&options(&url)).expect("the URL is sound"));
+    let kept = result("kept");
+    cache.put(std::slice::from_ref(&kept)).await.expect("put");
+    proxy.freeze();
+    let lookup = |cache: Arc<RedisResultCache>, id| async move { cache.get(&[id]).await };
+    let mut patient = JoinSet::new();
+    for turn in 0..40 {
+        let asked = tokio::spawn(lookup(Arc::clone(&cache), kept.id));
+        patient.spawn(lookup(Arc::clone(&cache), kept.id));
+        tokio::task::yield_now().await;
+        if turn % 2 == 0 {
+            asked.abort();
+        }
+    }
+    proxy.mend();
+    for found in patient.join_all().await {
+        assert_eq!(found.expect("get"), [Some(kept.clone())]);
+    }
+}
+
+/// Who is asked for in a runtime that ends is asked for again from another.
+#[test]
+#[ignore = "needs Redis: run cargo xtask test"]
+fn a_runtime_that_ends_leaves_nobody_waiting() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().build();
+        runtime.expect("a runtime starts")
+    };
+    let (first, second) = (runtime(), runtime());
+    let proxy = second.block_on(Proxy::start(&server(), |_port| plain()));
+    let url = format!("redis://{}", proxy.address());
+    let cache = RedisResultCache::connect(&RedisOptions {
+        retry_after: Duration::from_millis(100),
+        ..options(&url)
+    });
+    let cache = Arc::new(cache.expect("the URL is sound"));
+    second.block_on(recovered(&cache));
+    proxy.freeze();
+    let kept = result("kept");
+    for _ in 0..4 {
+        let cache = Arc::clone(&cache);
+        first.spawn(async move { cache.get(&[kept.id]).await });
+    }
+    first.block_on(sleep(Duration::from_millis(50)));
+    drop(first);
+    proxy.mend();
+    let took = second.block_on(recovered(&cache));
+    assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
 /// Waits until the cache works again; how long that takes.
