@@ -400,7 +400,7 @@ fn a_runtime_that_ends_leaves_nobody_waiting() {
         let cache = Arc::clone(&cache);
         first.spawn(async move { cache.get(&[kept.id]).await });
     }
-    first.block_on(sleep(Duration::from_millis(50)));
+    first.block_on(async { sleep(Duration::from_millis(50)).await });
     drop(first);
     proxy.mend();
     let took = second.block_on(recovered(&cache));
