@@ -21,6 +21,8 @@ mod migrating;
 mod outage;
 #[path = "sql/plans.rs"]
 mod plans;
+#[path = "sql/refusal.rs"]
+mod refusal;
 
 use database::Subject;
 

@@ -49,6 +49,7 @@ const PG_READ_ONLY_SQL_TRANSACTION: &str = "25006";
 const PG_FOREIGN_KEY_VIOLATION: &str = "23503";
 #[cfg(feature = "sqlite")]
 const SQLITE_CONSTRAINT_FOREIGNKEY: &str = "787";
+const PG_RAISE_EXCEPTION: &str = "P0001";
 
 /// Whether a row with this key exists.
 #[cfg(feature = "postgres")]
@@ -80,8 +81,8 @@ fn is_about_data(error: &DbErr) -> bool {
         Some(DriverError::Encode(_)) => true,
         Some(DriverError::Database(inner)) => inner.code().is_some_and(|code| {
             if let [_, _, _, _, _] = code.as_bytes() {
-                // SQLSTATE classes: data exception, integrity constraint violation, program limit exceeded.
-                matches!(&code[..2], "22" | "23" | "54")
+                // SQLSTATE classes: data exception, integrity constraint violation, program limit exceeded; and what a trigger raises.
+                matches!(&code[..2], "22" | "23" | "54") || code == PG_RAISE_EXCEPTION
             } else {
                 // SQLite's primary result codes: SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH.
                 matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(18..=20))
