@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use clap::Parser;
 use domain::{Events, EventsConfig, Ports, SubmitConfig, Submitter};
 use http_api::{Api, HttpConfig, Meters};
+use mimalloc::MiMalloc;
 use poem::http::StatusCode;
 use poem::listener::TcpAcceptor;
 use poem::web::{Data, Json};
@@ -21,6 +22,10 @@ use sea_orm::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+
+/// The server's.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 type Failure = Box<dyn std::error::Error + Send + Sync + 'static>;
 
