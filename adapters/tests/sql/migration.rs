@@ -44,7 +44,7 @@ async fn of_ten_replicas_one_migrates_and_the_others_find_it_done() {
         for replica in replicas.collect::<Vec<_>>() {
             applied += replica.await.expect("no panic");
         }
-        assert_eq!(applied, 3, "existing: {existing}");
+        assert_eq!(applied, 4, "existing: {existing}");
         let queued = number(&other, "SELECT count(*) FROM queue").await;
         assert_eq!(queued, if existing { 2_000 } else { 0 });
         let report = migration::verify(&other, migration::OVERDUE)
