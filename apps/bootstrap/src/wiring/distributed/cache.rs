@@ -1,6 +1,7 @@
 //! Redis, and a cache in this process before it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adapters::memory::{CacheLimits, MemoryResultCache};
 use adapters::redis::{RedisOptions, RedisRefusal, RedisResultCache};
@@ -12,16 +13,24 @@ use crate::Failure;
 use crate::settings::RedisSettings;
 use crate::startup::{StartupError, chain};
 
+/// How long the first answer may take. A machine on which everything starts at once is slow, and who is not heard is not known to refuse us.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Makes the cache; a Redis that does not answer costs time only.
 ///
 /// # Errors
 /// When a Redis that is there refuses us, which no waiting cures.
 pub(super) async fn open(settings: &RedisSettings) -> Result<Arc<dyn ResultCache>, Failure> {
-    let redis = RedisResultCache::connect(&RedisOptions {
+    let options = RedisOptions {
         root_certificates: settings.root_certificates.clone(),
         ..RedisOptions::new(&settings.url)
+    };
+    let redis = RedisResultCache::connect(&options)?;
+    let first = RedisResultCache::connect(&RedisOptions {
+        timeout: FIRST_TIMEOUT,
+        ..options
     })?;
-    let Err(error) = redis.ping().await else {
+    let Err(error) = first.ping().await else {
         return Ok(Arc::new(redis));
     };
     let reason = chain(&error);
