@@ -23,6 +23,9 @@ use crate::wire;
 /// Commands of one round trip. Redis serves nobody else while it runs one `MGET`.
 const BATCH: usize = 500;
 
+/// How long a connection may take to make. The calls that wait for it do so within their own timeout; the next finds it.
+const CONNECTING: Duration = Duration::from_secs(1);
+
 /// How to reach Redis and how long to wait for it.
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
@@ -31,7 +34,8 @@ pub struct RedisOptions {
     /// With TLS: a file of the certificates, in PEM, one of which must have signed the server's. Default `None`: those that
     /// the system trusts.
     pub root_certificates: Option<PathBuf>,
-    /// How long one call may take, connecting included. Default 250 ms.
+    /// How long one call may take. One that has to wait for a connection may fail because of that; the connection is made all the
+    /// same, within a second or this, whichever is longer. Default 250 ms.
     pub timeout: Duration,
     /// For how long after a failure calls fail at once. When it is over, one call tries again. Default 1 s.
     pub retry_after: Duration,
@@ -117,7 +121,7 @@ impl RedisResultCache {
     /// # Errors
     /// [`RedisSettingsError`] when the URL, or the file of certificates, cannot be read.
     pub fn connect(options: &RedisOptions) -> Result<Self, RedisSettingsError> {
-        let timeout = Some(options.timeout);
+        let timeout = Some(options.timeout.max(CONNECTING));
         let pool = Pool::builder(Manager::new(
             client(options)?.get_connection_info().clone(),
         )?)
@@ -161,7 +165,7 @@ fn key(id: TaskId) -> String {
 }
 
 /// What is kept under these ids, in their order, in one round trip.
-async fn values_of(link: &Link, ids: &[TaskId]) -> Result<Vec<Option<Vec<u8>>>, RedisFault> {
+async fn values_of(link: &Arc<Link>, ids: &[TaskId]) -> Result<Vec<Option<Vec<u8>>>, RedisFault> {
     let mut command = redis::cmd("MGET");
     for id in ids {
         command.arg(key(*id));

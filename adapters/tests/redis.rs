@@ -520,6 +520,30 @@ async fn a_redis_that_was_frozen_is_used_again() {
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
+/// A connection takes longer to make than a call may: the calls find out quickly, and the connection is there all the same.
+#[tokio::test]
+#[ignore = "needs Redis: run cargo xtask test"]
+async fn a_connection_may_take_longer_than_a_call() {
+    let proxy = Proxy::start(&server(), |_port| {
+        Box::new(|bytes| {
+            // As far away as that: each answer comes late.
+            std::thread::sleep(Duration::from_millis(150));
+            bytes
+        })
+    })
+    .await;
+    let url = format!("redis://{}", proxy.address());
+    let cache = RedisResultCache::connect(&RedisOptions {
+        timeout: Duration::from_millis(200),
+        retry_after: Duration::from_millis(10),
+        ..RedisOptions::new(url)
+    })
+    .expect("the URL is sound");
+    cache.ping().await.expect_err("connecting takes longer");
+    let took = recovered(&cache).await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
 /// How long what is sent is swallowed.
 const HOLE: Duration = Duration::from_secs(8);
 

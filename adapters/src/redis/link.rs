@@ -17,7 +17,7 @@ pub(super) struct Link {
     timeout: Duration,
     retry_after: Duration,
     state: Mutex<State>,
-    connecting: tokio::sync::Mutex<()>,
+    connecting: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -40,6 +40,8 @@ pub(super) enum RedisFault {
     Slow(Duration),
     #[error("failed a moment ago, not tried again yet")]
     Waiting,
+    #[error("connecting was broken off")]
+    BrokenOff,
 }
 
 impl From<PoolError> for RedisFault {
@@ -67,13 +69,13 @@ impl Link {
             timeout,
             retry_after,
             state: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
+            connecting: Arc::default(),
         }
     }
 
     /// Runs one exchange with Redis within the timeout and draws the conclusions from how it went.
     pub(super) async fn exchange<T, Exchange>(
-        &self,
+        self: &Arc<Self>,
         commands: impl FnOnce(MultiplexedConnection) -> Exchange,
     ) -> Result<T, RedisFault>
     where
@@ -82,8 +84,14 @@ impl Link {
         self.enter()?;
         let mut used = None;
         let attempt = async {
-            let (generation, handle) = self.handle().await?;
-            used = Some(generation);
+            // A connection that had to be waited for is not thrown away for what the rest of the time did not suffice for.
+            let handle = match self.current() {
+                Some((generation, handle)) => {
+                    used = Some(generation);
+                    handle
+                }
+                None => self.connected().await?,
+            };
             Ok::<T, RedisFault>(commands(handle).await?)
         };
         let outcome = self.in_time(attempt).await;
@@ -139,21 +147,29 @@ impl Link {
         Ok(())
     }
 
-    async fn handle(&self) -> Result<(u64, MultiplexedConnection), PoolError> {
-        if let Some(handle) = self.current() {
-            return Ok(handle);
-        }
+    async fn connected(self: &Arc<Self>) -> Result<MultiplexedConnection, RedisFault> {
         // Whoever waited here finds the connection that the first one made.
-        let _connecting = self.connecting.lock().await;
-        if let Some(handle) = self.current() {
+        let connecting = Arc::clone(&self.connecting).lock_owned().await;
+        if let Some((_, handle)) = self.current() {
             return Ok(handle);
         }
+        let link = Arc::clone(self);
+        // In a task of its own: a call that waits no longer leaves a connection to the next.
+        let made = tokio::spawn(async move {
+            let made = link.connect().await;
+            drop(connecting);
+            made
+        });
+        made.await.map_err(|_ended| RedisFault::BrokenOff)?
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisFault> {
         let connection = self.pool.get().await?;
         let handle = MultiplexedConnection::clone(&connection);
         let mut state = self.lock();
         state.current = Some(connection);
         state.generation += 1;
-        Ok((state.generation, handle))
+        Ok(handle)
     }
 
     fn current(&self) -> Option<(u64, MultiplexedConnection)> {

@@ -31,6 +31,8 @@ pub(super) async fn open(settings: &RedisSettings) -> Result<Arc<dyn ResultCache
         ..options
     })?;
     let Err(error) = first.ping().await else {
+        // Connects, so that no request has to wait for that.
+        redis.ping().await.ok();
         return Ok(Arc::new(redis));
     };
     let reason = chain(&error);
