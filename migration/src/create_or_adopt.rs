@@ -45,6 +45,22 @@ impl MigrationTrait for CreateOrAdopt {
     }
 }
 
+/// Runs the statements that are written for the database at hand.
+pub(crate) async fn execute(
+    manager: &SchemaManager<'_>,
+    postgres: &str,
+    sqlite: &str,
+) -> Result<(), DbErr> {
+    let connection = manager.get_connection();
+    let statements = match connection.get_database_backend() {
+        DbBackend::Postgres => postgres,
+        DbBackend::Sqlite => sqlite,
+        other => return Err(unsupported(other)),
+    };
+    connection.execute_unprepared(statements).await?;
+    Ok(())
+}
+
 pub(crate) fn unsupported(backend: DbBackend) -> DbErr {
     DbErr::Migration(format!("the schema is not written for {backend:?}"))
 }

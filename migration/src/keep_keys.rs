@@ -1,10 +1,10 @@
 //! The second migration: requests that clients named.
 
 use sea_orm_migration::prelude::async_trait;
-use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend, DbErr};
+use sea_orm_migration::sea_orm::DbErr;
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
-use crate::create_or_adopt::unsupported;
+use crate::create_or_adopt::execute;
 
 pub(crate) struct KeepKeys;
 
@@ -47,21 +47,11 @@ impl MigrationTrait for KeepKeys {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let connection = manager.get_connection();
-        let statements = match connection.get_database_backend() {
-            DbBackend::Postgres => POSTGRES,
-            DbBackend::Sqlite => SQLITE,
-            other => return Err(unsupported(other)),
-        };
-        connection.execute_unprepared(statements).await?;
-        Ok(())
+        execute(manager, POSTGRES, SQLITE).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let connection = manager.get_connection();
-        connection
-            .execute_unprepared("DROP TABLE IF EXISTS idempotency_keys;")
-            .await?;
-        Ok(())
+        const STATEMENT: &str = "DROP TABLE IF EXISTS idempotency_keys;";
+        execute(manager, STATEMENT, STATEMENT).await
     }
 }

@@ -1,10 +1,10 @@
 //! The third migration: a list of the failed and cancelled tasks, so that they are found without reading the whole table.
 
 use sea_orm_migration::prelude::async_trait;
-use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend, DbErr};
+use sea_orm_migration::sea_orm::DbErr;
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
-use crate::create_or_adopt::unsupported;
+use crate::create_or_adopt::execute;
 
 pub(crate) struct ListStopped;
 
@@ -51,21 +51,11 @@ impl MigrationTrait for ListStopped {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let connection = manager.get_connection();
-        let statements = match connection.get_database_backend() {
-            DbBackend::Postgres => POSTGRES,
-            DbBackend::Sqlite => SQLITE,
-            other => return Err(unsupported(other)),
-        };
-        connection.execute_unprepared(statements).await?;
-        Ok(())
+        execute(manager, POSTGRES, SQLITE).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let connection = manager.get_connection();
-        connection
-            .execute_unprepared("DROP TABLE IF EXISTS stopped;")
-            .await?;
-        Ok(())
+        const STATEMENT: &str = "DROP TABLE IF EXISTS stopped;";
+        execute(manager, STATEMENT, STATEMENT).await
     }
 }

@@ -1,10 +1,10 @@
 //! The fourth migration: of each cancelled task, whether the news of it is told.
 
 use sea_orm_migration::prelude::async_trait;
-use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend, DbErr};
+use sea_orm_migration::sea_orm::DbErr;
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
-use crate::create_or_adopt::unsupported;
+use crate::create_or_adopt::execute;
 
 pub(crate) struct TellCancelled;
 
@@ -36,21 +36,11 @@ impl MigrationTrait for TellCancelled {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let connection = manager.get_connection();
-        let statements = match connection.get_database_backend() {
-            DbBackend::Postgres => POSTGRES,
-            DbBackend::Sqlite => SQLITE,
-            other => return Err(unsupported(other)),
-        };
-        connection.execute_unprepared(statements).await?;
-        Ok(())
+        execute(manager, POSTGRES, SQLITE).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let connection = manager.get_connection();
-        connection
-            .execute_unprepared("ALTER TABLE stopped DROP COLUMN told;")
-            .await?;
-        Ok(())
+        const STATEMENT: &str = "ALTER TABLE stopped DROP COLUMN told;";
+        execute(manager, STATEMENT, STATEMENT).await
     }
 }
