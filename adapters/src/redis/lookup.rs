@@ -90,12 +90,12 @@ impl Turn {
     async fn ask(mut self) {
         while let Some(askers) = self.next() {
             let ids: Vec<TaskId> = askers.iter().map(|asker| asker.id).collect();
-            let replies: Box<dyn Iterator<Item = Reply> + Send> =
-                match values_of(&self.lookup.link, &ids).await {
-                    Ok(values) => Box::new(values.into_iter().map(Ok)),
-                    Err(fault) => Box::new(std::iter::repeat_with(move || Err(fault.clone()))),
+            let mut found = values_of(&self.lookup.link, &ids).await.map(Vec::into_iter);
+            for asker in askers {
+                let reply = match &mut found {
+                    Ok(values) => Ok(values.next().flatten()),
+                    Err(fault) => Err(fault.clone()),
                 };
-            for (asker, reply) in askers.into_iter().zip(replies) {
                 // Who hung up does not listen.
                 let _ = asker.reply.send(reply);
             }
