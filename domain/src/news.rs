@@ -9,20 +9,20 @@ use crate::{Ports, chain};
 pub(crate) async fn tell(ports: &Ports, events: &[TaskEvent]) -> bool {
     let outcomes = ports.announcer.tell(events).await;
     let mut refused = None;
+    let mut taken = true;
     let mut told = Vec::new();
     for (event, outcome) in events.iter().zip(outcomes) {
         // What the log will never take must not be offered for ever.
-        if outcome
+        let is_settled = outcome
             .as_ref()
             .err()
-            .is_none_or(|error| !error.is_transient())
-            && event.status == TaskStatus::Cancelled
-        {
+            .is_none_or(|error| !error.is_transient());
+        taken &= is_settled;
+        if is_settled && event.status == TaskStatus::Cancelled {
             told.push(event.id);
         }
         refused = refused.or(outcome.err());
     }
-    let taken = refused.as_ref().is_none_or(|error| !error.is_transient());
     if let Some(error) = refused {
         failed(ports, Dependency::Log, "tell", chain(&error));
     }
