@@ -60,6 +60,8 @@ struct Orders {
     rule: Option<Rule>,
     /// Which moves a store refuses.
     guard: Option<Guard>,
+    /// The task that a store lets nobody claim or delete.
+    shielded: Option<TaskId>,
     calls: Vec<&'static str>,
 }
 
@@ -98,12 +100,19 @@ impl Faults {
         self.lock().guard = Some(Box::new(refuses));
     }
 
+    /// A store lets nobody claim or delete this task, alone or among others, until [`heal`](Self::heal), like a table with a trigger
+    /// of others. While it exists it counts as one of those that wait for longest.
+    pub fn shield(&self, task: TaskId) {
+        self.lock().shielded = Some(task);
+    }
+
     /// Takes every order back.
     pub fn heal(&self) {
         let mut orders = self.lock();
         orders.once.clear();
         orders.rule = None;
         orders.guard = None;
+        orders.shielded = None;
     }
 
     /// How often a method was called, as far back as the latest 100,000 calls go; failed calls count too.
@@ -138,6 +147,10 @@ impl Faults {
         guard.is_some_and(|refuses| transitions.iter().any(refuses))
     }
 
+    fn shielded(&self) -> Option<TaskId> {
+        self.lock().shielded
+    }
+
     fn lock(&self) -> MutexGuard<'_, Orders> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,6 +183,11 @@ pub struct Faulty<P: ?Sized> {
     /// Records that a feed delivers (again) before it asks the wrapped one.
     waiting: Mutex<VecDeque<Delivery>>,
     inner: Arc<P>,
+}
+
+fn refused(method: &'static str) -> StoreError {
+    let fault = Fault::Refuse;
+    StoreError::Rejected(InjectedFault { method, fault }.into())
 }
 
 enum Injected {
@@ -368,8 +386,12 @@ impl<P: TaskStore + ?Sized> TaskStore for Faulty<P> {
         ticket: ClaimTicket,
         ids: &[TaskId],
     ) -> Result<Vec<DeliveryOutcome>, ClaimError> {
-        self.claim_call("claim_delivered", || {
-            self.inner.claim_delivered(ticket, ids)
+        let method = "claim_delivered";
+        self.claim_call(method, || async move {
+            if self.faults.shielded().is_some_and(|id| ids.contains(&id)) {
+                return Err(refused(method).into());
+            }
+            self.inner.claim_delivered(ticket, ids).await
         })
         .await
     }
@@ -381,8 +403,14 @@ impl<P: TaskStore + ?Sized> TaskStore for Faulty<P> {
         grace: Duration,
         limit: usize,
     ) -> Result<Vec<ClaimedTask>, ClaimError> {
-        self.claim_call("claim_aged", || {
-            self.inner.claim_aged(ticket, horizon, grace, limit)
+        let method = "claim_aged";
+        self.claim_call(method, || async move {
+            if let Some(id) = self.faults.shielded()
+                && self.inner.get(&[id]).await?[0].is_some()
+            {
+                return Err(refused(method).into());
+            }
+            self.inner.claim_aged(ticket, horizon, grace, limit).await
         })
         .await
     }
@@ -394,8 +422,7 @@ impl<P: TaskStore + ?Sized> TaskStore for Faulty<P> {
         let method = "transition";
         self.store_call(method, || async move {
             if self.faults.refuses(transitions) {
-                let fault = Fault::Refuse;
-                return Err(StoreError::Rejected(InjectedFault { method, fault }.into()));
+                return Err(refused(method));
             }
             self.inner.transition(transitions).await
         })
@@ -529,8 +556,17 @@ impl<P: TaskAudit + ?Sized> TaskAudit for Faulty<P> {
         limit: usize,
         older_than: Duration,
     ) -> Result<(usize, Option<TaskId>), StoreError> {
-        self.store_call("prune", || self.inner.prune(after, limit, older_than))
-            .await
+        let method = "prune";
+        self.store_call(method, || async move {
+            if let Some(id) = self.faults.shielded().filter(|id| after < Some(*id)) {
+                let stretch = self.inner.stranded(after, limit, older_than).await?;
+                if stretch.next.is_none_or(|last| id <= last) {
+                    return Err(refused(method));
+                }
+            }
+            self.inner.prune(after, limit, older_than).await
+        })
+        .await
     }
 
     async fn orphaned_claims(&self, limit: usize) -> Result<Vec<ClaimRecord>, StoreError> {

@@ -72,6 +72,8 @@ struct Pass {
     after: Option<TaskId>,
     /// How long it went over stretches where everything stays.
     in_vain: Duration,
+    /// How many tasks the next stretch has, where the store refused a longer one.
+    narrowed: Option<usize>,
 }
 
 impl Pruner<'_> {
@@ -102,7 +104,7 @@ impl Pruner<'_> {
     async fn go_on(&self, pass: &mut Pass) -> Result<Option<Duration>, StoreError> {
         let old = self.ports.clock.now().before(self.retention);
         let begun = Instant::now();
-        let (deleted, next) = self.stretch(pass.after).await?;
+        let (deleted, next) = self.stretch(pass).await?;
         let Some(last) = next.filter(|last| last.made_at() <= old) else {
             return Ok(None);
         };
@@ -117,26 +119,42 @@ impl Pruner<'_> {
     async fn walk_everything(&self, on_duty: &impl Fn() -> bool) {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut after = None;
+        let mut pass = Pass::default();
         loop {
             ticks.tick().await;
             if !on_duty() {
                 continue;
             }
-            match self.stretch(after).await {
-                Ok((_, next)) => after = next,
+            match self.stretch(&mut pass).await {
+                Ok((_, next)) => pass.after = next,
                 Err(error) => self.failed(&error),
             }
         }
     }
 
-    async fn stretch(&self, after: Option<TaskId>) -> Result<(usize, Option<TaskId>), StoreError> {
+    /// What the store does not let go, because a row of others refers to it, say, is narrowed down until it stands alone, and passed
+    /// over: it keeps nothing else.
+    async fn stretch(&self, pass: &mut Pass) -> Result<(usize, Option<TaskId>), StoreError> {
         let audit = &self.ports.audit;
-        let (count, next) = audit.prune(after, self.stretch, self.retention).await?;
-        if count > 0 {
-            self.ports.observer.observe(&Event::Pruned { count });
+        loop {
+            let length = pass.narrowed.unwrap_or(self.stretch);
+            match audit.prune(pass.after, length, self.retention).await {
+                Ok((count, next)) => {
+                    pass.narrowed = Some(length * 2).filter(|wider| *wider < self.stretch);
+                    if count > 0 {
+                        self.ports.observer.observe(&Event::Pruned { count });
+                    }
+                    return Ok((count, next));
+                }
+                Err(error) if error.is_transient() => return Err(error),
+                Err(_) if length > 1 => pass.narrowed = Some(length / 2),
+                Err(error) => {
+                    self.failed(&error);
+                    let alone = audit.stranded(pass.after, 1, self.retention).await?;
+                    return Ok((0, alone.next));
+                }
+            }
         }
-        Ok((count, next))
     }
 
     fn failed(&self, error: &StoreError) {

@@ -192,8 +192,8 @@ struct Life {
     log_is_down: AtomicBool,
     /// Claims whose tasks all left this worker are still recorded, because they could not be announced or released.
     owing: AtomicBool,
-    /// The earliest position in the log among the living workers, as last read.
-    earliest: Mutex<Option<Timestamp>>,
+    /// The earliest position in the log among the living workers, and when it was read.
+    earliest: Mutex<Option<(Timestamp, Instant)>>,
     /// Whether it was this worker's turn to do what one does for all, as last read.
     is_on_duty: AtomicBool,
     brake: Brake,
@@ -571,11 +571,18 @@ impl Life {
 
     /// Up to when this worker helps whoever waits. With nothing to do of its own: everybody. While the log has more for
     /// it: only those that the log has passed for every living worker.
+    ///
+    /// A position was reported up to a beat before it was read, up to a beat ago. Workers that keep up have moved on with the time
+    /// since, and what came due in it would wait for the next report; so it is taken to be where it then would be. A worker that
+    /// stands still meanwhile loses its place in the order to what no message was sent for, by two beats at most.
     fn horizon(&self) -> Horizon {
         if self.feed.standing() != ports::Standing::Behind {
             return Horizon::Now;
         }
+        let beat = self.config.beat_interval;
         let earliest = *self.earliest.lock().unwrap_or_else(PoisonError::into_inner);
+        let earliest =
+            earliest.map(|(position, read)| position.after(beat + read.elapsed().min(beat)));
         let positions = [earliest, self.pulse.last_received()];
         positions
             .into_iter()
@@ -596,7 +603,7 @@ async fn watch_others(life: Arc<Life>) {
         ticks.tick().await;
         match life.ports.registry.workers().await {
             Ok(workers) => {
-                let earliest = earliest_position(&workers);
+                let earliest = earliest_position(&workers).map(|at| (at, Instant::now()));
                 *life.earliest.lock().unwrap_or_else(PoisonError::into_inner) = earliest;
                 let is_on_duty = duty::on_turn(&workers) == Some(life.id);
                 life.is_on_duty.store(is_on_duty, Ordering::Relaxed);

@@ -1,8 +1,10 @@
 //! What others forbid, with a trigger, is refused for its data: whoever moves many tasks halves them until the culprit stands alone.
 
+use std::time::Duration;
+
 use ports::{
-    Fence, NewTask, Next, Spent, StoreError, TaskId, TaskStatus, TaskStore, Transition,
-    WriteOutcome,
+    ClaimError, ClaimId, ClaimTicket, DeliveryOutcome, Fence, Horizon, NewTask, Next, Spent,
+    StoreError, TaskAudit, TaskId, TaskStatus, TaskStore, Transition, WorkerId, WorkerRegistry,
 };
 use task_processor_adapters::sql::SqlTaskStore;
 use uuid::Uuid;
@@ -38,8 +40,46 @@ async fn check(store: &SqlTaskStore, [guarded, free]: [Uuid; 2]) {
         matches!(refused, Err(StoreError::Rejected(_))),
         "{refused:?}"
     );
-    let moved = store.transition(&[cancelled(free)]).await.expect("moved");
-    assert_eq!(moved[0].write, WriteOutcome::Applied);
+    let worker = WorkerId(Uuid::now_v7());
+    store.register(worker, "w").await.expect("register");
+    let ticket = || ClaimTicket {
+        claim: ClaimId(Uuid::now_v7()),
+        worker,
+    };
+    let [guarded, free] = [TaskId(guarded), TaskId(free)];
+    let refused = store.claim_delivered(ticket(), &[free, guarded]).await;
+    let is_refused = |error| matches!(error, ClaimError::Store(StoreError::Rejected(_)));
+    assert!(refused.is_err_and(is_refused));
+    let by_age = store.claim_aged(ticket(), Horizon::Now, Duration::ZERO, 10);
+    assert!(by_age.await.is_err_and(is_refused));
+    let claimed = store.claim_delivered(ticket(), &[free]).await;
+    let claimed = claimed.expect("claimed");
+    assert!(matches!(claimed[..], [DeliveryOutcome::Claimed(_)]));
+}
+
+/// A table of others refers to the first of them, and keeps it.
+async fn check_pruning(store: &SqlTaskStore, table: &str) {
+    let [kept, free] = [Uuid::now_v7(), Uuid::now_v7()];
+    plant(store, [kept, free]).await;
+    for id in [kept, free] {
+        let done = Transition {
+            to: Next::Cancelled,
+            ..cancelled(id)
+        };
+        store.transition(&[done]).await.expect("moved");
+    }
+    execute(&store.database(), table).await;
+    let refer = "INSERT INTO of_others SELECT id FROM tasks ORDER BY id LIMIT 1";
+    execute(&store.database(), refer).await;
+    let whole = store.prune(None, 10, Duration::ZERO).await;
+    assert!(matches!(whole, Err(StoreError::Rejected(_))), "{whole:?}");
+    let alone = store.prune(None, 1, Duration::ZERO).await;
+    assert!(matches!(alone, Err(StoreError::Rejected(_))), "{alone:?}");
+    let behind = store.stranded(None, 1, Duration::ZERO).await;
+    let behind = behind.expect("walked").next;
+    assert_eq!(behind, Some(TaskId(kept)));
+    let rest = store.prune(behind, 10, Duration::ZERO).await;
+    assert_eq!(rest.expect("pruned").0, 1);
 }
 
 #[tokio::test]
@@ -76,6 +116,28 @@ async fn what_a_trigger_forbids_is_refused_on_sqlite() {
     );
     execute(&store.database(), &trigger).await;
     check(&store, ids).await;
+    store.close().await;
+    file.remove();
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn what_a_table_of_others_refers_to_is_not_pruned_on_postgres() {
+    let postgres = Postgres::migrated().await;
+    let store = postgres.store().await;
+    let table = "CREATE TABLE of_others (task_id uuid PRIMARY KEY REFERENCES tasks (id))";
+    check_pruning(&store, table).await;
+    store.close().await;
+    postgres.drop_database().await;
+}
+
+#[tokio::test]
+async fn what_a_table_of_others_refers_to_is_not_pruned_on_sqlite() {
+    let file = SqliteFile::create();
+    let store = file.store().await;
+    migration::up(&store.database()).await.expect("migrate");
+    let table = "CREATE TABLE of_others (task_id PRIMARY KEY REFERENCES tasks (id))";
+    check_pruning(&store, table).await;
     store.close().await;
     file.remove();
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ports::observer::{ClaimedBy, SkipReason};
 use ports::{
     ClaimError, ClaimTicket, ClaimedTask, Delivery, DeliveryOutcome, Dependency, Event, Horizon,
-    Position, RecordContent, Step, TaskId, TraceContext, Work,
+    Listing, Position, RecordContent, Step, StoreError, TaskId, TaskStatus, TraceContext, Work,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -19,7 +19,14 @@ use super::brake::Allowance;
 use super::leftover::Received;
 use super::{Held, InHand, Life, Page, Placed, stopped};
 use crate::again::{Backoff, OF_A_WORKER, SOON};
+use crate::chain;
 use crate::gather::{FOR_THE_STORE, Gather};
+
+/// How many rows of the queue are looked at together where claims by age are refused.
+const LISTED: usize = 1_000;
+
+/// How much text is read with them: it is read again by the claim.
+const LISTED_BYTES: usize = 1 << 20;
 
 /// How long a feed that fails is left alone.
 const FEED_PAUSE: Duration = Duration::from_millis(200);
@@ -41,7 +48,11 @@ pub(super) async fn take(
         };
         let claimed = match turn {
             Turn::Look { horizon, room } => {
-                let claimed = life.claim_aged(horizon, room).await;
+                let claimed = match life.claim_aged(horizon, room).await {
+                    Ok(claimed) => claimed,
+                    // One of those that wait for longest spoils it for all.
+                    Err(_refused) => life.claim_listed(&mut intake.below, horizon, room).await,
+                };
                 // A full batch means that more may be waiting.
                 if claimed.len() < room {
                     intake.next_look = Instant::now() + life.config.age_interval;
@@ -56,6 +67,13 @@ pub(super) async fn take(
     }
 }
 
+/// What one claim by ids brought: an outcome for each, from the `first` of those that were asked for.
+struct Part {
+    ticket: ClaimTicket,
+    first: usize,
+    outcomes: Vec<DeliveryOutcome>,
+}
+
 /// What the intake does next.
 enum Turn {
     /// To look for what waits too long.
@@ -68,6 +86,8 @@ struct Intake {
     next_look: Instant,
     feed_failed_until: Option<Instant>,
     waiting_since: Option<Instant>,
+    /// Below which id the next stretch of the queue begins, where claims by age are refused.
+    below: Option<TaskId>,
     gather: Gather,
 }
 
@@ -77,6 +97,7 @@ impl Intake {
             next_look: Instant::now(),
             feed_failed_until: None,
             waiting_since: None,
+            below: None,
             gather: Gather::new(FOR_THE_STORE),
         }
     }
@@ -169,15 +190,67 @@ impl Life {
         }
     }
 
-    async fn claim_aged(&self, horizon: Horizon, limit: usize) -> Vec<Placed> {
+    async fn claim_aged(&self, horizon: Horizon, limit: usize) -> Result<Vec<Placed>, StoreError> {
         let grace = self.config.grace;
         let started = Instant::now();
         let (ticket, claimed) = self
             .persist(|ticket| self.ports.store.claim_aged(ticket, horizon, grace, limit))
-            .await;
+            .await?;
         // No message, no trace: each begins one of its own.
         let claimed = claimed.into_iter().map(|task| (task, None)).collect();
-        self.hold(ticket, ClaimedBy::Age, claimed, started).await
+        Ok(self.hold(ticket, ClaimedBy::Age, claimed, started).await)
+    }
+
+    /// Claims by their ids what waits in a stretch of the queue below `below`, and moves that on: a task that the store lets nobody
+    /// claim, because a trigger of others forbids it, say, must not hold up the rest. The newest come first, which is the order
+    /// in which they can be found without claiming.
+    async fn claim_listed(
+        &self,
+        below: &mut Option<TaskId>,
+        horizon: Horizon,
+        limit: usize,
+    ) -> Vec<Placed> {
+        let started = Instant::now();
+        let now = self.ports.clock.now();
+        let latest = match horizon {
+            Horizon::Now => now,
+            Horizon::Before(time) => time.min(now),
+        };
+        let listing = Listing {
+            status: Some(TaskStatus::Pending),
+            priority: None,
+            created_from: None,
+            created_before: Some(latest.before(self.config.grace)),
+            below: *below,
+            walk: LISTED,
+            limit,
+            bytes: LISTED_BYTES,
+        };
+        let listed = match self.ports.catalog.list(&listing).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                self.failed(Dependency::Store, "list", &error);
+                return Vec::new();
+            }
+        };
+        *below = listed.next;
+        let ids: Vec<TaskId> = listed.tasks.iter().map(|task| task.id).collect();
+        let mut held = Vec::new();
+        for part in self.claim_each(&ids).await {
+            let claimed = part
+                .outcomes
+                .into_iter()
+                .filter_map(|outcome| match outcome {
+                    DeliveryOutcome::Claimed(task) => Some((task, None)),
+                    _ => None,
+                });
+            let claimed = claimed.collect();
+            held.extend(
+                self.hold(part.ticket, ClaimedBy::Age, claimed, started)
+                    .await,
+            );
+        }
+        held
     }
 
     async fn claim_delivered(
@@ -189,6 +262,7 @@ impl Life {
         let mut received = Received::new(deliveries, &self.leftover);
         let mut upto = BTreeMap::new();
         let mut ids: Vec<TaskId> = Vec::with_capacity(received.deliveries().len());
+        let mut traces = Vec::with_capacity(received.deliveries().len());
         let mut skipped = BTreeMap::new();
         for delivery in received.deliveries() {
             self.pulse.received(delivery.recorded_at);
@@ -196,24 +270,22 @@ impl Life {
             let last = upto.entry(partition).or_insert(offset);
             *last = offset.max(*last);
             match &delivery.content {
-                RecordContent::Task(id) => ids.push(*id),
+                RecordContent::Task(id) => {
+                    ids.push(*id);
+                    traces.push(delivery.trace.clone());
+                }
                 RecordContent::Unreadable { .. } => {
                     *skipped.entry(SkipReason::Unreadable).or_insert(0) += 1;
                 }
             }
         }
         let mut held = Vec::new();
-        if !ids.is_empty() {
-            let (ticket, outcomes) = self
-                .persist(|ticket| self.ports.store.claim_delivered(ticket, &ids))
-                .await;
-            let mut claimed = Vec::with_capacity(ids.len());
-            let tasks = received.deliveries().iter();
-            let tasks = tasks.filter(|delivery| matches!(delivery.content, RecordContent::Task(_)));
-            for (outcome, delivery) in outcomes.into_iter().zip(tasks) {
+        for part in self.claim_each(&ids).await {
+            let mut claimed = Vec::with_capacity(part.outcomes.len());
+            for (outcome, trace) in part.outcomes.into_iter().zip(&mut traces[part.first..]) {
                 let reason = match outcome {
                     DeliveryOutcome::Claimed(task) => {
-                        claimed.push((task, delivery.trace.clone()));
+                        claimed.push((task, trace.take()));
                         continue;
                     }
                     DeliveryOutcome::Early => SkipReason::Early,
@@ -224,9 +296,8 @@ impl Life {
                 };
                 *skipped.entry(reason).or_insert(0) += 1;
             }
-            held = self
-                .hold(ticket, ClaimedBy::Delivery, claimed, started)
-                .await;
+            let by = ClaimedBy::Delivery;
+            held.extend(self.hold(part.ticket, by, claimed, started).await);
         }
         for (reason, count) in skipped {
             self.ports
@@ -237,6 +308,35 @@ impl Life {
         received.keep_unreadable();
         let _ = receipts.send(Receipt { upto, received });
         held
+    }
+
+    /// Claims these by their ids. A batch that the store refuses for its data is halved until the culprit stands alone, which is
+    /// told of, and stays in the queue.
+    async fn claim_each(&self, ids: &[TaskId]) -> Vec<Part> {
+        let mut made = Vec::new();
+        // The next stands last.
+        let mut parts = vec![0..ids.len()];
+        while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
+            let these = &ids[part.clone()];
+            let claim = self.persist(|ticket| self.ports.store.claim_delivered(ticket, these));
+            match claim.await {
+                Ok((ticket, outcomes)) => made.push(Part {
+                    ticket,
+                    first: part.start,
+                    outcomes,
+                }),
+                Err(_refused) if these.len() > 1 => {
+                    let middle = part.start + these.len() / 2;
+                    parts.extend([middle..part.end, part.start..middle]);
+                }
+                Err(refused) => self.ports.observer.observe(&Event::DependencyFailed {
+                    dependency: Dependency::Store,
+                    doing: "claim",
+                    error: format!("task {}: {}", these[0], chain(&refused)),
+                }),
+            }
+        }
+        made
     }
 
     /// The page stands in the book before the claim is made, so that whoever compares the recorded claims with the book
@@ -250,12 +350,16 @@ impl Life {
         }
     }
 
-    /// Claims until the store answers, each time under a new ticket. A worker that is gone waits here for its end.
+    /// Claims until the store answers, each time under a new ticket; that it refuses what is in the claim is an answer too. A worker
+    /// that is gone waits here for its end.
     ///
     /// A ticket is sent once, so a claim that is made late, or whose answer was lost, stands under a number that nothing else
     /// ever names: it is not in the book, and what it holds goes back (see `announce_owed`). Were the ticket used again, a
     /// late request could make a claim anew that had been released, and a repeated release delete it with its tasks in hand.
-    async fn persist<T, R>(&self, claim: impl Fn(ClaimTicket) -> R) -> (ClaimTicket, T)
+    async fn persist<T, R>(
+        &self,
+        claim: impl Fn(ClaimTicket) -> R,
+    ) -> Result<(ClaimTicket, T), StoreError>
     where
         R: Future<Output = Result<T, ClaimError>>,
     {
@@ -268,11 +372,15 @@ impl Life {
                     if failing {
                         self.recovered(Dependency::Store);
                     }
-                    return (ticket, claimed);
+                    return Ok((ticket, claimed));
                 }
                 Err(ClaimError::WorkerGone) => {
                     self.pulse.declare_gone(self.id);
                     std::future::pending::<()>().await;
+                }
+                Err(ClaimError::Store(refused)) if !refused.is_transient() => {
+                    self.book().remove(&ticket.claim);
+                    return Err(refused);
                 }
                 Err(error) => {
                     failing = true;

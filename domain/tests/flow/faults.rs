@@ -5,9 +5,9 @@ use adapters::faulty::{Fault, Faults, Faulty};
 use adapters::memory::{MemoryLog, StoreSnapshot};
 use domain::{Reader, Reading, SubmitConfig, SubmitError, Submitter, WorkerConfig};
 use ports::{
-    ClaimTicket, DeliveryOutcome, Dependency, Event, IdSource, InsertOutcome, MockTaskStore, Next,
-    Payload, Spent, StoreError, TaskId, TaskStatus, TaskStore, Timestamp, WorkerRegistry,
-    WriteOutcome,
+    ClaimTicket, DeliveryOutcome, Dependency, Event, IdSource, InsertOutcome, MockTaskStore,
+    NewTask, Next, Payload, Priority, Spent, StoreError, TaskId, TaskStatus, TaskStore, Timestamp,
+    WorkerRegistry, WriteOutcome,
 };
 use tokio::time::Instant;
 
@@ -440,6 +440,56 @@ async fn a_task_that_the_store_lets_nobody_move_holds_up_no_other() {
         .until(|snapshot| snapshot.claims.is_empty() && snapshot.workers.len() == 1)
         .await;
     world.assert_consistent();
+}
+
+/// A trigger of others, say, lets nobody claim one task: the log's other records of its batch, and whatever waits for longer, are
+/// claimed all the same, and it too when the trigger is gone.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_the_store_lets_nobody_claim_holds_up_no_other() {
+    let mut world = World::new();
+    let store = world.break_store();
+    let submitter = world.submitter();
+    let ids = submit(&submitter, &["ok"; 21]).await;
+    // Messages that were lost: these are claimed by age only.
+    let lost: Vec<_> = (0..21).map(|_| lost_task(&world)).collect();
+    world.ports.store.insert(&lost).await.expect("inserted");
+    let (stuck, mut others) = (ids[7], ids.clone());
+    others.remove(7);
+    others.extend(lost.iter().map(|task| task.id));
+    store.shield(stuck);
+    let worker = world.work(scripted());
+    let started = Instant::now();
+    world.memory.store.at_rest(&others).await;
+    let waited = started.elapsed();
+    assert!(waited < Duration::from_secs(3), "{waited:?}");
+    // What waits for another try, and what has a time, too.
+    let again = submit(&submitter, &["retry"]).await;
+    let mut later = submission("ok");
+    later.run_at = Some(world.ports.clock.now().after(Duration::from_secs(30)));
+    let later = submitter.submit(vec![later]).await.expect("accepted")[0].id;
+    world.memory.store.at_rest(&[again[0], later]).await;
+    assert_eq!(world.memory.task(stuck).status, TaskStatus::Pending);
+    let told = |event: &Event| matches!(event, Event::DependencyFailed { doing: "claim", error, .. } if error.contains(&stuck.to_string()));
+    assert!(world.memory.observer.count(told) > 0);
+    let asked = store.calls_of("claim_delivered");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let asked = store.calls_of("claim_delivered") - asked;
+    assert!(asked <= 4 * 60 + 1, "{asked}: once a look");
+    store.heal();
+    world.memory.store.at_rest(&ids).await;
+    assert!(worker.stop().await.clean);
+    world.assert_consistent();
+}
+
+fn lost_task(world: &World) -> NewTask {
+    NewTask {
+        id: world.ports.ids.task_id(),
+        payload: Payload::new("ok").expect("no NUL"),
+        priority: Priority::default(),
+        max_attempts: 1,
+        run_at: None,
+        messaged: true,
+    }
 }
 
 /// Where it may go back it is tried again, once per lease, while others of its claim run on.

@@ -176,6 +176,32 @@ async fn what_stays_may_be_longer_than_a_turn_of_each_of_two_workers() {
     }
 }
 
+/// A row of others refers to it, say.
+#[tokio::test(start_paused = true)]
+async fn what_the_store_does_not_let_go_keeps_nothing_else() {
+    let mut world = World::new();
+    let (_, past) = past_behind_waiting(&world, 0, 3_000).await;
+    let store = counted(&mut world);
+    let kept = past[700];
+    store.faults().shield(kept);
+    let worker = world.work_with(scripted(), kept_for(DAY * 2));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let exist: Vec<_> = exist(&world, &past).await;
+    assert!(exist[700], "it stays");
+    assert_eq!(exist.iter().filter(|exists| **exists).count(), 1);
+    assert_eq!(pruned(&world), 2_999);
+    // A pass over one row of it and nothing else.
+    let before = store.faults().calls_of("prune");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let asked = store.faults().calls_of("prune") - before;
+    assert!(asked < 2_000, "{asked}");
+    store.faults().heal();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(pruned(&world), 3_000);
+    world.assert_consistent();
+    worker.stop().await;
+}
+
 fn counted(world: &mut World) -> Arc<Faulty<MemoryTaskStore>> {
     let counted = Arc::new(Faulty::new(Arc::clone(&world.memory.store)));
     world.ports.audit = Arc::<Faulty<MemoryTaskStore>>::clone(&counted);

@@ -2,9 +2,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use adapters::memory::MemoryFeed;
 use domain::{Reader, Reading, WorkerConfig, processor_fn};
 use ports::observer::{ClaimedBy, SkipReason};
-use ports::{DeadLetter, Event, Failure, Payload, TaskId, TaskPublisher, TaskStatus, Totals};
+use ports::{
+    DeadLetter, Delivery, Event, Failure, FeedError, Payload, Position, Standing, TaskFeed, TaskId,
+    TaskPublisher, TaskStatus, Totals,
+};
 use tokio::time::Instant;
 
 use crate::world::{World, scripted, submission, submit};
@@ -216,6 +220,61 @@ async fn a_task_runs_soon_after_its_time_and_never_before() {
     let tasks = world.memory.store.at_rest(&[accepted[0].id]).await;
     let late = tasks[0].updated_at.micros_since(due);
     assert!((0..1_000_000).contains(&late), "{late} µs late");
+}
+
+/// A feed that has always more, as under a steady load.
+struct Busy(MemoryFeed);
+
+#[async_trait::async_trait]
+impl TaskFeed for Busy {
+    async fn receive(&self, limit: usize) -> Result<Vec<Delivery>, FeedError> {
+        self.0.receive(limit).await
+    }
+
+    async fn acknowledge(&self, upto: &[Position]) -> Result<(), FeedError> {
+        self.0.acknowledge(upto).await
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::Behind
+    }
+}
+
+/// What they know of each other's place in the log is up to two beats old.
+#[tokio::test(start_paused = true)]
+async fn a_task_runs_soon_after_its_time_among_busy_workers_too() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let mut workers = Vec::new();
+    for _ in 0..3 {
+        let feed = Arc::new(Busy(world.memory.log.feed()));
+        workers.push(world.work_on(feed, scripted(), WorkerConfig::default()));
+        // They beat in turn.
+        tokio::time::sleep(Duration::from_millis(330)).await;
+    }
+    let mut dues = Vec::new();
+    // The load goes on until the last of them has run.
+    for tick in 0..1_300_u32 {
+        let mut submissions = vec![submission("ok"); 3];
+        let has_time = tick < 1_000 && tick % 10 == 0;
+        if has_time {
+            let due = world.ports.clock.now().after(Duration::from_millis(5_003));
+            submissions[0].run_at = Some(due);
+        }
+        let accepted = submitter.submit(submissions).await.expect("accepted");
+        if has_time {
+            dues.push(accepted[0].id);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let tasks = world.memory.store.at_rest(&dues).await;
+    let mut late: Vec<_> = tasks
+        .iter()
+        .map(|task| task.updated_at.micros_since(task.created_at) - 5_003_000)
+        .collect();
+    late.sort_unstable();
+    assert_eq!(late.len(), 100);
+    assert!(late[0] >= 0 && late[99] < 1_000_000, "{late:?} µs late");
 }
 
 #[tokio::test(start_paused = true)]
