@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::time::Duration;
 
-use ports::{Dependency, Event, StoreError};
+use ports::{Dependency, StoreError};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{Ports, chain};
+use crate::{Ports, tell_of_failure};
 
 /// The first interval for whatever a client or a task waits for.
 pub(crate) const SOON: Duration = Duration::from_millis(20);
@@ -62,11 +62,7 @@ where
         if !error.is_transient() {
             return Err(error);
         }
-        ports.observer.observe(&Event::DependencyFailed {
-            dependency: Dependency::Store,
-            doing,
-            error: chain(&error),
-        });
+        tell_of_failure(&*ports.observer, Dependency::Store, doing, &error);
         if !backoff.ends_before(deadline) {
             return Err(error);
         }

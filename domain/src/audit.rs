@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::moves::move_each;
 use crate::resolve::{BATCH, PAGE, Told, Unfinished, resolve};
-use crate::{Ports, chain, lifecycle, news};
+use crate::{Ports, lifecycle, news, tell_of_failure};
 
 /// How the audit goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,11 +129,7 @@ impl<'ports> Walks<'ports> {
         for (doing, outcome) in outcomes {
             if let Err(error) = outcome {
                 self.failing = true;
-                self.ports.observer.observe(&Event::DependencyFailed {
-                    dependency: Dependency::Store,
-                    doing,
-                    error: chain(&error),
-                });
+                tell_of_failure(&*self.ports.observer, Dependency::Store, doing, &error);
             }
         }
         if was_failing && !self.failing {

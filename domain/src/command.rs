@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::again::with_patience;
 use crate::lifecycle::{self, Trigger};
 use crate::resolve::event_of;
-use crate::{Ports, news};
+use crate::{Ports, news, tell_of_failure};
 
 /// How long a store that does not answer is asked again before the client is told.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -121,11 +121,7 @@ impl Commander {
     async fn tell(&self, task: &Task) {
         let event = [event_of(task)];
         if let Err(elapsed) = timeout(TELLING, news::tell(&self.ports, &event)).await {
-            self.ports.observer.observe(&Event::DependencyFailed {
-                dependency: Dependency::Log,
-                doing: "tell",
-                error: elapsed.to_string(),
-            });
+            tell_of_failure(&*self.ports.observer, Dependency::Log, "tell", &elapsed);
         }
     }
 

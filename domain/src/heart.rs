@@ -10,7 +10,7 @@ use ports::{
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::chain;
+use crate::tell_of_failure;
 
 /// Beats for a worker, once per interval.
 ///
@@ -104,11 +104,7 @@ impl Heart {
                 }
                 Err(error) => {
                     failing = true;
-                    self.observer.observe(&Event::DependencyFailed {
-                        dependency: Dependency::Store,
-                        doing: "beat",
-                        error: chain(&error),
-                    });
+                    tell_of_failure(&*self.observer, Dependency::Store, "beat", &error);
                 }
             }
         }

@@ -26,6 +26,8 @@ pub mod submit;
 mod turn;
 pub mod worker;
 
+use ports::{Dependency, Event, Observer};
+
 pub use audit::AuditConfig;
 pub use catalog::{Catalog, Explanation, Page, Reason, Search};
 pub use command::{Commander, Verdict};
@@ -42,7 +44,7 @@ pub use submit::{
 };
 pub use worker::{Worker, WorkerConfig};
 
-/// An error with its causes on one line, for [`Event`](ports::Event)s. Many errors repeat their cause in their own text: what
+/// An error with its causes on one line, for [`Event`]s. Many errors repeat their cause in their own text: what
 /// was said is not said again.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -55,6 +57,19 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         }
     }
     text
+}
+
+fn tell_of_failure(
+    observer: &dyn Observer,
+    dependency: Dependency,
+    doing: &'static str,
+    error: &dyn std::error::Error,
+) {
+    observer.observe(&Event::DependencyFailed {
+        dependency,
+        doing,
+        error: chain(error),
+    });
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The news of tasks that no claim answers for.
 
-use ports::{Dependency, Event, TaskEvent, TaskStatus};
+use ports::{Dependency, TaskEvent, TaskStatus};
 
-use crate::{Ports, chain};
+use crate::{Ports, tell_of_failure};
 
 /// Tells the log, and marks the cancellations of which it knows as told, so that the audit tells them no more. Answers whether the
 /// log took everything that it will ever take. A mark that the store does not take costs no more than telling once more.
@@ -24,21 +24,13 @@ pub(crate) async fn tell(ports: &Ports, events: &[TaskEvent]) -> bool {
         refused = refused.or(outcome.err());
     }
     if let Some(error) = refused {
-        failed(ports, Dependency::Log, "tell", chain(&error));
+        tell_of_failure(&*ports.observer, Dependency::Log, "tell", &error);
     }
     if told.is_empty() {
         return taken;
     }
     if let Err(error) = ports.audit.mark_told(&told).await {
-        failed(ports, Dependency::Store, "mark_told", chain(&error));
+        tell_of_failure(&*ports.observer, Dependency::Store, "mark_told", &error);
     }
     taken
-}
-
-fn failed(ports: &Ports, dependency: Dependency, doing: &'static str, error: String) {
-    ports.observer.observe(&Event::DependencyFailed {
-        dependency,
-        doing,
-        error,
-    });
 }

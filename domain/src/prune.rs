@@ -9,7 +9,7 @@ use std::time::Duration;
 use ports::{Dependency, Event, StoreError, TaskId};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::{Ports, chain};
+use crate::{Ports, tell_of_failure};
 
 /// Which tasks are deleted, and at which pace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,11 +158,7 @@ impl Pruner<'_> {
     }
 
     fn failed(&self, error: &StoreError) {
-        self.ports.observer.observe(&Event::DependencyFailed {
-            dependency: Dependency::Store,
-            doing: "prune",
-            error: chain(error),
-        });
+        tell_of_failure(&*self.ports.observer, Dependency::Store, "prune", error);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ports::{Dependency, Event, StoreError, Task, TaskId, TaskResult, Tier};
 
-use crate::{Metrics, Ports, chain};
+use crate::{Metrics, Ports, tell_of_failure};
 use lookup::{Answer, Lookup};
 
 /// What is known of a task.
@@ -90,10 +90,6 @@ impl Reader {
     }
 
     fn cache_failed(&self, doing: &'static str, error: &ports::CacheError) {
-        self.ports.observer.observe(&Event::DependencyFailed {
-            dependency: Dependency::Cache,
-            doing,
-            error: chain(error),
-        });
+        tell_of_failure(&*self.ports.observer, Dependency::Cache, doing, error);
     }
 }

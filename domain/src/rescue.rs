@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ports::{Dependency, Event, RemoveReply, StoreError, WorkerEntry, WorkerId, WriteOutcome};
+use ports::{Dependency, RemoveReply, StoreError, WorkerEntry, WorkerId, WriteOutcome};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::resolve::{Told, Unfinished, resolve_claims, return_all};
-use crate::{Ports, chain};
+use crate::{Ports, tell_of_failure};
 
 /// Watches the registry and declares death.
 ///
@@ -200,11 +200,7 @@ impl Undertaker {
 }
 
 fn failed(ports: &Ports, error: &StoreError) {
-    ports.observer.observe(&Event::DependencyFailed {
-        dependency: Dependency::Store,
-        doing: "rescue",
-        error: chain(error),
-    });
+    tell_of_failure(&*ports.observer, Dependency::Store, "rescue", error);
 }
 
 #[cfg(test)]

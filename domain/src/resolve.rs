@@ -9,7 +9,7 @@ use ports::{
 };
 
 use crate::moves::move_each;
-use crate::{Ports, chain, lifecycle};
+use crate::{Ports, lifecycle, tell_of_failure};
 
 /// How many claims are listed together.
 pub(crate) const PAGE: usize = 64;
@@ -276,11 +276,7 @@ pub(crate) async fn announce(
         ports.observer.observe(&Event::DeadLettered { count });
     }
     if let Err(error) = cached {
-        ports.observer.observe(&Event::DependencyFailed {
-            dependency: Dependency::Cache,
-            doing: "put",
-            error: chain(&error),
-        });
+        tell_of_failure(&*ports.observer, Dependency::Cache, "put", &error);
     }
     let mut taken = true;
     for error in announced
@@ -289,11 +285,7 @@ pub(crate) async fn announce(
         .chain(told)
         .filter_map(Result::err)
     {
-        ports.observer.observe(&Event::DependencyFailed {
-            dependency: Dependency::Log,
-            doing: "announce",
-            error: chain(&error),
-        });
+        tell_of_failure(&*ports.observer, Dependency::Log, "announce", &error);
         // What the log will never take (too large) must not be offered for ever.
         taken &= !error.is_transient();
     }

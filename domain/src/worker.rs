@@ -43,7 +43,7 @@ use crate::prune::PruneConfig;
 use crate::rescue::{Undertaker, Watch};
 use crate::resolve::{Told, Unfinished, resolve_claims};
 use crate::turn::{panic_text, tell_of_panic};
-use crate::{Ports, RetryPolicy, chain};
+use crate::{Ports, RetryPolicy, tell_of_failure};
 use brake::Brake;
 use heed::Running;
 use leftover::Leftover;
@@ -317,11 +317,7 @@ impl Worker {
     async fn register(&self, id: WorkerId) {
         let mut backoff = Backoff::new(Duration::from_millis(50), OF_A_WORKER);
         while let Err(error) = self.ports.registry.register(id, &self.config.name).await {
-            self.ports.observer.observe(&Event::DependencyFailed {
-                dependency: Dependency::Store,
-                doing: "register",
-                error: chain(&error),
-            });
+            tell_of_failure(&*self.ports.observer, Dependency::Store, "register", &error);
             backoff.pause().await;
         }
     }
@@ -528,11 +524,7 @@ impl Life {
     }
 
     fn failed(&self, dependency: Dependency, doing: &'static str, error: &dyn std::error::Error) {
-        self.ports.observer.observe(&Event::DependencyFailed {
-            dependency,
-            doing,
-            error: chain(error),
-        });
+        tell_of_failure(&*self.ports.observer, dependency, doing, error);
     }
 
     fn batched(&self, step: Step, size: usize) {

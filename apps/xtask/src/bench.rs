@@ -27,6 +27,9 @@ const BUILDS: &[&[(&str, &str)]] = &[
     ],
 ];
 
+/// The file beside them that names the commit they were built of.
+const REVISION: &str = "revision";
+
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// What to measure, see --list; without names every bar but those of half an hour and of ten million rows
@@ -120,11 +123,8 @@ fn measure(place: &Place, words: Vec<String>, out: &Path, way: &Way) -> Result<(
     }
     // A directory of its own, so that a run disturbs neither another nor the services of this checkout.
     let own = place.beside(&format!("bench-{}", std::process::id()))?;
-    let revision = output_of(
-        Command::new("git")
-            .current_dir(checkout)
-            .args(["describe", "--always", "--dirty"]),
-    );
+    // What was built may be older than the checkout is now.
+    let revision = fs::read_to_string(binaries.join(REVISION)).ok();
     let rustc = output_of(Command::new("rustc").current_dir(checkout).arg("--version"));
     let mut command = Command::new(binaries.join("task-processor-bars"));
     command
@@ -135,7 +135,7 @@ fn measure(place: &Place, words: Vec<String>, out: &Path, way: &Way) -> Result<(
         .arg(&own)
         .arg("--out")
         .arg(out);
-    if let Ok(revision) = revision {
+    if let Some(revision) = revision {
         command.args(["--revision", revision.trim()]);
     }
     if let Ok(rustc) = rustc {
@@ -167,6 +167,11 @@ fn build(checkout: &Path, into: &Path, release: bool) -> Result<(), Failure> {
             replace(&built.join(program), &into.join(program))?;
         }
     }
+    let mut git = Command::new("git");
+    git.current_dir(checkout);
+    let revision = output_of(git.args(["describe", "--always", "--dirty"])).unwrap_or_default();
+    let file = into.join(REVISION);
+    fs::write(&file, revision).map_err(Failure::at("write", &file))?;
     // This program too: it starts the services.
     let own = std::env::current_exe().map_err(Failure::starting("this program again"))?;
     replace(&own, &into.join("xtask"))

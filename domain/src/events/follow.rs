@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ports::{Dependency, Event, EventFeed, EventFeedError, PlacedEvent};
+use ports::{Dependency, EventFeed, EventFeedError, PlacedEvent};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{EventsConfig, Kind, MAIL, Shared, State};
 use crate::turn::turn;
-use crate::{Ports, chain};
+use crate::{Ports, tell_of_failure};
 
 /// How far back reading begins for who only wait: what happened just before they came.
 const JUST_BEFORE: usize = 1_024;
@@ -51,11 +51,7 @@ async fn read(shared: &Shared, ports: &Ports, feed: &dyn EventFeed, config: Even
     let Err(error) = shared.read_while_wanted(feed, config).await else {
         return true;
     };
-    ports.observer.observe(&Event::DependencyFailed {
-        dependency: Dependency::Log,
-        doing: "follow_events",
-        error: chain(&error),
-    });
+    tell_of_failure(&*ports.observer, Dependency::Log, "follow_events", &error);
     false
 }
 

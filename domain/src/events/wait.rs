@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ports::{Dependency, Event, StoreError, TaskId, TaskResult};
+use ports::{Dependency, StoreError, TaskId, TaskResult};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{EventsConfig, Kind, Shared, State};
 use crate::turn::turn;
-use crate::{Ports, Reading, chain};
+use crate::{Ports, Reading, tell_of_failure};
 
 /// How many tasks are read together.
 const BATCH: usize = 512;
@@ -50,11 +50,12 @@ impl Shared {
                     }
                 }
             }
-            Err(error) => ports.observer.observe(&Event::DependencyFailed {
-                dependency: Dependency::Store,
-                doing: "look_for_waiters",
-                error: chain(&error),
-            }),
+            Err(error) => tell_of_failure(
+                &*ports.observer,
+                Dependency::Store,
+                "look_for_waiters",
+                &error,
+            ),
         }
     }
 }
@@ -108,11 +109,7 @@ async fn answer(ports: &Ports, questions: Vec<Question>) {
 /// As [`Reader::read`](crate::Reader::read) reads one.
 async fn read_all(ports: &Ports, ids: &[TaskId]) -> Result<Vec<Reading>, Arc<StoreError>> {
     let failed = |doing, error: &ports::CacheError| {
-        ports.observer.observe(&Event::DependencyFailed {
-            dependency: Dependency::Cache,
-            doing,
-            error: chain(error),
-        });
+        tell_of_failure(&*ports.observer, Dependency::Cache, doing, error);
     };
     let cached = match ports.cache.get(ids).await {
         Ok(found) => found,

@@ -15,7 +15,7 @@ use super::publish::{Outgoing, messages_of};
 use super::{Accepted, SubmitConfig, SubmitError, portions, until_told};
 use crate::again::with_patience;
 use crate::turn::turn;
-use crate::{Ports, chain};
+use crate::{Ports, tell_of_failure};
 
 /// For how long a key is kept at least.
 pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3_600);
@@ -155,11 +155,7 @@ async fn forget_old(ports: &Ports) {
             Ok(PRUNE_BATCH) => {}
             Ok(_) => return,
             Err(error) => {
-                ports.observer.observe(&Event::DependencyFailed {
-                    dependency: Dependency::Store,
-                    doing: "prune_keys",
-                    error: chain(&error),
-                });
+                tell_of_failure(&*ports.observer, Dependency::Store, "prune_keys", &error);
                 return;
             }
         }

@@ -13,7 +13,7 @@ use super::budget::{Budget, Room};
 use super::{SubmitConfig, Traces};
 use crate::gather::{FOR_THE_LOG, Gather};
 use crate::turn::turn;
-use crate::{Ports, chain};
+use crate::{Ports, chain, tell_of_failure};
 
 /// No more messages than this are sent together, but for a commit that brings more; nor ids marked.
 const TOGETHER: usize = 4_096;
@@ -295,10 +295,11 @@ async fn mark_loop(ports: Ports, mut unmarked: mpsc::Receiver<Vec<TaskId>>) {
 
 async fn mark(ports: &Ports, ids: &[TaskId]) {
     if let Err(error) = ports.store.mark_unmessaged(ids).await {
-        ports.observer.observe(&Event::DependencyFailed {
-            dependency: Dependency::Store,
-            doing: "mark_unmessaged",
-            error: chain(&error),
-        });
+        tell_of_failure(
+            &*ports.observer,
+            Dependency::Store,
+            "mark_unmessaged",
+            &error,
+        );
     }
 }

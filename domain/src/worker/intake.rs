@@ -315,19 +315,18 @@ impl Life {
     async fn claim_each(&self, ids: &[TaskId]) -> Vec<Part> {
         let mut made = Vec::new();
         // The next stands last.
-        let mut parts = vec![0..ids.len()];
-        while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
-            let these = &ids[part.clone()];
+        let mut parts = vec![(0, ids)];
+        while let Some((first, these)) = parts.pop().filter(|(_, these)| !these.is_empty()) {
             let claim = self.persist(|ticket| self.ports.store.claim_delivered(ticket, these));
             match claim.await {
                 Ok((ticket, outcomes)) => made.push(Part {
                     ticket,
-                    first: part.start,
+                    first,
                     outcomes,
                 }),
                 Err(_refused) if these.len() > 1 => {
-                    let middle = part.start + these.len() / 2;
-                    parts.extend([middle..part.end, part.start..middle]);
+                    let (half, rest) = these.split_at(these.len() / 2);
+                    parts.extend([(first + half.len(), rest), (first, half)]);
                 }
                 Err(refused) => self.ports.observer.observe(&Event::DependencyFailed {
                     dependency: Dependency::Store,
