@@ -246,10 +246,13 @@ impl<'ports> Walks<'ports> {
         let waiting: Vec<TaskId> = of_status(stranded, TaskStatus::Pending)
             .map(|task| task.id)
             .collect();
-        if !waiting.is_empty() {
-            let given = self.ports.audit.enqueue(&waiting).await?;
-            self.repaired(Repair::WaitingTaskWithoutQueueRow, given);
-        }
+        // What the store refuses of one kind keeps nothing else from being repaired.
+        let enqueued = match &waiting[..] {
+            [] => Ok(0),
+            waiting => self.ports.audit.enqueue(waiting).await,
+        };
+        let given = enqueued.as_ref().copied().unwrap_or_default();
+        self.repaired(Repair::WaitingTaskWithoutQueueRow, given);
         let in_no_hand: Vec<Transition> = of_status(stranded, TaskStatus::Processing)
             .map(|task| {
                 let again = Next::Pending {
@@ -272,7 +275,7 @@ impl<'ports> Walks<'ports> {
             let listed = self.ports.audit.enlist(&page.unlisted).await?;
             self.repaired(Repair::StoppedTaskWithoutListEntry, listed);
         }
-        Ok(())
+        enqueued.map(drop)
     }
 
     fn repaired(&self, what: Repair, count: usize) {

@@ -8,9 +8,10 @@ use ports::{
     WorkerRegistry,
 };
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::tell_of_failure;
+use crate::worker::Progress;
 
 /// Beats for a worker, once per interval.
 ///
@@ -24,6 +25,10 @@ pub struct Heart {
     pub(crate) interval: Duration,
     /// How long a beat may take: after it there must be time for another within the lease.
     pub(crate) limit: Duration,
+    /// Whether the worker gets on with what its log has for it.
+    pub(crate) progress: Progress,
+    /// For how long it may have had no room, or received nothing, until others no longer wait for it.
+    pub(crate) grace: Duration,
 }
 
 /// What heart and worker know of each other.
@@ -32,7 +37,8 @@ pub(crate) struct Pulse {
     current: watch::Sender<Option<WorkerId>>,
     /// The last life that the registry no longer knows.
     gone: watch::Sender<Option<WorkerId>>,
-    position: Mutex<Option<Timestamp>>,
+    /// Record time of what was last received from the log, and when that was.
+    position: Mutex<Option<(Timestamp, Instant)>>,
 }
 
 impl Pulse {
@@ -50,11 +56,16 @@ impl Pulse {
 
     /// Record time of what was last received from the log.
     pub(crate) fn last_received(&self) -> Option<Timestamp> {
+        self.position().map(|(recorded_at, _)| recorded_at)
+    }
+
+    fn position(&self) -> Option<(Timestamp, Instant)> {
         *self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn received(&self, recorded_at: Timestamp) {
-        *self.position.lock().unwrap_or_else(PoisonError::into_inner) = Some(recorded_at);
+        *self.position.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((recorded_at, Instant::now()));
     }
 
     /// What stands in the log after this point comes to others, who must not wait for this worker to get there.
@@ -85,9 +96,8 @@ impl Heart {
             let Some(worker) = *self.life.current.borrow() else {
                 continue;
             };
-            let behind = self.feed.standing() == ports::Standing::Behind;
-            let position = behind.then(|| self.life.last_received()).flatten();
-            let beat = match timeout(self.limit, registry.beat(worker, position)).await {
+            let beat = registry.beat(worker, self.position());
+            let beat = match timeout(self.limit, beat).await {
                 Ok(beat) => beat,
                 Err(elapsed) => Err(StoreError::Unavailable(Box::new(elapsed))),
             };
@@ -108,5 +118,14 @@ impl Heart {
                 }
             }
         }
+    }
+
+    /// Where this worker stands in the log while more waits there for it. What waits for one that has no room, is held back or
+    /// hangs is for others to take by age, and so is everything newer.
+    fn position(&self) -> Option<Timestamp> {
+        let behind = self.feed.standing() == ports::Standing::Behind;
+        let (recorded_at, received) = self.life.position()?;
+        let gets_on = received.elapsed() < self.grace && self.progress.has_had_room_for(self.grace);
+        (behind && gets_on).then_some(recorded_at)
     }
 }

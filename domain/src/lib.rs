@@ -72,6 +72,11 @@ fn tell_of_failure(
     });
 }
 
+fn tell_of_refusal(observer: &dyn Observer, doing: &'static str, error: &dyn std::error::Error) {
+    let error = chain(error);
+    observer.observe(&Event::StoreRefused { doing, error });
+}
+
 #[cfg(test)]
 mod tests {
     use super::chain;

@@ -1,8 +1,8 @@
 //! Moving tasks together, so that one whose move the store refuses stops no other.
 
-use ports::{Dependency, StoreError, Transition, TransitionOutcome};
+use ports::{StoreError, Transition, TransitionOutcome};
 
-use crate::{Ports, tell_of_failure};
+use crate::{Ports, tell_of_refusal};
 
 /// Moves tasks. A batch that the store refuses for its data is halved until the culprit stands alone. Answers, in the order of the
 /// moves, what came of each; `None` is a move that the store refuses, which was told of.
@@ -25,7 +25,7 @@ pub(crate) async fn move_each(
                 parts.extend([rest, first]);
             }
             Err(error) => {
-                tell_of_failure(&*ports.observer, Dependency::Store, doing, &error);
+                tell_of_refusal(&*ports.observer, doing, &error);
                 outcomes.resize(outcomes.len() + part.len(), None);
             }
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ports::{Dependency, Event, StoreError, TaskId};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::{Ports, tell_of_failure};
+use crate::{Ports, tell_of_failure, tell_of_refusal};
 
 /// Which tasks are deleted, and at which pace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ const PAUSE_PER_STRETCH: u32 = 4;
 
 /// The longest such pause: a stretch that waited for a store that was down says nothing of the next.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Over how many tasks in a row that the store does not let go one stretch gets.
+const PASSED_OVER: usize = 64;
 
 /// Prunes until dropped, whenever `on_duty` says that it is this one's turn: one at a time is enough, and several do no harm.
 pub(crate) async fn prune(ports: &Ports, config: PruneConfig, on_duty: impl Fn() -> bool) {
@@ -136,6 +139,7 @@ impl Pruner<'_> {
     /// over: it keeps nothing else.
     async fn stretch(&self, pass: &mut Pass) -> Result<(usize, Option<TaskId>), StoreError> {
         let audit = &self.ports.audit;
+        let mut passed_over = 0;
         loop {
             let length = pass.narrowed.unwrap_or(self.stretch);
             match audit.prune(pass.after, length, self.retention).await {
@@ -149,9 +153,13 @@ impl Pruner<'_> {
                 Err(error) if error.is_transient() => return Err(error),
                 Err(_) if length > 1 => pass.narrowed = Some(length / 2),
                 Err(error) => {
-                    self.failed(&error);
+                    tell_of_refusal(&*self.ports.observer, "prune", &error);
                     let alone = audit.stranded(pass.after, 1, self.retention).await?;
-                    return Ok((0, alone.next));
+                    passed_over += 1;
+                    if alone.next.is_none() || passed_over == PASSED_OVER {
+                        return Ok((0, alone.next));
+                    }
+                    pass.after = alone.next;
                 }
             }
         }

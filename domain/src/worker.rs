@@ -253,6 +253,8 @@ impl Worker {
             observer: Arc::clone(&self.ports.observer),
             interval: self.config.beat_interval,
             limit: self.config.lease / 2,
+            progress: self.progress.clone(),
+            grace: self.config.grace,
         }
     }
 
@@ -562,7 +564,7 @@ impl Life {
     }
 
     /// Up to when this worker helps whoever waits. With nothing to do of its own: everybody. While the log has more for
-    /// it: only those that the log has passed for every living worker.
+    /// it: only those that the log has passed for every living worker that gets on.
     ///
     /// A position was reported up to a beat before it was read, up to a beat ago. Workers that keep up have moved on with the time
     /// since, and what came due in it would wait for the next report; so it is taken to be where it then would be. A worker that

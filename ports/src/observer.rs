@@ -459,6 +459,14 @@ pub enum Event {
         /// The error with its causes.
         error: String,
     },
+    /// The store refuses something for what is in it, and would refuse it again: a constraint or a trigger of others forbids it,
+    /// say. Nothing else waits for it.
+    StoreRefused {
+        /// What was being done.
+        doing: &'static str,
+        /// The error with its causes.
+        error: String,
+    },
     /// A dependency answers again after it failed.
     DependencyRecovered {
         /// Which.

@@ -49,23 +49,34 @@ const PG_READ_ONLY_SQL_TRANSACTION: &str = "25006";
 const PG_FOREIGN_KEY_VIOLATION: &str = "23503";
 #[cfg(feature = "sqlite")]
 const SQLITE_CONSTRAINT_FOREIGNKEY: &str = "787";
-const PG_RAISE_EXCEPTION: &str = "P0001";
+const PG_DATA_CORRUPTED: &str = "XX001";
 
-/// Whether a row with this key exists.
+/// Whether a row with this key exists in this table. A trigger of others may break a rule of theirs meanwhile, which says nothing of ours.
 #[cfg(feature = "postgres")]
-pub(super) fn is_unique_violation(error: &DbErr) -> bool {
-    code(error).as_deref() == Some(PG_UNIQUE_VIOLATION)
+pub(super) fn is_unique_violation(error: &DbErr, table: &str) -> bool {
+    is_about(error, PG_UNIQUE_VIOLATION, table)
 }
 
-/// Whether a row that is referred to is missing, or one that is still referred to was to go.
-pub(super) fn is_foreign_key_violation(error: &DbErr) -> bool {
-    match code(error).as_deref() {
-        #[cfg(feature = "postgres")]
-        Some(PG_FOREIGN_KEY_VIOLATION) => true,
-        #[cfg(feature = "sqlite")]
-        Some(SQLITE_CONSTRAINT_FOREIGNKEY) => true,
+/// Whether a row that this table refers to is missing, or is to go while the table refers to it.
+#[cfg(feature = "postgres")]
+pub(super) fn is_foreign_key_violation(error: &DbErr, table: &str) -> bool {
+    is_about(error, PG_FOREIGN_KEY_VIOLATION, table)
+}
+
+#[cfg(feature = "postgres")]
+fn is_about(error: &DbErr, code: &str, table: &str) -> bool {
+    match driver_error(error) {
+        Some(DriverError::Database(said)) => {
+            said.code().as_deref() == Some(code) && said.table() == Some(table)
+        }
         _ => false,
     }
+}
+
+/// Whether a row that is referred to is missing, or one that is still referred to was to go. SQLite does not say which.
+#[cfg(feature = "sqlite")]
+pub(super) fn is_foreign_key_violation_on_sqlite(error: &DbErr) -> bool {
+    code(error).as_deref() == Some(SQLITE_CONSTRAINT_FOREIGNKEY)
 }
 
 /// Whether this session may only read: after a failover its address led to a standby, or it began as one of a server that was
@@ -81,8 +92,11 @@ fn is_about_data(error: &DbErr) -> bool {
         Some(DriverError::Encode(_)) => true,
         Some(DriverError::Database(inner)) => inner.code().is_some_and(|code| {
             if let [_, _, _, _, _] = code.as_bytes() {
-                // SQLSTATE classes: data exception, integrity constraint violation, program limit exceeded; and what a trigger raises.
-                matches!(&code[..2], "22" | "23" | "54") || code == PG_RAISE_EXCEPTION
+                // SQLSTATE classes: data exception, integrity constraint violation, with check option violation, program limit
+                // exceeded; what a function raises, and a class that is free for that; and a row that cannot be read.
+                let class = &code[..2];
+                matches!(class, "22" | "23" | "44" | "45" | "54" | "P0")
+                    || code == PG_DATA_CORRUPTED
             } else {
                 // SQLite's primary result codes: SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH.
                 matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(18..=20))

@@ -112,7 +112,11 @@ impl PostgresStore {
                     ids().map(|id| (id, now)).collect::<HashMap<_, _>>(),
                 )
             }
-            Err(error) if is_unique_violation(&error) => {
+            Err(error)
+                if ["tasks", "queue"]
+                    .iter()
+                    .any(|table| is_unique_violation(&error, table)) =>
+            {
                 let rows = self
                     .pool
                     .rows(statements::INSERT_REPEATED, values())
@@ -299,11 +303,11 @@ impl PostgresStore {
             let rows = match self.pool.rows(statement, all).await {
                 Ok(rows) => rows,
                 // The worker was removed while the claim was being recorded.
-                Err(error) if is_foreign_key_violation(&error) => {
+                Err(error) if is_foreign_key_violation(&error, "claims") => {
                     return Err(ClaimError::WorkerGone);
                 }
                 // The same ticket was recorded while this ran: the next look finds it.
-                Err(error) if is_unique_violation(&error) => {
+                Err(error) if is_unique_violation(&error, "claims") => {
                     met = Some(error);
                     continue;
                 }
@@ -564,7 +568,7 @@ impl PostgresStore {
             .await
         {
             Ok(_) => Ok(RemoveReply::Removed),
-            Err(error) if is_foreign_key_violation(&error) => Ok(RemoveReply::HasClaims),
+            Err(error) if is_foreign_key_violation(&error, "claims") => Ok(RemoveReply::HasClaims),
             Err(error) => Err(store_error(error)),
         }
     }

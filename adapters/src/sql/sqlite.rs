@@ -27,7 +27,7 @@ use serde_json::json;
 
 use super::SqlOptions;
 use super::batch::{distinct, first_of_each, in_order, outcome_of_unmoved};
-use super::failure::{Unsupported, is_foreign_key_violation, store_error};
+use super::failure::{Unsupported, is_foreign_key_violation_on_sqlite, store_error};
 use super::row::{read, whereabouts};
 use exclusive::ExclusiveFile;
 use rows::{claim_record, claimed, id_list, task, text, waiting, worker_entry};
@@ -393,7 +393,7 @@ impl SqliteStore {
         let statement = statement(statements::REMOVE, [text(worker)]);
         match self.writer.execute_raw(statement).await {
             Ok(_) => Ok(RemoveReply::Removed),
-            Err(error) if is_foreign_key_violation(&error) => Ok(RemoveReply::HasClaims),
+            Err(error) if is_foreign_key_violation_on_sqlite(&error) => Ok(RemoveReply::HasClaims),
             Err(error) => Err(store_error(error)),
         }
     }

@@ -89,15 +89,43 @@ async fn what_a_trigger_forbids_is_refused_on_postgres() {
     let store = postgres.store().await;
     let ids = [Uuid::now_v7(), Uuid::now_v7()];
     plant(&store, ids).await;
+    guard(&store, ids[0], "RAISE EXCEPTION ''not this one''").await;
+    check(&store, ids).await;
+    store.close().await;
+    postgres.drop_database().await;
+}
+
+async fn guard(store: &SqlTaskStore, id: Uuid, body: &str) {
     let trigger = format!(
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-             'BEGIN RAISE EXCEPTION ''not this one''; END';
-         CREATE TRIGGER refuse BEFORE UPDATE ON tasks FOR EACH ROW
-             WHEN (old.id = '{}') EXECUTE FUNCTION refuse()",
-        ids[0]
+        "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {body}; RETURN new; END';
+         CREATE OR REPLACE TRIGGER refuse BEFORE UPDATE ON tasks FOR EACH ROW
+             WHEN (old.id = '{id}') EXECUTE FUNCTION refuse()"
     );
     execute(&store.database(), &trigger).await;
-    check(&store, ids).await;
+}
+
+/// What a trigger breaks of the rules of others says nothing of the worker, nor of its claim.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run cargo xtask test"]
+async fn what_breaks_a_rule_of_others_is_refused_on_postgres() {
+    let postgres = Postgres::migrated().await;
+    let store = postgres.store().await;
+    let tables = "CREATE TABLE others (id integer PRIMARY KEY);
+        CREATE TABLE more (id integer REFERENCES others (id));
+        INSERT INTO others VALUES (1)";
+    execute(&store.database(), tables).await;
+    for body in [
+        "INSERT INTO more VALUES (2)",
+        "INSERT INTO others VALUES (1)",
+        "ASSERT false",
+        "RAISE EXCEPTION ''not this one'' USING ERRCODE = ''45000''",
+    ] {
+        let ids = [Uuid::now_v7(), Uuid::now_v7()];
+        plant(&store, ids).await;
+        guard(&store, ids[0], body).await;
+        check(&store, ids).await;
+        execute(&store.database(), "TRUNCATE queue").await;
+    }
     store.close().await;
     postgres.drop_database().await;
 }

@@ -245,6 +245,18 @@ impl Observer for LogObserver {
                     );
                 }
             }
+            Event::StoreRefused { doing, error } => {
+                if let Some(before) = self.trouble(Dependency::Store, doing) {
+                    let error = without_source_line(error);
+                    warn!(
+                        event = "store.refused",
+                        doing,
+                        error,
+                        suppressed = before,
+                        "the database refuses this for what is in it; nothing else waits for it"
+                    );
+                }
+            }
             Event::DependencyRecovered { dependency } => {
                 self.recovered(*dependency);
                 info!(

@@ -1,6 +1,9 @@
 //! Counting what happens, for Prometheus.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use domain::ports::{
     CallOutcome, ClaimedBy, Dependency, Event, Observer, Repair, RunOutcome, SkipReason, Step,
@@ -24,6 +27,34 @@ type Label = [(&'static str, &'static str); 1];
 type Labels = [(&'static str, &'static str); 2];
 
 const PREFIX: &str = "task_processor";
+
+/// Who failed and has not failed again for so long, in a process that asks it all the time, answers: hardly anything that fails says
+/// of itself that it works again.
+const FORGIVEN: Duration = Duration::from_secs(30);
+
+/// When each dependency failed last.
+#[derive(Default)]
+struct Failures(BTreeMap<Dependency, Instant>);
+
+impl Failures {
+    fn note(&mut self, dependency: Dependency, now: Instant) {
+        self.0.insert(dependency, now);
+    }
+
+    fn forget(&mut self, dependency: Dependency) {
+        self.0.remove(&dependency);
+    }
+
+    fn is_failing(&self, dependency: Dependency, now: Instant) -> bool {
+        // Of the collector only the first failure of several in a row is told, and its end always.
+        let is_forgiven = |failed: &Instant| {
+            dependency != Dependency::Collector && now.duration_since(*failed) >= FORGIVEN
+        };
+        self.0
+            .get(&dependency)
+            .is_some_and(|failed| !is_forgiven(failed))
+    }
+}
 
 /// Why a request was refused that was one too many.
 pub(crate) const LIMITED: &str = "rate";
@@ -65,6 +96,8 @@ pub struct Meters {
     dependency_failures: Family<Labels, Counter>,
     dependency_recoveries: Family<Label, Counter>,
     dependency_failing: Family<Label, Gauge>,
+    failures: Mutex<Failures>,
+    refusals: Family<Label, Counter>,
     refused: Family<Label, Counter>,
     /// By the name of the key and the reason.
     keys_refused: Family<[(&'static str, String); 2], Counter>,
@@ -317,10 +350,17 @@ impl Meters {
                 "Times a dependency answered again after it failed",
                 recoveries,
             ),
+            failures: Mutex::default(),
+            refusals: register(
+                &mut names,
+                "store_refusals",
+                "Times the store refused something for what is in it, by what was being done",
+                Family::default(),
+            ),
             dependency_failing: register(
                 &mut names,
                 "dependency_failing",
-                "1 from a failure of the dependency until it is known to answer again, otherwise 0",
+                "1 from a failure of the dependency until it is known to answer again or has not failed for 30 s, otherwise 0",
                 failing,
             ),
             refused: register(
@@ -420,7 +460,18 @@ impl Meters {
         self.cut.get_or_create(&[("reason", cut.reason())]).inc();
     }
 
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn encoded(&self) -> String {
+        let now = Instant::now();
+        for dependency in Dependency::ALL {
+            let failing = self.failures().is_failing(dependency, now);
+            self.dependency_failing
+                .get_or_create(&dependency_label(dependency))
+                .set(i64::from(failing));
+        }
         let mut text = String::with_capacity(16 * 1024);
         // Writing into a String cannot fail.
         let _ = encode_registry(&mut text, &self.registry);
@@ -531,14 +582,15 @@ impl Observer for Meters {
             } => {
                 let labels = [("dependency", dependency.as_str()), ("doing", *doing)];
                 self.dependency_failures.get_or_create(&labels).inc();
-                self.dependency_failing
-                    .get_or_create(&dependency_label(*dependency))
-                    .set(1);
+                self.failures().note(*dependency, Instant::now());
+            }
+            Event::StoreRefused { doing, .. } => {
+                self.refusals.get_or_create(&[("doing", *doing)]).inc();
             }
             Event::DependencyRecovered { dependency } => {
                 let label = dependency_label(*dependency);
                 self.dependency_recoveries.get_or_create(&label).inc();
-                self.dependency_failing.get_or_create(&label).set(0);
+                self.failures().forget(*dependency);
             }
             // Its end is counted, when the collector has it.
             Event::Traced(_) => {}
@@ -845,11 +897,38 @@ mod tests {
             ],
         );
         check(
+            Event::StoreRefused {
+                doing: "claim",
+                error: "a trigger".into(),
+            },
+            &["store_refusals_total{doing=\"claim\"} 1"],
+        );
+        check(
             Event::DependencyRecovered {
                 dependency: Dependency::Log,
             },
             &["dependency_recoveries_total{dependency=\"log\"} 1"],
         );
+    }
+
+    #[test]
+    fn a_dependency_that_fails_no_more_is_not_failing_for_ever() {
+        let mut failures = Failures::default();
+        let began = Instant::now();
+        let failing = |failures: &Failures, after| {
+            Dependency::ALL.map(|dependency| failures.is_failing(dependency, began + after))
+        };
+        assert_eq!(failing(&failures, Duration::ZERO), [false; 4]);
+        for dependency in Dependency::ALL {
+            failures.note(dependency, began);
+        }
+        assert_eq!(failing(&failures, FORGIVEN / 2), [true; 4]);
+        assert_eq!(failing(&failures, FORGIVEN), [false, false, false, true]);
+        failures.note(Dependency::Store, began + FORGIVEN / 2);
+        assert_eq!(failing(&failures, FORGIVEN), [true, false, false, true]);
+        failures.forget(Dependency::Store);
+        failures.forget(Dependency::Collector);
+        assert_eq!(failing(&failures, FORGIVEN), [false; 4]);
     }
 
     #[test]

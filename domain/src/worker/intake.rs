@@ -26,7 +26,13 @@ use crate::gather::{FOR_THE_STORE, Gather};
 const LISTED: usize = 1_000;
 
 /// How much text is read with them: it is read again by the claim.
-const LISTED_BYTES: usize = 1 << 20;
+const LISTED_BYTES: usize = 1 << 24;
+
+/// How many such stretches one look goes through.
+const STRETCHES: usize = 10;
+
+/// How long after such a refusal the next claim by age is tried.
+const REFUSED: Duration = Duration::from_secs(5);
 
 /// How long a feed that fails is left alone.
 const FEED_PAUSE: Duration = Duration::from_millis(200);
@@ -48,11 +54,7 @@ pub(super) async fn take(
         };
         let claimed = match turn {
             Turn::Look { horizon, room } => {
-                let claimed = match life.claim_aged(horizon, room).await {
-                    Ok(claimed) => claimed,
-                    // One of those that wait for longest spoils it for all.
-                    Err(_refused) => life.claim_listed(&mut intake.below, horizon, room).await,
-                };
+                let claimed = intake.look(&life, horizon, room).await;
                 // A full batch means that more may be waiting.
                 if claimed.len() < room {
                     intake.next_look = Instant::now() + life.config.age_interval;
@@ -74,6 +76,13 @@ struct Part {
     outcomes: Vec<DeliveryOutcome>,
 }
 
+fn claimed(outcome: DeliveryOutcome) -> Option<ClaimedTask> {
+    match outcome {
+        DeliveryOutcome::Claimed(task) => Some(task),
+        _ => None,
+    }
+}
+
 /// What the intake does next.
 enum Turn {
     /// To look for what waits too long.
@@ -86,7 +95,8 @@ struct Intake {
     next_look: Instant,
     feed_failed_until: Option<Instant>,
     waiting_since: Option<Instant>,
-    /// Below which id the next stretch of the queue begins, where claims by age are refused.
+    /// Until when the queue is gone through by ids, because a claim by age was refused; and below which id that goes on.
+    refused_until: Option<Instant>,
     below: Option<TaskId>,
     gather: Gather,
 }
@@ -97,9 +107,26 @@ impl Intake {
             next_look: Instant::now(),
             feed_failed_until: None,
             waiting_since: None,
+            refused_until: None,
             below: None,
             gather: Gather::new(FOR_THE_STORE),
         }
+    }
+
+    /// Claims what waits too long.
+    async fn look(&mut self, life: &Life, horizon: Horizon, room: usize) -> Vec<Placed> {
+        if self
+            .refused_until
+            .is_none_or(|until| until <= Instant::now())
+        {
+            self.refused_until = None;
+            if let Ok(claimed) = life.claim_aged(horizon, room).await {
+                return claimed;
+            }
+            // One of those that wait for longest spoils it for all.
+            self.refused_until = Some(Instant::now() + REFUSED);
+        }
+        life.claim_listed(&mut self.below, horizon, room).await
     }
 
     /// Waits until there is something to do. Dropping the future loses no record.
@@ -201,55 +228,63 @@ impl Life {
         Ok(self.hold(ticket, ClaimedBy::Age, claimed, started).await)
     }
 
-    /// Claims by their ids what waits in a stretch of the queue below `below`, and moves that on: a task that the store lets nobody
-    /// claim, because a trigger of others forbids it, say, must not hold up the rest. The newest come first, which is the order
-    /// in which they can be found without claiming.
+    /// Claims by their ids what waits in the queue below `below`, and moves that on: a task that the store lets nobody claim,
+    /// because a trigger of others forbids it, say, must not hold up the rest. The newest come first, which is the order in which
+    /// they can be found without claiming.
     async fn claim_listed(
         &self,
         below: &mut Option<TaskId>,
         horizon: Horizon,
-        limit: usize,
+        room: usize,
     ) -> Vec<Placed> {
         let started = Instant::now();
-        let now = self.ports.clock.now();
-        let latest = match horizon {
-            Horizon::Now => now,
-            Horizon::Before(time) => time.min(now),
-        };
-        let listing = Listing {
+        let mut listing = Listing {
             status: Some(TaskStatus::Pending),
             priority: None,
             created_from: None,
-            created_before: Some(latest.before(self.config.grace)),
+            created_before: match horizon {
+                Horizon::Now => None,
+                Horizon::Before(time) => Some(time),
+            },
             below: *below,
             walk: LISTED,
-            limit,
+            limit: LISTED,
             bytes: LISTED_BYTES,
         };
-        let listed = match self.ports.catalog.list(&listing).await {
-            Ok(listed) => listed,
-            Err(error) => {
-                self.failed(Dependency::Store, "list", &error);
-                return Vec::new();
-            }
-        };
-        *below = listed.next;
-        let ids: Vec<TaskId> = listed.tasks.iter().map(|task| task.id).collect();
         let mut held = Vec::new();
-        for part in self.claim_each(&ids).await {
-            let claimed = part
-                .outcomes
-                .into_iter()
-                .filter_map(|outcome| match outcome {
-                    DeliveryOutcome::Claimed(task) => Some((task, None)),
-                    _ => None,
-                });
-            let claimed = claimed.collect();
-            held.extend(
-                self.hold(part.ticket, ClaimedBy::Age, claimed, started)
-                    .await,
-            );
+        for _ in 0..STRETCHES {
+            let listed = match self.ports.catalog.list(&listing).await {
+                Ok(listed) => listed,
+                Err(error) => {
+                    self.failed(Dependency::Store, "list", &error);
+                    return held;
+                }
+            };
+            let ids: Vec<TaskId> = listed.tasks.iter().map(|task| task.id).collect();
+            drop(listed.tasks);
+            let mut left = &ids[..];
+            while !left.is_empty() && held.len() < room {
+                let (these, later) = left.split_at(left.len().min(room - held.len()));
+                let mut parts = vec![(0, these)];
+                while let Some(part) = self.claim_part(&mut parts).await {
+                    let claimed = part.outcomes.into_iter().filter_map(claimed);
+                    let claimed = claimed.map(|task| (task, None)).collect();
+                    let by = ClaimedBy::Age;
+                    held.extend(self.hold(part.ticket, by, claimed, started).await);
+                }
+                listing.below = these.last().copied();
+                left = later;
+            }
+            if left.is_empty() {
+                listing.below = listed.next;
+            }
+            *below = listing.below;
+            if held.len() >= room || below.is_none() {
+                break;
+            }
         }
+        // Whatever it may take, it has seen.
+        self.progress.excused();
         held
     }
 
@@ -280,7 +315,8 @@ impl Life {
             }
         }
         let mut held = Vec::new();
-        for part in self.claim_each(&ids).await {
+        let mut parts = vec![(0, &ids[..])];
+        while let Some(part) = self.claim_part(&mut parts).await {
             let mut claimed = Vec::with_capacity(part.outcomes.len());
             for (outcome, trace) in part.outcomes.into_iter().zip(&mut traces[part.first..]) {
                 let reason = match outcome {
@@ -310,32 +346,38 @@ impl Life {
         held
     }
 
-    /// Claims these by their ids. A batch that the store refuses for its data is halved until the culprit stands alone, which is
-    /// told of, and stays in the queue.
-    async fn claim_each(&self, ids: &[TaskId]) -> Vec<Part> {
-        let mut made = Vec::new();
-        // The next stands last.
-        let mut parts = vec![(0, ids)];
-        while let Some((first, these)) = parts.pop().filter(|(_, these)| !these.is_empty()) {
+    /// Claims by their ids the last of these parts that the store lets it claim, and leaves the others. What the store refuses for
+    /// its data is halved until the culprit stands alone, which is told of, and stays in the queue. A store that refuses
+    /// everything is not asked without a pause.
+    async fn claim_part(&self, parts: &mut Vec<(usize, &[TaskId])>) -> Option<Part> {
+        let mut backoff = Backoff::new(SOON, OF_A_WORKER);
+        while let Some((first, these)) = parts.pop() {
+            if these.is_empty() {
+                continue;
+            }
             let claim = self.persist(|ticket| self.ports.store.claim_delivered(ticket, these));
             match claim.await {
-                Ok((ticket, outcomes)) => made.push(Part {
-                    ticket,
-                    first,
-                    outcomes,
-                }),
+                Ok((ticket, outcomes)) => {
+                    return Some(Part {
+                        ticket,
+                        first,
+                        outcomes,
+                    });
+                }
                 Err(_refused) if these.len() > 1 => {
                     let (half, rest) = these.split_at(these.len() / 2);
                     parts.extend([(first + half.len(), rest), (first, half)]);
                 }
-                Err(refused) => self.ports.observer.observe(&Event::DependencyFailed {
-                    dependency: Dependency::Store,
-                    doing: "claim",
-                    error: format!("task {}: {}", these[0], chain(&refused)),
-                }),
+                Err(refused) => {
+                    self.ports.observer.observe(&Event::StoreRefused {
+                        doing: "claim",
+                        error: format!("task {}: {}", these[0], chain(&refused)),
+                    });
+                    backoff.pause().await;
+                }
             }
         }
-        made
+        None
     }
 
     /// The page stands in the book before the claim is made, so that whoever compares the recorded claims with the book
@@ -378,6 +420,9 @@ impl Life {
                     std::future::pending::<()>().await;
                 }
                 Err(ClaimError::Store(refused)) if !refused.is_transient() => {
+                    if failing {
+                        self.recovered(Dependency::Store);
+                    }
                     self.book().remove(&ticket.claim);
                     return Err(refused);
                 }

@@ -21,6 +21,8 @@ struct Intake {
     doing: Doing,
     /// Since when it takes nothing without an excuse.
     since: Instant,
+    /// When it last was full or braked.
+    held_back: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,7 @@ impl Progress {
         Self(Arc::new(Mutex::new(Intake {
             doing: Doing::Looking,
             since: Instant::now(),
+            held_back: None,
         })))
     }
 
@@ -76,10 +79,18 @@ impl Progress {
         self.begin(Doing::Braked);
     }
 
+    /// Whether it was neither full nor braked for so long.
+    pub(crate) fn has_had_room_for(&self, time: Duration) -> bool {
+        let Intake {
+            doing, held_back, ..
+        } = *self.lock();
+        doing == Doing::Looking && held_back.is_none_or(|at| at.elapsed() >= time)
+    }
+
     /// How the worker gets on, if the first of the waiting tasks might have been claimed for so long.
     #[must_use]
     pub fn pace(&self, oldest_due: Option<Duration>) -> Pace {
-        let Intake { doing, since } = *self.lock();
+        let Intake { doing, since, .. } = *self.lock();
         let for_long = since.elapsed();
         match (doing, oldest_due) {
             (Doing::Full, _) => Pace::Full,
@@ -95,9 +106,12 @@ impl Progress {
     fn begin(&self, doing: Doing) {
         let mut intake = self.lock();
         if intake.doing != doing {
+            let now = Instant::now();
+            let is_held_back = intake.doing != Doing::Looking || doing != Doing::Looking;
             *intake = Intake {
                 doing,
-                since: Instant::now(),
+                since: now,
+                held_back: is_held_back.then_some(now),
             };
         }
     }

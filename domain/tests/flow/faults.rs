@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use adapters::faulty::{Fault, Faults, Faulty};
 use adapters::memory::{MemoryLog, StoreSnapshot};
+use domain::worker::Pace;
 use domain::{Reader, Reading, SubmitConfig, SubmitError, Submitter, WorkerConfig};
 use ports::{
     ClaimTicket, DeliveryOutcome, Dependency, Event, IdSource, InsertOutcome, MockTaskStore,
@@ -469,16 +470,74 @@ async fn a_task_that_the_store_lets_nobody_claim_holds_up_no_other() {
     let later = submitter.submit(vec![later]).await.expect("accepted")[0].id;
     world.memory.store.at_rest(&[again[0], later]).await;
     assert_eq!(world.memory.task(stuck).status, TaskStatus::Pending);
-    let told = |event: &Event| matches!(event, Event::DependencyFailed { doing: "claim", error, .. } if error.contains(&stuck.to_string()));
+    let told = |event: &Event| matches!(event, Event::StoreRefused { doing: "claim", error } if error.contains(&stuck.to_string()));
     assert!(world.memory.observer.count(told) > 0);
     let asked = store.calls_of("claim_delivered");
     tokio::time::sleep(Duration::from_secs(60)).await;
     let asked = store.calls_of("claim_delivered") - asked;
     assert!(asked <= 4 * 60 + 1, "{asked}: once a look");
+    let pace = worker.progress.pace(Some(Duration::from_secs(60)));
+    assert_eq!(pace, Pace::Working, "what nobody may take is no reproach");
+    let failed = |event: &Event| matches!(event, Event::DependencyFailed { .. });
+    assert_eq!(world.memory.observer.count(failed), 0, "the store answers");
     store.heal();
     world.memory.store.at_rest(&ids).await;
     assert!(worker.stop().await.clean);
     world.assert_consistent();
+}
+
+/// A worker with room for one, and many whose time has not come.
+#[tokio::test(start_paused = true)]
+async fn beside_a_task_that_nobody_may_claim_one_is_found_among_many_that_wait_for_their_time() {
+    let mut world = World::new();
+    let store = world.break_store();
+    let submitter = world.submitter();
+    let stuck = submit(&submitter, &["ok"]).await[0];
+    store.shield(stuck);
+    let config = WorkerConfig {
+        concurrency: 1,
+        ..WorkerConfig::default()
+    };
+    let worker = world.work_with(scripted(), config);
+    let lost = lost_task(&world);
+    world
+        .ports
+        .store
+        .insert(std::slice::from_ref(&lost))
+        .await
+        .expect("inserted");
+    let later = |_| {
+        let mut later = submission("ok");
+        later.run_at = Some(world.ports.clock.now().after(Duration::from_secs(3_600)));
+        later
+    };
+    for _ in 0..3 {
+        submitter
+            .submit((0..1_000).map(later).collect())
+            .await
+            .expect("accepted");
+    }
+    let started = Instant::now();
+    world.memory.store.at_rest(&[lost.id]).await;
+    let waited = started.elapsed();
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    worker.stop().await;
+}
+
+/// A store that refuses everything is not asked at full speed, and nothing is lost by it.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_every_claim_is_asked_with_pauses() {
+    let mut world = World::new();
+    let store = world.break_store();
+    let submitter = world.submitter();
+    let ids = submit(&submitter, &["ok"; 500]).await;
+    store.rule(|method| (method == "claim_delivered").then_some(Fault::Refuse));
+    let _worker = world.work(scripted());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let asked = store.calls_of("claim_delivered");
+    assert!(asked < 500, "{asked}");
+    store.heal();
+    world.memory.store.at_rest(&ids).await;
 }
 
 fn lost_task(world: &World) -> NewTask {

@@ -1,9 +1,11 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::WorkerConfig;
 use ports::TaskStatus;
 use tokio::time::Instant;
 
+use crate::worker::Busy;
 use crate::world::{World, scripted, submission, submit};
 
 #[tokio::test(start_paused = true)]
@@ -74,25 +76,23 @@ async fn what_does_not_finish_in_time_is_handed_back_without_spending_an_attempt
 async fn a_worker_that_drains_holds_nobody_up() {
     let world = World::new();
     let submitter = world.submitter();
-    let config = WorkerConfig {
-        concurrency: 1,
-        in_flight: 1,
-        ..WorkerConfig::default()
-    };
-    let worker = world.work_with(scripted(), config);
-    submit(&submitter, &["sleep 10", "a", "b"]).await;
+    let feed = Arc::new(Busy(world.memory.log.feed()));
+    let worker = world.work_on(feed, scripted(), WorkerConfig::default());
+    submit(&submitter, &["sleep 10"]).await;
     let position = async || {
         let workers = world.ports.registry.workers().await.expect("workers");
         workers.first().and_then(|worker| worker.position)
     };
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_millis(1_400)).await;
+    submit(&submitter, &["sleep 10"]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(position().await.is_some(), "it is behind");
     let drain = async {
         let stopped = worker.stop().await;
         assert_eq!((stopped.handed_back, stopped.clean), (0, true));
     };
     let look = async {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
         let workers = world.ports.registry.workers().await.expect("workers");
         assert_eq!(workers.len(), 1, "it drains");
         assert_eq!(position().await, None);

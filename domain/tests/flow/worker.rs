@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use adapters::memory::MemoryFeed;
+use domain::worker::Pace;
 use domain::{Reader, Reading, WorkerConfig, processor_fn};
 use ports::observer::{ClaimedBy, SkipReason};
 use ports::{
@@ -223,7 +224,7 @@ async fn a_task_runs_soon_after_its_time_and_never_before() {
 }
 
 /// A feed that has always more, as under a steady load.
-struct Busy(MemoryFeed);
+pub(crate) struct Busy(pub(crate) MemoryFeed);
 
 #[async_trait::async_trait]
 impl TaskFeed for Busy {
@@ -275,6 +276,47 @@ async fn a_task_runs_soon_after_its_time_among_busy_workers_too() {
     late.sort_unstable();
     assert_eq!(late.len(), 100);
     assert!(late[0] >= 0 && late[99] < 1_000_000, "{late:?} µs late");
+}
+
+/// Its place in the log stands still while all its places are taken; among busy workers nothing waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_full_holds_nobody_up_among_busy_ones() {
+    let world = World::new();
+    let submitter = world.submitter();
+    let busy = || Arc::new(Busy(world.memory.log.feed()));
+    let small = WorkerConfig {
+        concurrency: 2,
+        in_flight: 2,
+        ..WorkerConfig::default()
+    };
+    let full = world.work_on(busy(), scripted(), small);
+    submit(&submitter, &["sleep 600"; 2]).await;
+    world
+        .memory
+        .store
+        .until(|snapshot| snapshot.queue.is_empty())
+        .await;
+    let _others = [(); 2].map(|()| world.work_on(busy(), scripted(), WorkerConfig::default()));
+    let mut tasks = Vec::new();
+    for tick in 0..2_000_u32 {
+        let mut submissions = vec![submission("ok"); 3];
+        if tick % 10 == 0 {
+            let due = world.ports.clock.now().after(Duration::from_secs(5));
+            submissions[0].run_at = Some(due);
+        }
+        let accepted = submitter.submit(submissions).await.expect("accepted");
+        // What comes late has no time to.
+        if tick < 1_500 {
+            tasks.extend(accepted.into_iter().map(|accepted| accepted.id));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let tasks = world.memory.store.at_rest(&tasks).await;
+    for task in &tasks {
+        let waited = task.updated_at.micros_since(task.created_at);
+        assert!(waited < 6_500_000, "{task:?} waited {waited} µs");
+    }
+    assert_eq!(full.progress.pace(None), Pace::Full);
 }
 
 #[tokio::test(start_paused = true)]
