@@ -130,6 +130,8 @@ pub(crate) struct Plan {
     pub(crate) ends_with_stop: bool,
     /// Whether clients cancel tasks and have failed ones tried again.
     pub(crate) has_orders: bool,
+    /// Whether the store lets nobody claim some of the tasks before all is quiet, as if a trigger of others forbade it.
+    pub(crate) has_guards: bool,
     /// Whether the store now and then confirms an insert that it does not make: what no system survives, so that the
     /// checker must see it.
     pub(crate) store_lies: bool,
@@ -158,6 +160,9 @@ const OF_HANDS: u64 = 0xb00c_5a11_d15c_0de5;
 
 /// So are the limits of bytes.
 const OF_BYTES: u64 = 0xb17e_5b17_e5b1_7e50;
+
+/// So is what the store refuses.
+const OF_GUARDS: u64 = 0x9a4d_0f9a_4d0f_9a4d;
 
 /// A worker with this limit of bytes takes one task at a time.
 const ONE_BYTE: usize = 1;
@@ -220,6 +225,7 @@ impl Plan {
                 && chance.one_in(3),
             ends_with_stop: chance.one_in(2),
             has_orders: false,
+            has_guards: Chance::new(seed ^ OF_GUARDS).one_in(6),
             store_lies: false,
             work,
         };

@@ -108,6 +108,8 @@ pub(crate) struct RecordingStore {
     sky: Arc<Sky>,
     /// For how long what is at rest must be kept; for ever if nothing is said.
     retention: Option<Duration>,
+    /// Whether nobody may claim some of the tasks while faults strike.
+    has_guards: bool,
     records: Mutex<Records>,
 }
 
@@ -117,12 +119,14 @@ impl RecordingStore {
         clock: Arc<dyn Clock>,
         sky: Arc<Sky>,
         retention: Option<Duration>,
+        has_guards: bool,
     ) -> Self {
         Self {
             inner,
             clock,
             sky,
             retention,
+            has_guards,
             records: Mutex::default(),
         }
     }
@@ -133,6 +137,19 @@ impl RecordingStore {
 
     fn note(&self, label: &'static str, number: u64, text: impl FnOnce() -> String) {
         self.sky.trace.note(Who::WORLD, label, number, text);
+    }
+
+    /// Whether nobody may claim this task now.
+    fn guards(&self, id: TaskId) -> bool {
+        self.has_guards && self.sky.is_stormy() && id.0.as_u128().is_multiple_of(5)
+    }
+
+    fn refused(&self, mut ids: impl Iterator<Item = TaskId>) -> Result<(), ClaimError> {
+        let Some(guarded) = ids.find(|id| self.guards(*id)) else {
+            return Ok(());
+        };
+        self.note("claim refused", 0, || format!("because of {guarded}"));
+        Err(StoreError::Rejected("not this one".into()).into())
     }
 
     fn note_contradiction(&self, what: String) {
@@ -303,6 +320,7 @@ impl TaskStore for RecordingStore {
         ticket: ClaimTicket,
         ids: &[TaskId],
     ) -> Result<Vec<DeliveryOutcome>, ClaimError> {
+        self.refused(ids.iter().copied())?;
         let outcomes = self.inner.claim_delivered(ticket, ids).await?;
         for outcome in &outcomes {
             if let DeliveryOutcome::Claimed(task) = outcome {
@@ -319,6 +337,11 @@ impl TaskStore for RecordingStore {
         grace: Duration,
         limit: usize,
     ) -> Result<Vec<ClaimedTask>, ClaimError> {
+        if self.has_guards && self.sky.is_stormy() {
+            // Whatever waits counts as one of those that wait for longest.
+            let queue = self.inner.snapshot().queue;
+            self.refused(queue.iter().map(|entry| entry.id))?;
+        }
         let claimed = self.inner.claim_aged(ticket, horizon, grace, limit).await?;
         for task in &claimed {
             self.note_claim(ticket, task);

@@ -291,6 +291,11 @@ impl Sky {
         strikes
     }
 
+    /// Whether faults may strike.
+    pub(crate) fn is_stormy(&self) -> bool {
+        self.stormy.load(Ordering::Relaxed)
+    }
+
     /// Whether a message is lost now.
     pub(crate) fn loses_message(&self) -> bool {
         let loses = self.strikes(self.weather.message_lost);

@@ -167,6 +167,7 @@ impl World {
             Arc::clone(&store_clock) as Arc<dyn Clock>,
             Arc::clone(&sky),
             plan.work.prune.retention,
+            plan.has_guards,
         ));
         let limits = LogLimits {
             partitions: plan.partitions,

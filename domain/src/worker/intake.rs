@@ -347,7 +347,7 @@ impl Life {
     }
 
     /// Claims by their ids the last of these parts that the store lets it claim, and leaves the others. What the store refuses for
-    /// its data is halved until the culprit stands alone, which is told of, and stays in the queue. A store that refuses
+    /// its data is halved until the culprit stands alone, which is told of, and waits in the queue. A store that refuses
     /// everything is not asked without a pause.
     async fn claim_part(&self, parts: &mut Vec<(usize, &[TaskId])>) -> Option<Part> {
         let mut backoff = Backoff::new(SOON, OF_A_WORKER);
@@ -373,6 +373,14 @@ impl Life {
                         doing: "claim",
                         error: format!("task {}: {}", these[0], chain(&refused)),
                     });
+                    // Its message may have been all that told of it.
+                    match self.ports.audit.enqueue(these).await {
+                        Err(error) if error.is_transient() => {
+                            self.failed(Dependency::Store, "enqueue", &error);
+                            parts.push((first, these));
+                        }
+                        _ => {}
+                    }
                     backoff.pause().await;
                 }
             }
