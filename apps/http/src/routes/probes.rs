@@ -588,6 +588,14 @@ mod tests {
                 error: "boom".into(),
             },
         );
+        // Nor is what it refused.
+        domain::ports::Observer::observe(
+            meters.as_ref(),
+            &domain::ports::Event::StoreRefused {
+                doing: "claim",
+                error: "a trigger".into(),
+            },
+        );
         // Nor is the name of a key before it was refused something.
         meters.limited(Some("ci"));
         let mut pool = MockConnectionPool::new();
