@@ -575,8 +575,11 @@ impl Life {
         }
         let beat = self.config.beat_interval;
         let earliest = *self.earliest.lock().unwrap_or_else(PoisonError::into_inner);
-        let earliest =
-            earliest.map(|(position, read)| position.after(beat + read.elapsed().min(beat)));
+        let earliest = earliest.map(|(position, read)| {
+            let since = beat + read.elapsed().min(beat);
+            // No message that the log has yet to bring is taken to be lost.
+            position.after(since.min(self.config.grace))
+        });
         let positions = [earliest, self.pulse.last_received()];
         positions
             .into_iter()
