@@ -465,13 +465,13 @@ impl Meters {
     }
 
     fn encoded(&self) -> String {
-        let now = Instant::now();
+        let (failures, now) = (self.failures(), Instant::now());
         for dependency in Dependency::ALL {
-            let failing = self.failures().is_failing(dependency, now);
             self.dependency_failing
                 .get_or_create(&dependency_label(dependency))
-                .set(i64::from(failing));
+                .set(i64::from(failures.is_failing(dependency, now)));
         }
+        drop(failures);
         let mut text = String::with_capacity(16 * 1024);
         // Writing into a String cannot fail.
         let _ = encode_registry(&mut text, &self.registry);

@@ -119,7 +119,6 @@ impl Intake {
             .refused_until
             .is_none_or(|until| until <= Instant::now())
         {
-            self.refused_until = None;
             if let Ok(claimed) = life.claim_aged(horizon, room).await {
                 return claimed;
             }
