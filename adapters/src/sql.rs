@@ -44,7 +44,8 @@ pub struct SqlOptions {
     pub min_connections: u32,
     /// How long a statement may wait for a free or new connection; 5 s.
     pub acquire_timeout: Duration,
-    /// After how much idleness a connection is closed; 10 min. `None` keeps it.
+    /// After how much idleness a connection is closed; 10 min. `None` keeps it. On PostgreSQL the last four that were used, half of
+    /// all at most, stay open until the next statement.
     pub idle_timeout: Option<Duration>,
     /// After how much life a connection is replaced; 30 min. `None` keeps it.
     pub max_lifetime: Option<Duration>,

@@ -7,6 +7,8 @@
 mod adoption;
 #[path = "sql/audit.rs"]
 mod auditing;
+#[path = "sql/connections.rs"]
+mod connections;
 #[path = "sql/database.rs"]
 mod database;
 #[path = "sql/exclusive.rs"]

@@ -3,6 +3,7 @@
 mod audit;
 mod catalog;
 mod idempotency;
+mod kept;
 mod pool;
 mod rows;
 mod statements;

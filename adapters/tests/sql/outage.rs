@@ -297,11 +297,6 @@ async fn what_a_hole_swallowed_is_missed_within_seconds() {
     let options = SqlOptions::new(format!("{front}@{}/{database}", proxy.address));
     let store = SqlTaskStore::connect(options).await.expect("connect");
     store.insert(&tasks(3)).await.expect("insert");
-    // Back in the pool, so that it is the statement that is lost, and not the question whether the connection is sound.
-    let database = store.database();
-    while database.get_postgres_connection_pool().num_idle() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
     proxy.silent.store(true, Ordering::Relaxed);
     let lost = tasks(3);
     let (inserting, submitted) = (Arc::clone(&store), lost.clone());

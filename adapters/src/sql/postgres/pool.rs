@@ -4,13 +4,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use sea_orm::sqlx::postgres::Postgres;
+use sea_orm::sqlx::query::Query;
+use sea_orm::sqlx::{Error as DriverError, query_with};
 use sea_orm::{
     ConnAcquireErr, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend,
-    DbErr, QueryResult, RuntimeErr, Statement, Value,
+    DbErr, QueryResult, RuntimeErr, Statement, Value, Values,
 };
+use sea_query_sqlx::SqlxValues;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::kept::{Kept, Session};
 use crate::sql::SqlOptions;
 use crate::sql::failure::is_read_only;
 
@@ -92,6 +97,7 @@ impl Waits {
 /// One pool of the driver's, and when it last proved to be of use.
 struct Connections {
     database: DatabaseConnection,
+    kept: Kept,
     /// One permit for each connection: who has one waits for the server, and for nobody of ours.
     places: Semaphore,
     opened: Instant,
@@ -102,10 +108,25 @@ impl Connections {
     async fn open(options: &SqlOptions, lazy: bool) -> Result<Arc<Self>, DbErr> {
         Ok(Arc::new(Self {
             database: Database::connect(settings(options, lazy)).await?,
+            kept: Kept::of(options.max_connections),
             places: Semaphore::new(usize::try_from(options.max_connections).unwrap_or(usize::MAX)),
             opened: Instant::now(),
             answered: Mutex::new(Instant::now()),
         }))
+    }
+
+    /// For one statement.
+    async fn session(&self) -> Result<Session, DbErr> {
+        if let Some(session) = self.kept.take() {
+            return Ok(session);
+        }
+        let driver = self.database.get_postgres_connection_pool();
+        let connection = driver.acquire().await.map_err(|error| match error {
+            DriverError::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+            DriverError::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
+            other => DbErr::Conn(RuntimeErr::SqlxError(other.into())),
+        })?;
+        Ok(Session::new(connection))
     }
 
     fn note_answer(&self) {
@@ -120,6 +141,7 @@ impl Connections {
     /// Closes what can be closed in time. The rest is left to the operating system: a connection whose server is silent
     /// is never given back, and waiting for it would take for ever.
     async fn close(&self) {
+        self.kept.close();
         let closing = self.database.clone().close();
         match timeout(CLOSING, closing).await {
             Ok(Ok(())) => {}
@@ -148,6 +170,7 @@ impl Pool {
         let connections = self.connections();
         let driver = connections.database.get_postgres_connection_pool();
         let idle = u32::try_from(driver.num_idle()).unwrap_or(u32::MAX);
+        let idle = idle.saturating_add(connections.kept.count());
         ports::Connections {
             limit: self.options.max_connections,
             open: driver.size(),
@@ -170,8 +193,13 @@ impl Pool {
         values: Vec<Value>,
     ) -> Result<Vec<QueryResult>, DbErr> {
         let connections = self.connections();
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        let rows = connections.database.query_all_raw(statement);
+        let rows = async {
+            let mut session = connections.session().await?;
+            let rows = statement(sql, values).fetch_all(&mut *session.connection);
+            let rows = rows.await.map_err(failed)?;
+            connections.kept.keep(session);
+            Ok(rows.into_iter().map(QueryResult::from).collect())
+        };
         self.within_patience(&connections, sql, rows).await
     }
 
@@ -182,10 +210,14 @@ impl Pool {
         values: Vec<Value>,
     ) -> Result<u64, DbErr> {
         let connections = self.connections();
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        let written = connections.database.execute_raw(statement);
-        let outcome = self.within_patience(&connections, sql, written).await?;
-        Ok(outcome.rows_affected())
+        let written = async {
+            let mut session = connections.session().await?;
+            let outcome = statement(sql, values).execute(&mut *session.connection);
+            let outcome = outcome.await.map_err(failed)?;
+            connections.kept.keep(session);
+            Ok(outcome.rows_affected())
+        };
+        self.within_patience(&connections, sql, written).await
     }
 
     /// Longer than any statement of a server that answers at all.
@@ -301,6 +333,14 @@ impl Pool {
     pub(super) async fn close(&self) {
         self.connections().close().await;
     }
+}
+
+fn statement(sql: &'static str, values: Vec<Value>) -> Query<'static, Postgres, SqlxValues> {
+    query_with(sql, SqlxValues(Values(values)))
+}
+
+fn failed(error: DriverError) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(error.into()))
 }
 
 fn settings(options: &SqlOptions, lazy: bool) -> ConnectOptions {
