@@ -17,6 +17,9 @@ pub(crate) const OF_A_WORKER: Duration = Duration::from_secs(1);
 /// The longest interval while a client waits.
 const OF_A_CLIENT: Duration = Duration::from_millis(500);
 
+/// How long a store that does not answer is asked again before a client who reads or orders is told.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Intervals that double up to the longest.
 pub(crate) struct Backoff {
     next: Duration,
@@ -68,6 +71,19 @@ where
         }
         backoff.pause().await;
     }
+}
+
+/// The same for what a client reads or orders, who is told after 3 s. A connection that broke while nobody used it is noticed by
+/// whoever takes it, and is no reason to send anybody away.
+pub(crate) async fn for_a_client<T, W>(
+    ports: &Ports,
+    doing: &'static str,
+    ask: impl Fn() -> W,
+) -> Result<T, StoreError>
+where
+    W: Future<Output = Result<T, StoreError>>,
+{
+    with_patience(ports, Instant::now() + PATIENCE, doing, ask).await
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use ports::{
 use tokio::time::{Instant, sleep};
 
 use crate::Ports;
+use crate::again::for_a_client;
 use pace::Pace;
 
 pub use reason::Reason;
@@ -98,7 +99,7 @@ impl Catalog {
     /// version that by chance looks like one of these is passed over with them.
     ///
     /// # Errors
-    /// [`StoreError`] when the store does not answer.
+    /// [`StoreError`] when the store does not answer a question within 3 s, in which it is asked again.
     pub async fn search(&self, search: &Search) -> Result<Page, StoreError> {
         let give_up = Instant::now() + TIME;
         let now = self.ports.clock.now();
@@ -120,7 +121,8 @@ impl Catalog {
                 limit: limit - page.tasks.len(),
                 bytes,
             };
-            let listed = self.ports.catalog.list(&listing).await?;
+            let listed = for_a_client(&self.ports, "list", || self.ports.catalog.list(&listing));
+            let listed = listed.await?;
             rows = rows.saturating_sub(walk);
             bytes = listed.tasks.iter().fold(bytes, |left, task| {
                 left.saturating_sub(task.payload.as_str().len() + length(task))
@@ -138,8 +140,12 @@ impl Catalog {
     /// Reads a task and finds out why it is not done yet; `None` for an unknown id.
     ///
     /// # Errors
-    /// [`StoreError`] when the store does not answer.
+    /// [`StoreError`] when the store does not answer within 3 s, in which it is asked again.
     pub async fn explain(&self, id: TaskId) -> Result<Option<Explanation>, StoreError> {
+        for_a_client(&self.ports, "explain", || self.explanation(id)).await
+    }
+
+    async fn explanation(&self, id: TaskId) -> Result<Option<Explanation>, StoreError> {
         let counted_up_to = COUNTED + 1;
         let Some(inspection) = self.ports.catalog.inspect(id, counted_up_to).await? else {
             return Ok(None);

@@ -6,15 +6,12 @@ use ports::{
     Dependency, Event, Next, Spent, StoreError, Task, TaskId, TaskStatus, Transition,
     TransitionOutcome, WriteOutcome,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::again::with_patience;
+use crate::again::for_a_client;
 use crate::lifecycle::{self, Trigger};
 use crate::resolve::event_of;
 use crate::{Ports, news, tell_of_failure};
-
-/// How long a store that does not answer is asked again before the client is told.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long the log may take to take the news before the client is answered without.
 const TELLING: Duration = Duration::from_millis(500);
@@ -126,7 +123,8 @@ impl Commander {
     }
 
     async fn read(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
-        let found = self.ports.store.get(&[id]).await?;
+        let ids = [id];
+        let found = for_a_client(&self.ports, "read", || self.ports.store.get(&ids)).await?;
         Ok(found.into_iter().flatten().next())
     }
 
@@ -138,10 +136,7 @@ impl Commander {
     ) -> Result<TransitionOutcome, StoreError> {
         let moves = [transition];
         let store = &self.ports.store;
-        let deadline = Instant::now() + PATIENCE;
-        let written = with_patience(&self.ports, deadline, "command", || {
-            store.transition(&moves)
-        });
+        let written = for_a_client(&self.ports, "command", || store.transition(&moves));
         let outcome = written.await?.first().copied();
         outcome.ok_or_else(|| StoreError::Rejected("the store gave no answer to a move".into()))
     }

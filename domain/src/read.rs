@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ports::{Dependency, Event, StoreError, Task, TaskId, TaskResult, Tier};
 
+use crate::again::for_a_client;
 use crate::{Metrics, Ports, tell_of_failure};
 use lookup::{Answer, Lookup};
 
@@ -42,12 +43,14 @@ impl Reader {
     /// done is put in the cache by the one who asked. Nobody is told what was asked before it came, but that a task is done.
     ///
     /// # Errors
-    /// [`StoreError`] when the cache does not hold it and the store does not answer.
+    /// [`StoreError`] when the cache does not hold it and the store does not answer within 3 s, in which it is asked again.
     pub async fn read(&self, id: TaskId) -> Result<Reading, StoreError> {
         if let Some(result) = self.cached(id).await {
             return Ok(Reading::Done(result));
         }
-        let Answer { task, to_cache } = self.lookup.get(self.ports.store.as_ref(), id).await?;
+        let store = self.ports.store.as_ref();
+        let looking = for_a_client(&self.ports, "read", || self.lookup.get(store, id));
+        let Answer { task, to_cache } = looking.await?;
         let result = task.as_ref().and_then(Task::to_result);
         self.ports.observer.observe(&Event::TierLookup {
             tier: Tier::Store,
@@ -69,9 +72,10 @@ impl Reader {
     /// The numbers of `GET /metrics`.
     ///
     /// # Errors
-    /// [`StoreError`] when the store does not answer.
+    /// [`StoreError`] when the store does not answer within 3 s, in which it is asked again.
     pub async fn metrics(&self) -> Result<Metrics, StoreError> {
-        Ok(self.ports.store.totals().await?.into())
+        let totals = for_a_client(&self.ports, "totals", || self.ports.store.totals());
+        Ok(totals.await?.into())
     }
 
     async fn cached(&self, id: TaskId) -> Option<TaskResult> {

@@ -69,8 +69,9 @@ pub struct WorkerConfig {
     pub concurrency: usize,
     /// How many tasks may be claimed and not yet announced. Default 8,192.
     pub in_flight: usize,
-    /// How many bytes of payloads and results may be in hand. A claim takes as many tasks as fit if each has 256 KiB, or as much as
-    /// the longest of the sixteen claims before where that is more; so a small limit makes small claims. What adapters copy in
+    /// How many bytes of payloads and results may be in hand; until a result is there it is taken to be as long as its payload. A claim
+    /// takes as many tasks as fit if each payload has 256 KiB, or as much as the longest of the sixteen claims before where that is
+    /// more: 128 by default. So a small limit makes small claims. What adapters copy in
     /// reading, writing and telling them is not counted. Default 64 MiB.
     pub in_flight_bytes: usize,
     /// How many tasks a claim, a completion or an announcement may hold; see also `in_flight_bytes`. Default 512.

@@ -11,12 +11,12 @@ const LONG: usize = 256 * 1024;
 /// How many claims are remembered.
 const REMEMBERED: usize = 16;
 
-/// The bytes of all payloads in hand, and of results that were not announced yet.
+/// The bytes of all payloads in hand, and of their results.
 ///
 /// Nobody knows how large the tasks are that a claim will take. They are all taken to be as long as a server lets them be, or as the
-/// longest of the last claims where that is longer. So a claim passes the limit by one task at most, unless servers accept longer
-/// ones than by default; then by one claim, and not again and again where such come now and then. Claims are that much smaller:
-/// of 256 tasks at most while nothing is in hand, with the limit as it is by default, which costs nothing that can be measured.
+/// longest of the last claims where that is longer, and their results to be as long as they are. So a claim passes the limit by one
+/// task at most, unless servers accept longer ones than by default; then by one claim, and not again and again where such come now
+/// and then. Claims are that much smaller: of 128 tasks at most, with the limit as it is by default.
 pub(super) struct Load {
     limit: usize,
     /// The longest payload of each of the last claims.
@@ -36,7 +36,9 @@ struct Carried {
 
 /// The part of it that belongs to one task; gone when it is dropped.
 pub(super) struct Weight {
-    bytes: usize,
+    payload: usize,
+    /// As long as the payload until it is there.
+    result: usize,
     carried: Arc<Carried>,
 }
 
@@ -56,7 +58,7 @@ impl Load {
         let free = self
             .limit
             .saturating_sub(self.carried.bytes.load(Ordering::Relaxed));
-        free.div_ceil(self.expected.load(Ordering::Relaxed))
+        free.div_ceil(self.expected.load(Ordering::Relaxed).saturating_mul(2))
     }
 
     /// Waits until the limit is not reached. For one that waits at a time.
@@ -69,7 +71,7 @@ impl Load {
     /// Takes the payloads of one claim. For one that claims at a time.
     pub(super) fn take(&self, payloads: impl Iterator<Item = usize>) -> Vec<Weight> {
         let weights: Vec<Weight> = payloads.map(|bytes| self.weight(bytes)).collect();
-        if let Some(longest) = weights.iter().map(|weight| weight.bytes).max() {
+        if let Some(longest) = weights.iter().map(|weight| weight.payload).max() {
             self.expect(longest);
         }
         weights
@@ -86,27 +88,33 @@ impl Load {
             .store(longest.fold(LONG, usize::max), Ordering::Relaxed);
     }
 
-    fn weight(&self, bytes: usize) -> Weight {
-        let mut weight = Weight {
-            bytes: 0,
+    fn weight(&self, payload: usize) -> Weight {
+        self.carried.bytes.fetch_add(payload * 2, Ordering::Relaxed);
+        Weight {
+            payload,
+            result: payload,
             carried: Arc::clone(&self.carried),
-        };
-        weight.grow(bytes);
-        weight
+        }
     }
 }
 
 impl Weight {
-    /// The task has a result of so many bytes besides.
-    pub(super) fn grow(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        self.carried.bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// The result is there, and has so many bytes.
+    pub(super) fn has_result(&mut self, bytes: usize) {
+        let carried = &self.carried.bytes;
+        carried.fetch_add(bytes, Ordering::Relaxed);
+        carried.fetch_sub(self.result, Ordering::Relaxed);
+        if bytes < self.result {
+            self.carried.lighter.notify_one();
+        }
+        self.result = bytes;
     }
 }
 
 impl Drop for Weight {
     fn drop(&mut self) {
-        self.carried.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        let bytes = self.payload + self.result;
+        self.carried.bytes.fetch_sub(bytes, Ordering::Relaxed);
         // Costs nothing while nobody waits.
         self.carried.lighter.notify_one();
     }
@@ -117,18 +125,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_claim_is_as_large_as_tasks_of_the_longest_have_room() {
-        let load = Load::new(3 * LONG);
+    async fn a_claim_is_as_large_as_tasks_of_the_longest_have_room_with_their_results() {
+        let load = Load::new(6 * LONG);
         assert_eq!(load.room(), 3);
         let mut held = load.take([100_usize, 300].into_iter());
         assert_eq!(load.room(), 3, "small ones are no reason to expect more");
         held.extend(load.take([2 * LONG].into_iter()));
         assert_eq!(load.room(), 1, "of such a one");
         held.push(load.weight(LONG - 401));
-        assert_eq!(load.room(), 1, "one byte is left");
-        for weight in &mut held[..1] {
-            weight.grow(1);
-        }
+        assert_eq!(load.room(), 1, "two bytes are left");
+        held[0].has_result(102);
         assert_eq!(load.room(), 0);
         let waiting = load.has_room();
         tokio::pin!(waiting);
@@ -137,10 +143,11 @@ mod tests {
             () = &mut waiting => panic!("there is no room"),
             () = std::future::ready(()) => {}
         }
-        held.remove(0);
+        held[1].has_result(10);
         waiting.await;
-        assert_eq!(load.room(), 1);
+        assert_eq!(load.room(), 1, "a result was shorter than its payload");
         drop(held);
+        assert_eq!(load.carried.bytes.load(Ordering::Relaxed), 0);
         assert_eq!(load.room(), 2, "of the longest that came");
     }
 
@@ -148,13 +155,13 @@ mod tests {
     /// those.
     #[test]
     fn longer_tasks_that_come_now_and_then_pass_the_limit_once() {
-        let limit = 100 * LONG;
+        let limit = 200 * LONG;
         let load = Load::new(limit);
         let mut passed = 0;
         for round in 0..100 {
             let bytes = if round % 10 == 0 { 10 * LONG } else { 10 };
             let room = load.room();
-            passed += usize::from(room * bytes > limit);
+            passed += usize::from(room * bytes * 2 > limit);
             drop(load.take(vec![bytes; room].into_iter()));
         }
         assert_eq!(passed, 1);
@@ -167,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_claim_of_nothing_says_nothing() {
-        let load = Load::new(100 * LONG);
+        let load = Load::new(200 * LONG);
         let _held = load.take([10 * LONG].into_iter());
         for _ in 0..REMEMBERED {
             assert!(load.take([].into_iter()).is_empty());

@@ -68,7 +68,7 @@ impl Stage {
         drop(slot);
         held.in_hand
             .weight
-            .grow(outcome.as_ref().map_or(0, String::len));
+            .has_result(outcome.as_ref().map_or(0, String::len));
         let _ = self.settle.send(Ran { held, outcome });
     }
 

@@ -3,12 +3,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use adapters::faulty::{Fault, Faults, Faulty};
+use adapters::memory::MemoryTaskStore;
 use async_trait::async_trait;
-use domain::{Metrics, Reader, Reading};
+use domain::{Catalog, Commander, Metrics, Reader, Reading, Search, Verdict};
 use ports::{
     CacheError, Event, ResultCache, StoreError, TaskId, TaskResult, TaskStatus, TaskStore,
 };
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::world::{World, scripted, submit};
 
@@ -234,4 +236,92 @@ async fn a_failure_is_told_to_everybody_who_shared_the_question() {
     );
     faults.heal();
     reader.read(ids[0]).await.expect("the store is back");
+}
+
+/// A reader, a catalog and a commander on a store that the faults are ordered for.
+fn clients(
+    world: &World,
+) -> (
+    Reader,
+    Catalog,
+    Commander,
+    [Arc<Faulty<MemoryTaskStore>>; 2],
+) {
+    let mut ports = world.ports.clone();
+    let stores = [(); 2].map(|()| Arc::new(Faulty::new(world.memory.store.clone())));
+    ports.store = stores[0].clone();
+    ports.catalog = stores[1].clone();
+    let clients = (
+        Reader::new(&ports),
+        Catalog::new(&ports),
+        Commander::new(&ports),
+    );
+    (clients.0, clients.1, clients.2, stores)
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_are_not_sent_away_because_connections_broke() {
+    let world = World::new();
+    let id = world.memory.submit("ok").await;
+    let (reader, catalog, commander, stores) = clients(&world);
+    let broken = |store: usize| stores[store].faults().next(5, Fault::FailBefore);
+    let search = Search {
+        limit: 1,
+        ..Search::default()
+    };
+    broken(0);
+    assert!(matches!(
+        reader.read(id).await.expect("read"),
+        Reading::Unfinished(_)
+    ));
+    broken(0);
+    reader.metrics().await.expect("metrics");
+    broken(1);
+    let listed = catalog.search(&search).await.expect("a page");
+    assert_eq!(listed.tasks.len(), 1);
+    broken(1);
+    let explained = catalog.explain(id).await.expect("an explanation");
+    assert!(explained.is_some());
+    broken(0);
+    assert!(matches!(
+        commander.cancel(id).await.expect("an answer"),
+        Verdict::Obeyed(_)
+    ));
+}
+
+/// A store that says nothing keeps nobody for longer than one that fails.
+#[tokio::test(start_paused = true)]
+async fn clients_are_told_after_3_seconds_that_the_store_is_silent() {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let world = World::new();
+    let id = world.memory.submit("ok").await;
+    let (reader, catalog, commander, stores) = clients(&world);
+    for fault in [Fault::Delay(Duration::from_secs(40)), Fault::FailBefore] {
+        for store in &stores {
+            store.faults().always(fault);
+        }
+        let search = Search {
+            limit: 1,
+            ..Search::default()
+        };
+        let started = Instant::now();
+        let (read, measured, page, explained, cancelled) = tokio::join!(
+            reader.read(id),
+            reader.metrics(),
+            catalog.search(&search),
+            catalog.explain(id),
+            commander.cancel(id),
+        );
+        assert!(started.elapsed() <= PATIENCE, "{:?}", started.elapsed());
+        let errors = [
+            read.expect_err("silent"),
+            measured.expect_err("silent"),
+            page.expect_err("silent"),
+            explained.expect_err("silent"),
+            cancelled.expect_err("silent"),
+        ];
+        for error in errors {
+            assert!(error.is_transient(), "{error:?}");
+        }
+    }
 }

@@ -43,7 +43,7 @@ pub(super) fn read(reader: &mut Reader) -> WorkerConfig {
             "IN_FLIGHT_BYTES",
             default.in_flight_bytes,
             1 << 20..=64 << 30,
-            "how many bytes of payloads and results may be claimed and not yet announced; what drivers copy in reading, writing and telling them comes on top, up to twice as much; a claim takes as many tasks as fit if each has 256 KiB",
+            "how many bytes of payloads and results may be claimed and not yet announced; what drivers copy in reading, writing and telling them comes on top, up to twice as much; a claim takes as many tasks as fit if each has a payload of 256 KiB and a result as long, 128 by default",
         ),
         batch: reader.number(
             "BATCH",
