@@ -51,7 +51,8 @@ pub(crate) struct Ledger {
 #[derive(Clone, Default)]
 pub(crate) struct Reads {
     pub(crate) answered: u64,
-    pub(crate) failed: u64,
+    /// When those began and ended that were not answered.
+    pub(crate) failed: Vec<(i64, i64)>,
     /// Answers that break a promise.
     pub(crate) wrong: Vec<String>,
 }

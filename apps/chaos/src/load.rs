@@ -199,12 +199,10 @@ fn read_later(
     let ledger = Arc::clone(ledger);
     requests.spawn(async move {
         let shown_before = ledger.shown(id);
+        let asked_at = clock::now();
         let answer = match server.client.get(&format!("/tasks/{id}"), "*/*").await {
-            Ok(answer) if answer.status == 503 || answer.status == 429 => {
-                return ledger.read(|reads| reads.failed += 1);
-            }
-            Ok(answer) => answer,
-            Err(_) => return ledger.read(|reads| reads.failed += 1),
+            Ok(answer) if answer.status != 503 && answer.status != 429 => answer,
+            _ => return ledger.read(|reads| reads.failed.push((asked_at, clock::now()))),
         };
         let body = String::from_utf8_lossy(&answer.body).into_owned();
         let json = answer.json();

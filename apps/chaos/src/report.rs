@@ -9,7 +9,7 @@ use crate::check::{Facts, Verdict, Violation};
 use crate::clock::SECOND;
 use crate::fleet::Role;
 use crate::judge::{Judgement, OVERRUN, REPAIR, RESCUE, RUN_AT, UNMESSAGED};
-use crate::ledger::{Entry, Outcome};
+use crate::ledger::Outcome;
 use crate::measure::{
     Lateness, Memory, Times, Waits, memory, overruns, repairs, rescues, run_at, waits,
 };
@@ -33,7 +33,7 @@ pub(crate) struct Report {
     failed: usize,
     /// Stored although their client was not told so.
     unanswered: usize,
-    reads: (u64, u64),
+    reads: (u64, usize),
     reasons: BTreeMap<String, usize>,
     /// Failed requests by the faults that were on.
     blame: BTreeMap<String, usize>,
@@ -77,12 +77,18 @@ impl Report {
         let (mut reasons, mut blame) = (BTreeMap::new(), BTreeMap::new());
         let mut calm = 0;
         let mut rolled = 0;
+        let mut count = |on: &[&str]| {
+            calm += usize::from(on.is_empty());
+            rolled += usize::from(!on.is_empty() && on.iter().all(|kind| is_orderly(kind)));
+        };
+        for (asked_at, ended_at) in &facts.reads.failed {
+            count(&faults_on(facts, *asked_at, *ended_at));
+        }
         for entry in &facts.entries {
             if let Outcome::Failed(reason) = &entry.outcome {
                 *reasons.entry(reason.clone()).or_insert(0) += 1;
-                let on = faults_on(facts, entry);
-                calm += usize::from(on.is_empty());
-                rolled += usize::from(!on.is_empty() && on.iter().all(|kind| is_orderly(kind)));
+                let on = faults_on(facts, entry.sent_at, entry.answered_at);
+                count(&on);
                 let on = if on.is_empty() {
                     "none".to_owned()
                 } else {
@@ -98,7 +104,7 @@ impl Report {
             done: rows("done"),
             failed: rows("failed"),
             unanswered: facts.rows.len().saturating_sub(accepted),
-            reads: (facts.reads.answered, facts.reads.failed),
+            reads: (facts.reads.answered, facts.reads.failed.len()),
             reasons,
             blame,
             counters: COUNTERS
@@ -361,12 +367,12 @@ fn is_orderly(kind: &str) -> bool {
 }
 
 /// The kinds of faults that a request could feel.
-fn faults_on(facts: &Facts, entry: &Entry) -> Vec<&'static str> {
+fn faults_on(facts: &Facts, from: i64, to: i64) -> Vec<&'static str> {
     let mut on: Vec<&str> = facts
         .history
         .windows
         .iter()
-        .filter(|window| window.meets(entry.sent_at - 5 * SECOND, entry.answered_at))
+        .filter(|window| window.meets(from - 5 * SECOND, to))
         .map(|window| window.kind)
         .collect();
     on.sort_unstable();

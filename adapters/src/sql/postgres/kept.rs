@@ -43,7 +43,8 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Of so many connections the half at most: what asks the driver for one must find one.
+    /// Of so many connections the half at most: whoever asks the driver itself for one, as migrations and checks do, finds one while
+    /// the store is not busy.
     pub(super) fn of(connections: u32) -> Self {
         let half = usize::try_from(connections / 2).unwrap_or(KEPT);
         Self {
