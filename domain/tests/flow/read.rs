@@ -238,7 +238,7 @@ async fn a_failure_is_told_to_everybody_who_shared_the_question() {
     reader.read(ids[0]).await.expect("the store is back");
 }
 
-/// A reader, a catalog and a commander on a store that the faults are ordered for.
+/// A reader, a catalog and a commander, and the store and the catalog's store that go wrong when they are told to.
 fn clients(
     world: &World,
 ) -> (
@@ -251,12 +251,12 @@ fn clients(
     let stores = [(); 2].map(|()| Arc::new(Faulty::new(world.memory.store.clone())));
     ports.store = stores[0].clone();
     ports.catalog = stores[1].clone();
-    let clients = (
+    (
         Reader::new(&ports),
         Catalog::new(&ports),
         Commander::new(&ports),
-    );
-    (clients.0, clients.1, clients.2, stores)
+        stores,
+    )
 }
 
 #[tokio::test(start_paused = true)]
